@@ -1,0 +1,1 @@
+"""Presets: YAML files that override only what differs from the defaults."""

@@ -1,0 +1,1 @@
+"""File formats, reader and writer of one format in one file."""

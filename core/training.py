@@ -1,0 +1,166 @@
+"""What every training loop needs: safe checkpoints, exact resume, moving averages, schedules.
+
+The only module of `dmnet.core` that imports torch; nothing else in `core` imports it.
+
+Randomness is stateless: `seed_epoch` derives every generator from (seed, epoch), so a training that
+was killed resumes at an epoch boundary and ends with the same weights, without stored generator
+states.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import math
+import os
+import pickle
+import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dmnet.core.errors import CheckpointError
+
+FORMAT = "dmnet-checkpoint-1"
+
+
+def seed_epoch(seed: int, epoch: int) -> torch.Generator:
+    """Seed python, numpy and torch for one epoch and return a CPU generator for the sampler."""
+    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    random.seed(mixed)
+    np.random.seed(mixed)  # noqa: NPY002 - third-party code (mmdet, torchvision) reads the global state
+    torch.manual_seed(mixed)
+    return torch.Generator().manual_seed(mixed)
+
+
+def item_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """Generator for the augmentation of one item; independent of the number of loader workers."""
+    return np.random.default_rng([seed, epoch, index])
+
+
+def to_bytes(payload: Mapping[str, Any]) -> bytes:
+    """Serialise with ``torch.save``; the same payload gives the same bytes."""
+    buffer = io.BytesIO()
+    torch.save(dict(payload), buffer)
+    return buffer.getvalue()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write through a temporary name in the same folder, so a kill never leaves half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def weights_bytes(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
+    """One weights file: the state_dict and its JSON metadata.
+
+    Args:
+        state: parameters and buffers by name.
+        meta: JSON-serialisable; at least ``architecture``, ``classes``, ``input`` (scaling), ``config``.
+    """
+    cpu = {key: value.detach().cpu() for key, value in state.items()}
+    payload = {"format": FORMAT, "state_dict": cpu, "meta": json.dumps(meta, sort_keys=True)}
+    return to_bytes(payload)
+
+
+def read_payload(path: Path) -> dict[str, Any]:
+    """Load a file of tensors and plain containers; never runs code from the file.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds pickled objects other than tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(path, "no such weights file")
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            path,
+            "refused: it holds pickled objects beside tensors, which could run code when loaded; "
+            "save a plain state_dict instead (torch.save(model.state_dict(), path))",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(path, f"not a readable torch file ({first})") from error
+    if not isinstance(payload, dict):
+        raise CheckpointError(path, f"holds a {type(payload).__name__}, expected a state_dict")
+    return payload
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a weights file: ours (with metadata) or a plain state_dict (metadata is then empty).
+
+    A state_dict under the key ``state_dict`` or ``model`` is found too.
+
+    Raises:
+        CheckpointError: see `read_payload`; or no tensors are found.
+    """
+    payload = read_payload(path)
+    meta = json.loads(payload["meta"]) if payload.get("format") == FORMAT else {}
+    for key in ("state_dict", "model"):
+        if isinstance(payload.get(key), Mapping):
+            payload = dict(payload[key])
+            break
+    tensors = {str(key): value for key, value in payload.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(path, "holds no tensors, expected a state_dict")
+    return tensors, meta
+
+
+class Ema:
+    """Exponential moving average of a model's weights; ``decay`` ramps up over the first updates."""
+
+    def __init__(self, model: nn.Module, decay: float = 0.999, ramp: int = 100) -> None:
+        """Copy the model; ``decay`` 0 keeps the average equal to the model."""
+        self.model = copy.deepcopy(model).eval()
+        self.decay, self.ramp, self.updates = decay, ramp, 0
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards ``model``; integer buffers are copied."""
+        self.updates += 1
+        decay = self.decay * (1 - math.exp(-self.updates / self.ramp))
+        source = model.state_dict()
+        for key, value in self.model.state_dict().items():
+            if value.dtype.is_floating_point:
+                value.lerp_(source[key].detach().to(value.dtype), 1 - decay)
+            else:
+                value.copy_(source[key])
+
+    def state(self) -> dict[str, Any]:
+        """What `load` needs to go on."""
+        return {"model": self.model.state_dict(), "updates": self.updates}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.model.load_state_dict(state["model"])
+        self.updates = int(state["updates"])
+
+
+def warmup_cosine(step: int, total: int, warmup: int, floor: float = 0.01) -> float:
+    """Learning-rate factor: linear from 0 over ``warmup`` steps, then cosine down to ``floor``."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def history_csv(rows: Iterable[Mapping[str, float | int | str]]) -> bytes:
+    """Render one line an epoch; columns are the union of the keys in order of appearance."""
+    listed = list(rows)
+    columns = list(dict.fromkeys(key for row in listed for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(listed)
+    return text.getvalue().encode()

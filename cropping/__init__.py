@@ -1,0 +1,1 @@
+"""Crop windows from density maps, other slicers, crop labels, and what a slicer is worth."""

@@ -1,0 +1,1 @@
+"""Density maps: kernels, ground truth, networks, training and prediction."""

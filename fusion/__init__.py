@@ -1,0 +1,1 @@
+"""Placing, merging and scoring of detections."""

@@ -1,0 +1,1 @@
+"""One module a stage: `VERSION`, a frozen `Config`, and `run`."""

@@ -1,0 +1,45 @@
+"""Shared fixtures: where the real data is, and a seeded generator."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data beside the checkout."""
+    path = ROOT.parent / "shared"
+    if not (path / "data").is_dir():
+        pytest.skip("needs the real data folder ../shared, which is not beside this checkout")
+    return path
+
+
+def _unpacked(archive: Path, target: Path) -> Path:
+    with tarfile.open(archive) as tar:
+        tar.extractall(target, filter="data")
+    return target
+
+
+@pytest.fixture(scope="session")
+def annotation_archive(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All VisDrone annotation files and image_sizes.csv."""
+    archive = shared / "data" / "visdrone-annotations.tar.xz"
+    return _unpacked(archive, tmp_path_factory.mktemp("annotations"))
+
+
+@pytest.fixture(scope="session")
+def thirdparty_detections(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Third-party detections on VisDrone val, one txt an image."""
+    archive = shared / "data" / "detections" / "visdrone-val-thirdparty.tar.xz"
+    return _unpacked(archive, tmp_path_factory.mktemp("detections")) / "pred_txt"
