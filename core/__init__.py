@@ -1,1 +1,4 @@
-"""Floor 0: boxes, records, file formats, configuration and the artifact store. Never imports torch."""
+"""Floor 0: boxes, records, file formats, configuration and the artifact store.
+
+Only `dmnet.core.training` imports torch.
+"""

@@ -22,7 +22,7 @@ def as_boxes(values: ArrayLike) -> Boxes:
     Raises:
         ValueError: the values do not form rows of four numbers.
     """
-    boxes = np.asarray(values, dtype=np.float64)
+    boxes: Boxes = np.asarray(values, dtype=np.float64)
     if boxes.size == 0:
         return np.zeros((0, 4))
     if boxes.ndim != 2 or boxes.shape[1] != 4:
@@ -53,8 +53,9 @@ def intersection(a: Boxes, b: Boxes) -> NDArray[np.float64]:
     """Intersection area of every pair, shape ``(len(a), len(b))``."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    side = np.clip(high - low, 0.0, None)
-    return side[..., 0] * side[..., 1]
+    side = np.maximum(high - low, 0.0)
+    product: NDArray[np.float64] = side[..., 0] * side[..., 1]
+    return product
 
 
 def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
@@ -67,7 +68,8 @@ def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
 def clip(boxes: Boxes, size: tuple[int, int]) -> Boxes:
     """Clip boxes into an image of ``size`` ``(height, width)``."""
     height, width = size
-    return np.clip(boxes, 0.0, [width, height, width, height])
+    limits = np.array([width, height, width, height], dtype=np.float64)
+    return np.clip(boxes, 0.0, limits)
 
 
 def visible(boxes: Boxes, window: Window) -> NDArray[np.float64]:

@@ -40,7 +40,7 @@ OTHERS = 11
 
 
 def _column(values: object, length: int, dtype: type, name: str) -> NDArray[np.generic]:
-    column = np.asarray(values, dtype=dtype)
+    column: NDArray[np.generic] = np.asarray(values, dtype=dtype)
     if column.shape != (length,):
         raise ValueError(f"{name} must have shape ({length},), got {column.shape}")
     return column
@@ -161,7 +161,10 @@ class Detections:
 
 @dataclass(frozen=True)
 class Crop:
-    """A window of an image; ``to_image`` and ``to_crop`` are exact inverses for whole-pixel offsets."""
+    """A window of an image.
+
+    ``to_image`` and ``to_crop`` are exact inverses.
+    """
 
     image_id: str
     window: Window
@@ -237,8 +240,9 @@ class DensityMap:
         """Repeat each cell over its pixels.
 
         Args:
-            keep: ``count`` divides by the number of pixels a cell covers inside the image, so the sum
-                is kept; ``value`` repeats the value as older software does (sums grow by stride^2).
+            keep: ``count`` divides by the number of pixels a cell covers inside the image, so the
+                sum is kept; ``value`` repeats the value as older software does (sums grow by
+                stride^2).
         """
         if self.stride == 1:
             return self

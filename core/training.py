@@ -14,7 +14,6 @@ import csv
 import io
 import json
 import math
-import os
 import pickle
 import random
 from collections.abc import Iterable, Mapping
@@ -56,7 +55,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(data)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def weights_bytes(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
@@ -64,7 +63,7 @@ def weights_bytes(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes
 
     Args:
         state: parameters and buffers by name.
-        meta: JSON-serialisable; at least ``architecture``, ``classes``, ``input`` (scaling), ``config``.
+        meta: JSON-serialisable; at least ``architecture``, ``input`` (scaling) and ``config``.
     """
     cpu = {key: value.detach().cpu() for key, value in state.items()}
     payload = {"format": FORMAT, "state_dict": cpu, "meta": json.dumps(meta, sort_keys=True)}
@@ -116,7 +115,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 class Ema:
-    """Exponential moving average of a model's weights; ``decay`` ramps up over the first updates."""
+    """Exponential moving average of a model's weights; ``decay`` ramps up at first."""
 
     def __init__(self, model: nn.Module, decay: float = 0.999, ramp: int = 100) -> None:
         """Copy the model; ``decay`` 0 keeps the average equal to the model."""

@@ -1,0 +1,514 @@
+"""Artifact folders: what made each file, so that a stage redoes only what changed.
+
+A folder holds ``stage.json`` (what it is) and the journal ``items.jsonl`` (one line a finished
+item). A file is written under a temporary name and moved into place, then its line is appended;
+after a kill at any moment the journal tells what is done. A folder without ``stage.json`` is
+foreign: read, never written.
+
+Freshness of an item: its key, a digest of (stage, version, settings, digests of its inputs), is the
+one in the journal, and its files are as they were written. Files of equal size and mtime are
+trusted unless ``verify`` is set; otherwise digests decide.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from dmnet.core.errors import (
+    EditedArtifactError,
+    ForeignArtifactError,
+    InputError,
+    LockedArtifactError,
+)
+
+HEADER, JOURNAL, LOCK = "stage.json", "items.jsonl", ".lock"
+OWN = {HEADER, JOURNAL, LOCK}
+_log = logging.getLogger(__name__)
+
+Stamp = list[Any]
+"""``[size, mtime_ns, digest]`` of a file."""
+
+Product = tuple[Mapping[str, bytes], Any]
+"""What the work on one item gives: files by name relative to the folder, and a small JSON value."""
+
+
+def digest(value: object) -> str:
+    """Digest of a JSON-ready value, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Digest of a file's bytes, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=12)).hexdigest()
+
+
+def stamp(path: Path, known: str | None = None) -> Stamp:
+    """Size, mtime and digest of a file; ``known`` spares reading it."""
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns, known or file_digest(path)]
+
+
+def write_atomic(path: Path, chunks: Iterable[bytes]) -> str:
+    """Write through a temporary name in the same folder and return the digest."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
+    total = hashlib.blake2b(digest_size=12)
+    try:
+        with temporary.open("wb") as stream:
+            for chunk in chunks:
+                total.update(chunk)
+                stream.write(chunk)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class Item:
+    """One unit of work: an id, its input files, and facts that count as input.
+
+    ``files`` are digested; ``facts`` is any JSON-ready value (an upstream digest, an image size).
+    """
+
+    id: str
+    files: Mapping[str, Path] = field(default_factory=dict)
+    facts: Any = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A journal line: a finished item, or one that was set aside with the reason in ``error``."""
+
+    id: str
+    key: str
+    files: dict[str, Stamp]
+    inputs: dict[str, list[Any]]
+    value: Any = None
+    error: str | None = None
+
+    def line(self) -> str:
+        """The journal line."""
+        return json.dumps(self.__dict__, sort_keys=True, separators=(",", ":")) + "\n"
+
+    @property
+    def digest(self) -> str:
+        """What a later stage takes as this item's identity."""
+        return digest([sorted((n, s[2]) for n, s in self.files.items()), self.value])
+
+
+@dataclass
+class Summary:
+    """Counts of one run of a stage."""
+
+    done: int = 0
+    kept: int = 0
+    removed: int = 0
+    bad: dict[str, str] = field(default_factory=dict)
+
+
+def read_journal(folder: Path) -> dict[str, Record]:
+    """Finished and set-aside items by id.
+
+    A torn last line is ignored; the latest line of an id wins.
+    """
+    path = folder / JOURNAL
+    records: dict[str, Record] = {}
+    if not path.exists():
+        return records
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            fields = json.loads(line)
+            if fields.get("begin"):
+                records.pop(fields["id"], None)
+            else:
+                records[fields["id"]] = Record(**fields)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            _log.warning("%s: skipped a line that is not a journal entry (torn by a crash?)", path)
+    return records
+
+
+def read_header(folder: Path) -> dict[str, Any] | None:
+    """The header of an own artifact, or None for a foreign or absent folder.
+
+    Raises:
+        InputError: ``stage.json`` is there and is not a header.
+    """
+    path = folder / HEADER
+    if not path.exists():
+        return None
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            path, f"not a readable header ({error}); remove this folder to make it again"
+        ) from error
+    if not isinstance(header, dict) or "stage" not in header:
+        raise InputError(path, "not a header of this pipeline; remove this folder or name another")
+    return header
+
+
+def tools() -> dict[str, str]:
+    """Versions that could change results."""
+    found = {"python": platform.python_version()}
+    for name in ("dmnet", "numpy", "scipy", "torch", "torchvision", "opencv-python", "h5py"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def _work_on(root: Path, work: Callable[[Item], Product], item: Item) -> Record | InputError:
+    """Do one item and write its files; runs in the worker process."""
+    try:
+        files, value = work(item)
+    except InputError as error:
+        return error
+    stamps: dict[str, Stamp] = {}
+    for name, data in files.items():
+        path = inside(root, name)
+        stamps[name] = stamp(path, write_atomic(path, [data]))
+    return Record(item.id, "", stamps, {}, value)
+
+
+def inside(root: Path, name: str) -> Path:
+    """``root / name``, refusing names that would leave the folder.
+
+    Raises:
+        InputError: the name is absolute or climbs out.
+    """
+    path = root / name
+    if Path(name).is_absolute() or ".." in Path(name).parts or name in OWN:
+        raise InputError(root, f"the name {name!r} would leave this folder")
+    return path
+
+
+class Artifact(AbstractContextManager["Artifact"]):
+    """One stage's folder, open for writing by one process at a time.
+
+    Args:
+        root: the folder; made if absent.
+        stage: stage name, for example ``"density"``.
+        version: raised when the stage's code changes what it writes.
+        config: resolved settings of the stage (JSON-ready).
+        facts: digests of inputs that concern all items (weights, a ground-truth file).
+        force: overwrite own files that were changed by hand.
+        verify: compare digests even where size and mtime are equal.
+
+    Raises:
+        ForeignArtifactError: the folder holds files but no header of this stage.
+        LockedArtifactError: another process has it open.
+        EditedArtifactError: an own file was changed since it was written (unless ``force``).
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        stage: str,
+        version: int,
+        config: Mapping[str, Any],
+        *,
+        facts: Mapping[str, Any] | None = None,
+        force: bool = False,
+        verify: bool = False,
+    ) -> None:
+        """Open or create the folder; nothing is written before the ``with`` block."""
+        self.root, self.force, self.verify = root, force, verify
+        self.identity = {
+            "stage": stage,
+            "version": version,
+            "config": json.loads(json.dumps(config)),
+            "facts": json.loads(json.dumps(facts or {})),
+        }
+        self.summary = Summary()
+        self.changed = True
+        self.records: dict[str, Record] = {}
+        self._outputs: dict[str, Stamp] = {}
+        self._journal: IO[str] | None = None
+        self._lock: IO[str] | None = None
+        self._refuse_foreign()
+
+    def _refuse_foreign(self) -> None:
+        header = read_header(self.root)
+        stage = self.identity["stage"]
+        if header is None:
+            present = sorted(p.name for p in self.root.iterdir()) if self.root.is_dir() else []
+            strange = [name for name in present if name not in OWN and not name.endswith(".tmp")]
+            if strange:
+                raise ForeignArtifactError(
+                    f"{self.root} holds files that this pipeline did not make (such as "
+                    f"{strange[0]!r}); it will not write there. Move them away, name another "
+                    "RUN, or give the folder as an input instead (for example DENSITY=folder)."
+                )
+        elif header["stage"] != stage:
+            raise ForeignArtifactError(
+                f"{self.root} is an artifact of the stage '{header['stage']}', not of '{stage}'; "
+                "name another RUN or remove the folder."
+            )
+
+    def __enter__(self) -> Artifact:
+        """Lock the folder and read what is done."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.root / LOCK).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise LockedArtifactError(
+                f"{self.root} is being written by another process; wait for it, "
+                "or name another RUN."
+            ) from error
+        try:
+            self._load()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def _load(self) -> None:
+        self.records = read_journal(self.root)
+        header = read_header(self.root) or {}
+        same = all(header.get(key) == value for key, value in self.identity.items())
+        self._outputs = dict(header.get("outputs", {}))
+        edited = [n for n, s in self._outputs.items() if self._state(n, s) == "edited"]
+        self._refuse_edited(edited)
+        self.changed = not (
+            same
+            and header.get("complete", False)
+            and all(self._state(n, s) == "same" for n, s in self._outputs.items())
+        )
+
+    def _state(self, name: str, known: Stamp) -> str:
+        """``same``, ``missing`` or ``edited``."""
+        path = self.root / name
+        try:
+            state = path.stat()
+        except FileNotFoundError:
+            return "missing"
+        if [state.st_size, state.st_mtime_ns] == known[:2] and not self.verify:
+            return "same"
+        if state.st_size == known[0] and file_digest(path) == known[2]:
+            known[1] = state.st_mtime_ns
+            return "same"
+        return "edited"
+
+    def _refuse_edited(self, names: Sequence[str]) -> None:
+        if not names:
+            return
+        shown = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+        if self.force:
+            _log.warning("%s: making again what was changed by hand: %s", self.root, shown)
+            return
+        raise EditedArtifactError(
+            f"{self.root}: changed since the pipeline wrote it: {shown}. Nothing was overwritten. "
+            "To keep your version, copy the folder elsewhere and give it as an input; to make it "
+            "again, add --force (make ... SET=--force)."
+        )
+
+    def key(self, item: Item) -> tuple[str, dict[str, list[Any]]]:
+        """Key of an item and the stamps of its input files; unchanged files are not read again.
+
+        A file that cannot be read counts as absent: the work on the item will say so.
+        """
+        old = self.records.get(item.id)
+        inputs: dict[str, list[Any]] = {}
+        for name, path in item.files.items():
+            try:
+                state = path.stat()
+                seen = [str(path), state.st_size, state.st_mtime_ns]
+                before = old.inputs.get(name) if old else None
+                trusted = before is not None and before[:3] == seen and not self.verify
+                inputs[name] = [*seen, before[3] if before and trusted else file_digest(path)]
+            except OSError:
+                inputs[name] = [str(path), 0, 0, "absent"]
+        parts = {name: value[3] for name, value in inputs.items()}
+        return digest([self.identity, parts, item.facts]), inputs
+
+    def todo(self, items: Iterable[Item]) -> Iterator[tuple[Item, str, dict[str, list[Any]], str]]:
+        """Yield ``(item, key, inputs, state)``; the state is ``fresh``, ``stale`` or ``new``.
+
+        Raises:
+            EditedArtifactError: files of known items were changed by hand.
+        """
+        edited: list[str] = []
+        listed: list[tuple[Item, str, dict[str, list[Any]], str]] = []
+        for item in items:
+            record = self.records.get(item.id)
+            key, inputs = self.key(item)
+            state = "new"
+            if record is not None:
+                states = {name: self._state(name, known) for name, known in record.files.items()}
+                edited += [name for name, found in states.items() if found == "edited"]
+                whole = all(found == "same" for found in states.values())
+                state = "fresh" if whole and record.key == key and not record.error else "stale"
+            listed.append((item, key, inputs, state))
+        self._refuse_edited(edited)
+        for entry in listed:
+            names = self.records[entry[0].id].files if entry[0].id in self.records else {}
+            redo = entry[3] == "fresh" and any(name in edited for name in names)
+            yield (*entry[:3], "stale") if redo else entry
+
+    def process(
+        self,
+        items: Iterable[Item],
+        work: Callable[[Item], Product],
+        *,
+        workers: int = 1,
+        label: str = "",
+    ) -> Summary:
+        """Do every item that is not fresh; drop items that no longer exist.
+
+        ``work`` gets one item and returns ``(files, value)``. It must be picklable when ``workers``
+        is above 1. An `InputError` sets the item aside with its reason; the others go on.
+
+        Raises:
+            EditedArtifactError: see the class.
+        """
+        plan = list(self.todo(items))
+        todo = {item.id: (item, key, inputs) for item, key, inputs, state in plan
+                if state in ("stale", "new")}  # fmt: skip
+        gone = set(self.records) - {item.id for item, *_ in plan}
+        self.summary.kept += sum(state == "fresh" for *_, state in plan)
+        bad_before = {i: r.error for i, r in self.records.items() if r.error}
+        if todo or gone:
+            self._begin()
+        for name in sorted(gone):
+            self._forget(name)
+        for result, (item, key, inputs) in zip(
+            self._results([entry[0] for entry in todo.values()], work, workers, label),
+            todo.values(),
+            strict=True,
+        ):
+            if isinstance(result, InputError):
+                self.summary.bad[item.id] = str(result)
+                _log.error("set aside %s: %s", item.id, result)
+                result = Record(item.id, key, {}, inputs, error=str(result))
+                self.changed |= bad_before.get(item.id) != result.error
+            else:
+                result = Record(item.id, key, result.files, inputs, result.value)
+                self.summary.done += 1
+                self.changed = True
+            self._append(result)
+        return self.summary
+
+    def _results(
+        self, items: list[Item], work: Callable[[Item], Product], workers: int, label: str
+    ) -> Iterator[Record | InputError]:
+        one = partial(_work_on, self.root, work)
+        bar = partial(tqdm, total=len(items), desc=label or None, unit="item", disable=not items)
+        if workers <= 1 or len(items) < 2:
+            for item in bar(items):
+                self._announce(item.id)
+                yield one(item)
+            return
+        for item in items:
+            self._announce(item.id)
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            chunk = max(1, min(16, len(items) // (4 * workers)))
+            yield from bar(pool.map(one, items, chunksize=chunk))
+
+    def _begin(self) -> None:
+        """Say in the header that work is under way, and open the journal."""
+        if self._journal is None:
+            self._write_header(complete=False)
+            path = self.root / JOURNAL
+            torn = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+            self._journal = path.open("a", encoding="utf-8", buffering=1)
+            if torn:
+                self._journal.write("\n")
+
+    def _announce(self, item_id: str) -> None:
+        """Void an old record before its files are replaced: a kill between is no edit."""
+        if item_id in self.records:
+            self._begin()
+            assert self._journal is not None
+            self._journal.write(json.dumps({"begin": True, "id": item_id}) + "\n")
+
+    def _append(self, record: Record) -> None:
+        self._begin()
+        assert self._journal is not None
+        self._journal.write(record.line())
+        self.records[record.id] = record
+
+    def _forget(self, item_id: str) -> None:
+        self._announce(item_id)
+        for name in self.records.pop(item_id).files:
+            (self.root / name).unlink(missing_ok=True)
+        self.summary.removed += 1
+        self.changed = True
+
+    def output(self, name: str, chunks: bytes | Iterable[bytes]) -> Path:
+        """Write a file that sums up all items (``crops.json``, a report); atomic and recorded."""
+        self._begin()
+        if self._outputs.pop(name, None):
+            self._write_header(complete=False)  # a kill between here and the end is no edit
+        path = inside(self.root, name)
+        known = write_atomic(path, [chunks] if isinstance(chunks, bytes) else chunks)
+        self._outputs[name] = stamp(path, known)
+        return path
+
+    def _write_header(self, *, complete: bool) -> None:
+        header = {
+            **self.identity,
+            "complete": complete,
+            "items": sum(record.error is None for record in self.records.values()),
+            "bad": sum(record.error is not None for record in self.records.values()),
+            "outputs": dict(sorted(self._outputs.items())),
+            "tools": tools(),
+        }
+        write_atomic(self.root / HEADER, [(json.dumps(header, indent=1) + "\n").encode()])
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Compact the journal and mark the artifact complete, unless an exception is on its way."""
+        try:
+            if self._journal is not None:
+                self._journal.close()
+            if kind is None and (self._journal is not None or self.changed):
+                lines = (self.records[name].line().encode() for name in sorted(self.records))
+                write_atomic(self.root / JOURNAL, lines)
+                self._write_header(complete=True)
+        finally:
+            if self._lock is not None:
+                self._lock.close()
+
+    def inspect(self, items: Iterable[Item]) -> dict[str, int]:
+        """Count items by state without locking or writing anything.
+
+        Raises:
+            EditedArtifactError: see the class.
+        """
+        self._load()
+        counts = {"fresh": 0, "stale": 0, "new": 0}
+        for *_, state in self.todo(items):
+            counts[state] += 1
+        return counts
+
+    @property
+    def good(self) -> dict[str, Record]:
+        """Finished items in id order."""
+        return {i: self.records[i] for i in sorted(self.records) if not self.records[i].error}

@@ -1,0 +1,260 @@
+"""Settings: frozen dataclasses filled from YAML and from ``--section.name value``, strictly.
+
+YAML files and the command line go through the same function, `build`: an unknown key is an error
+that names the nearest setting, and a value must fit the annotated type. ``-`` and ``_`` are the
+same in keys.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import textwrap
+import types
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from dmnet.core.errors import ConfigError, InputError
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Make ``cls`` from a mapping; absent keys keep their defaults.
+
+    Args:
+        cls: a frozen dataclass.
+        values: nested mapping of plain YAML values.
+        where: dotted prefix for messages, such as ``"crop"``.
+
+    Raises:
+        ConfigError: an unknown key, or a value that does not fit its type.
+    """
+    hints = get_type_hints(cls)
+    known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise ConfigError(unknown(f"{where}.{key}".strip("."), name, known))
+        found[name] = _fit(hints[name], value, f"{where}.{name}".strip("."))
+    try:
+        return cls(**found)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def unknown(full: str, name: str, known: Mapping[str, object]) -> str:
+    """Text for a key that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(sorted(known))}"
+    return f"{full}: no such setting; {hint}"
+
+
+def _fit(hint: Any, value: Any, where: str) -> Any:
+    """Check ``value`` against a type annotation; ints become floats, lists become tuples."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: holds further settings, got {value!r}")
+        return build(hint, value, where)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _fit_union(arguments, value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{where}: must be one of {_choices(arguments)}, got {value!r}")
+        return value
+    if origin is tuple:
+        return _fit_tuple(arguments, value, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str) and _is_number(value):
+        return float(value)  # YAML 1.1 reads 1e-6 as text
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{where}: must be {_name(hint)}, got {value!r}")
+
+
+def _fit_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    inner = [argument for argument in arguments if argument is not type(None)]
+    for position, argument in enumerate(inner):
+        try:
+            return _fit(argument, value, where)
+        except ConfigError:
+            if position == len(inner) - 1:
+                raise
+    raise ConfigError(f"{where}: got {value!r}")
+
+
+def _fit_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        value = [_scalar(part) for part in value.replace(",", " ").split()]
+    elif not isinstance(value, (list, tuple)):
+        value = [value]
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(arguments) != len(value):
+        raise ConfigError(f"{where}: needs {len(arguments)} values, got {len(value)}: {value!r}")
+    return tuple(_fit(a, v, where) for a, v in zip(arguments, value, strict=True))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _name(hint: Any) -> str:
+    return {
+        "int": "a whole number",
+        "float": "a number",
+        "str": "text",
+        "bool": "true or false",
+    }.get(getattr(hint, "__name__", ""), str(hint))
+
+
+def _choices(values: tuple[Any, ...]) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def _scalar(text: str) -> Any:
+    """Read one command-line value as YAML does (``true``, ``0.1``, ``[70, 70]``, ``null``)."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def parse_overrides(arguments: list[str]) -> dict[str, Any]:
+    """Turn ``["--crop.threshold", "0.1"]`` into ``{"crop": {"threshold": 0.1}}``.
+
+    ``--a.b=1`` is the same as ``--a.b 1``; several values in a row become a list.
+
+    Raises:
+        ConfigError: something that is not ``--section.name value``.
+    """
+    tree: dict[str, Any] = {}
+    index = 0
+    while index < len(arguments):
+        head = arguments[index]
+        if not head.startswith("--") or "." not in head:
+            raise ConfigError(
+                f"{head}: not an option here; settings are written --section.name value, "
+                "see --help for the list"
+            )
+        key, equals, inline = head[2:].partition("=")
+        index += 1
+        given = [inline] if equals else []
+        while not equals and index < len(arguments) and not _is_option(arguments[index]):
+            given.append(arguments[index])
+            index += 1
+        if not given:
+            raise ConfigError(f"--{key}: needs a value, for example --{key} true")
+        value = _scalar(given[0]) if len(given) == 1 else [_scalar(text) for text in given]
+        _plant(tree, key.replace("-", "_").split("."), value)
+    return tree
+
+
+def _is_option(text: str) -> bool:
+    return text.startswith("--") and len(text) > 2
+
+
+def _plant(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+    tree[path[-1]] = value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a preset.
+
+    Raises:
+        InputError: the file is missing, not YAML, or not a mapping.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(path, f"cannot read this preset ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(path, f"not a YAML file: {' '.join(str(error).split())}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise InputError(
+            path, "a preset is a mapping of sections, such as 'crop: {threshold: 0.1}'"
+        )
+    return _underscored(loaded)
+
+
+def _underscored(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        str(key).replace("-", "_"): _underscored(value) if isinstance(value, Mapping) else value
+        for key, value in tree.items()
+    }
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Overlay nested mappings; ``over`` wins."""
+    out = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(out.get(key), Mapping):
+            out[key] = merged(out[key], value)
+        else:
+            out[key] = value
+    return out
+
+
+def resolved(config: Any) -> dict[str, Any]:
+    """Plain, JSON-ready form of a settings dataclass."""
+    plain: dict[str, Any] = dataclasses.asdict(config)
+    return plain
+
+
+@cache
+def field_docs(cls: type) -> dict[str, str]:
+    """The string literal under each field of a dataclass, by field name."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    if not isinstance(tree, ast.ClassDef):
+        return {}
+    docs: dict[str, str] = {}
+    for node, after in zip(tree.body, tree.body[1:], strict=False):
+        if (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+            and isinstance(after.value.value, str)
+        ):
+            docs[node.target.id] = " ".join(after.value.value.split())
+    return docs
+
+
+def describe(cls: type, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Yield ``(--section.name, default, help)`` for every setting, nested ones included."""
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        name = f"{prefix}.{field.name.replace('_', '-')}"
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            yield from describe(hint, name)
+            continue
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        text = field_docs(cls).get(field.name, "")
+        if get_origin(hint) is Literal:
+            text = f"{text} ({_choices(get_args(hint))})".strip()
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        yield f"--{name}", shown.lower() if isinstance(default, bool) else shown, text
