@@ -1,0 +1,329 @@
+"""Slicers: five ways to choose the crops of an image, behind one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmnet.core import boxes as box
+from dmnet.core.boxes import Window
+from dmnet.core.errors import ConfigError, MissingInputError
+from dmnet.core.records import Annotations, DensityMap, Size
+from dmnet.cropping import regions
+from dmnet.cropping.windows import WindowScan, scan_windows, starts
+
+CANDIDATES = 64
+"""Thresholds tried at most when a target (`max_crops`, `pixel_budget`) is given."""
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How crop windows are chosen (config section ``crop``)."""
+
+    slicer: Literal["density", "uniform", "grid", "none", "oracle"] = "density"
+    """``density``: windows of a density map; ``uniform``: rows x cols; ``grid``: fixed tiles with
+    overlap; ``none``: no crops, the whole image only; ``oracle``: from the ground-truth boxes."""
+    preset: Literal["corrected", "reference"] = "corrected"
+    """``reference`` repeats the published code: 4-connected, one pixel more at the top and left,
+    objects labelled only if fully inside; padding, min_side, max_side, merge_* and targets are not
+    used. ``corrected`` is 8-connected with exact extents."""
+    window: tuple[int, int] = (70, 70)
+    """Height and width of the scanned window, pixels."""
+    threshold: float = 0.08
+    """Objects in a window (sum of density) from which on it belongs to a crop."""
+    min_area: int = 4900
+    """Components with a smaller extent are dropped, square pixels."""
+    padding: int = 0
+    """Context added on every side of a component, pixels."""
+    min_side: int = 0
+    """Shorter sides are lengthened to this, inside the image, pixels."""
+    max_side: int | None = None
+    """Longer crops are split along the valley of least density, pixels; none: no limit."""
+    merge_overlap: float = 1.0
+    """Crops that overlap by more than this share of the smaller one are joined; 1: never."""
+    merge_waste: float = 0.0
+    """Crops are joined if less than this share of their hull belongs to neither; 0: never."""
+    max_crops: int | None = None
+    """Target: raise the threshold until an image has at most so many crops; none: no target."""
+    pixel_budget: float | None = None
+    """Target instead of a threshold: the lowest one at which the crops' pixels, relative to the
+    image, stay within this; none: no target."""
+    rows: int = 2
+    """Rows of the uniform slicer."""
+    cols: int = 3
+    """Columns of the uniform slicer."""
+    tile: int = 512
+    """Side of a tile of the grid slicer, pixels."""
+    overlap: float = 0.2
+    """Share of a tile that its neighbour repeats (grid slicer)."""
+    min_visible: float = 0.5
+    """Share of an object's area that must be inside a crop for it to be labelled there; what is
+    cut below becomes an ignored region. The reference preset uses 1."""
+
+    def __post_init__(self) -> None:
+        """Check values.
+
+        Raises:
+            ConfigError: a value outside its range, or two that contradict each other.
+        """
+        for name, low in (("rows", 1), ("cols", 1), ("tile", 1), ("padding", 0), ("min_side", 0)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"crop.{name} must be at least {low}, got {getattr(self, name)}")
+        if len(self.window) != 2 or min(self.window) < 1:
+            raise ConfigError(f"crop.window must be two sizes (h, w) >= 1, got {self.window}")
+        if not self.threshold > 0:
+            raise ConfigError(f"crop.threshold must be above 0, got {self.threshold}")
+        for name in ("merge_overlap", "merge_waste", "min_visible"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"crop.{name} must be 0 to 1, got {getattr(self, name)}")
+        if not 0 <= self.overlap < 1:
+            raise ConfigError(f"crop.overlap must be 0 to below 1, got {self.overlap}")
+        if self.max_side is not None and self.max_side < max(2 * self.padding + 1, self.min_side):
+            raise ConfigError(
+                f"crop.max_side {self.max_side} is too small for crop.min_side {self.min_side} "
+                f"and twice crop.padding {self.padding}: raise it, or lower the others"
+            )
+        if self.max_crops is not None and self.max_crops < 1:
+            raise ConfigError(f"crop.max_crops must be at least 1, got {self.max_crops}")
+        if self.pixel_budget is not None and not self.pixel_budget > 0:
+            raise ConfigError(f"crop.pixel_budget must be above 0, got {self.pixel_budget}")
+
+    @property
+    def label_bound(self) -> float:
+        """Visible share from which on an object is labelled in a crop."""
+        return 1.0 if self.preset == "reference" else self.min_visible
+
+
+def slice_image(
+    config: CropConfig,
+    size: Size,
+    density: DensityMap | None = None,
+    annotations: Annotations | None = None,
+) -> list[Window]:
+    """Crop windows of one image, in a stable order.
+
+    Args:
+        config: slicer and settings.
+        size: ``(height, width)`` of the image in pixels.
+        density: density map, needed by ``density``.
+        annotations: ground truth, needed by ``oracle``.
+
+    Returns:
+        Half-open windows inside the image; for ``reference`` density crops in scan order of the
+        components, else row by row.
+
+    Raises:
+        MissingInputError: the slicer needs a map or boxes and has none.
+        ConfigError: map or boxes belong to an image of another size.
+    """
+    if size[0] < 1 or size[1] < 1:
+        raise ConfigError(f"an image must have at least one pixel, got size {size} (h, w)")
+    for name, given in (("density map", density), ("annotations", annotations)):
+        if given is not None and tuple(given.size) != tuple(size):
+            raise ConfigError(
+                f"the {name} is for an image of {given.size[0]}x{given.size[1]} (h x w), "
+                f"the image has {size[0]}x{size[1]}: give the one made for this image"
+            )
+    return SLICERS[config.slicer](config, size, density, annotations)
+
+
+Slicer = Callable[[CropConfig, Size, DensityMap | None, Annotations | None], list[Window]]
+
+
+def _none(
+    config: CropConfig, size: Size, density: DensityMap | None, annotations: Annotations | None
+) -> list[Window]:
+    return []
+
+
+def _uniform(
+    config: CropConfig, size: Size, density: DensityMap | None, annotations: Annotations | None
+) -> list[Window]:
+    height, width = size
+    y = [height * i // config.rows for i in range(config.rows + 1)]
+    x = [width * i // config.cols for i in range(config.cols + 1)]
+    return [
+        (x1, y1, x2, y2) for y1, y2 in pairwise(y) for x1, x2 in pairwise(x) if x1 < x2 and y1 < y2
+    ]
+
+
+def _grid(
+    config: CropConfig, size: Size, density: DensityMap | None, annotations: Annotations | None
+) -> list[Window]:
+    height, width = size
+    step = max(config.tile - int(config.tile * config.overlap), 1)
+    h, w = min(config.tile, height), min(config.tile, width)
+    return [
+        (int(x), int(y), int(x) + w, int(y) + h)
+        for y in starts(height, config.tile, step)
+        for x in starts(width, config.tile, step)
+    ]
+
+
+def _density(
+    config: CropConfig, size: Size, density: DensityMap | None, annotations: Annotations | None
+) -> list[Window]:
+    if density is None:
+        raise MissingInputError(
+            "slicer 'density' needs a density map of the image: make one with `make density` or "
+            "`make predict-density`, give a folder of maps with DENSITY=..., or choose another "
+            "slicer with --crop.slicer"
+        )
+    return density_windows(config, density, scan_windows(density, config.window))
+
+
+def density_windows(config: CropConfig, density: DensityMap, scan: WindowScan) -> list[Window]:
+    """Crops of a scanned density map (the scan is shared when many thresholds are tried)."""
+    if config.preset == "reference":
+        return _reference(config, scan)
+    if config.max_crops is None and config.pixel_budget is None:
+        return _corrected(config, density, scan, config.threshold)
+    return _targeted(config, density, scan)
+
+
+def _reference(config: CropConfig, scan: WindowScan) -> list[Window]:
+    found = regions.components(scan, scan.passed(config.threshold), connectivity=4)
+    crops = [regions.reference_extent(window) for window in found]
+    return [crop for crop in crops if regions.window_area(crop) >= config.min_area]
+
+
+def _corrected(
+    config: CropConfig, density: DensityMap, scan: WindowScan, threshold: float
+) -> list[Window]:
+    passed = scan.passed(threshold)
+    found = regions.components(scan, passed, connectivity=8)
+    kept = [window for window in found if regions.window_area(window) >= config.min_area]
+    cost, shrink = regions.density_cost(density), regions.mask_shrink(scan, passed)
+    return _shape(config, density.size, kept, cost, shrink)
+
+
+def _shape(
+    config: CropConfig,
+    size: Size,
+    windows: list[Window],
+    cost: regions.Cost,
+    shrink: regions.Shrink,
+) -> list[Window]:
+    """Split, pad, lengthen and merge."""
+    if config.max_side is not None:
+        limit = config.max_side - 2 * config.padding
+        windows = [
+            part for window in windows for part in regions.split(window, limit, cost, shrink)
+        ]
+    padded = [regions.pad(window, config.padding, size) for window in windows]
+    grown = [regions.grow(window, config.min_side, size) for window in padded]
+    return regions.merge(grown, config.merge_overlap, config.merge_waste, config.max_side)
+
+
+def _targeted(config: CropConfig, density: DensityMap, scan: WindowScan) -> list[Window]:
+    """Lowest threshold whose crops meet the targets; the densest crops if none does."""
+    floor = config.threshold if config.pixel_budget is None else 0.0
+    levels = np.unique(scan.sums[scan.sums > max(floor, 0.0)])
+    picked = levels[np.unique(np.linspace(0, len(levels) - 1, CANDIDATES).round().astype(int))]
+    tried = [config.threshold] if config.pixel_budget is None else []
+    crops: list[Window] = []
+    for threshold in [*tried, *picked.tolist()] if len(levels) else tried:
+        crops = _corrected(config, density, scan, threshold)
+        if _fits(config, crops, density.size):
+            return crops
+    return _densest(config, crops, density)
+
+
+def _fits(config: CropConfig, crops: list[Window], size: Size) -> bool:
+    pixels = sum(map(regions.window_area, crops))
+    budget = np.inf if config.pixel_budget is None else config.pixel_budget * size[0] * size[1]
+    return pixels <= budget and (config.max_crops is None or len(crops) <= config.max_crops)
+
+
+def _densest(config: CropConfig, crops: list[Window], density: DensityMap) -> list[Window]:
+    """Take crops by falling density while the targets hold; row by row order."""
+    s = density.stride
+    mass = [
+        density.values[y1 // s : -(-y2 // s), x1 // s : -(-x2 // s)].sum(dtype=np.float64)
+        / regions.window_area((x1, y1, x2, y2))
+        for x1, y1, x2, y2 in crops
+    ]
+    kept: list[int] = []
+    for index in sorted(range(len(crops)), key=lambda i: (-mass[i], i)):
+        if _fits(config, [crops[i] for i in [*kept, index]], density.size):
+            kept.append(index)
+    return [crops[i] for i in sorted(kept)]
+
+
+def _oracle(
+    config: CropConfig, size: Size, density: DensityMap | None, annotations: Annotations | None
+) -> list[Window]:
+    if annotations is None:
+        raise MissingInputError(
+            "slicer 'oracle' needs the annotations of the image; this split has none: choose "
+            "another slicer with --crop.slicer"
+        )
+    objects = box.clip(annotations.objects.boxes, size)
+    objects = objects[box.area(objects) > 0]
+    scan = scan_windows(
+        DensityMap(np.zeros((-(-size[0] // 8), -(-size[1] // 8)), np.float32), 8, size),
+        config.window,
+    )
+    shrink = _hull_of(objects)
+    found = regions.components(scan, _touched(scan, objects), connectivity=8)
+    hulls = [hull for hull in map(shrink, found) if hull is not None]
+    return _shape(config, size, hulls, _cut_boxes(objects), shrink)
+
+
+def _touched(scan: WindowScan, objects: box.Boxes) -> NDArray[np.bool_]:
+    """Windows that any of the boxes touches, shape ``(rows, cols)``."""
+    passed = np.zeros(scan.sums.shape, dtype=np.bool_)
+    height, width = scan.window
+    for x1, y1, x2, y2 in objects:
+        rows = (scan.top < y2) & (scan.top + height > y1)
+        cols = (scan.left < x2) & (scan.left + width > x1)
+        passed |= rows[:, None] & cols[None, :]
+    return passed
+
+
+def _hull_of(objects: box.Boxes) -> regions.Shrink:
+    """Shrink a window to the hull of the boxes centred in it."""
+    centre = (objects[:, :2] + objects[:, 2:]) / 2
+
+    def shrink(window: Window) -> Window | None:
+        low, high = window[:2], window[2:]
+        mine = objects[((centre >= low) & (centre < high)).all(axis=1)]
+        if not len(mine):
+            return None
+        x1, y1 = np.floor(mine[:, :2].min(axis=0)).astype(int).tolist()
+        x2, y2 = np.ceil(mine[:, 2:].max(axis=0)).astype(int).tolist()
+        return x1, y1, x2, y2
+
+    return shrink
+
+
+def _cut_boxes(objects: box.Boxes) -> regions.Cost:
+    """Price of a cut: the boxes it goes through."""
+
+    def cost(window: Window, axis: int) -> NDArray[np.float64]:
+        across, along = axis, 1 - axis  # axis 0 cuts y: compare columns 1 and 3
+        low, high = window[along], window[along + 2]
+        other = (objects[:, across] < window[across + 2]) & (
+            objects[:, across + 2] > window[across]
+        )
+        mine = objects[other]
+        cuts = np.arange(low + 1, high)
+        opened = np.searchsorted(np.sort(mine[:, along]), cuts, side="left")
+        closed = np.searchsorted(np.sort(mine[:, along + 2]), cuts, side="right")
+        return np.asarray(opened - closed, dtype=np.float64)
+
+    return cost
+
+
+SLICERS: dict[str, Slicer] = {
+    "density": _density,
+    "uniform": _uniform,
+    "grid": _grid,
+    "none": _none,
+    "oracle": _oracle,
+}
