@@ -38,15 +38,21 @@ from dmnet.core.errors import (
     LockedArtifactError,
 )
 
-HEADER, JOURNAL, LOCK = "stage.json", "items.jsonl", ".lock"
-OWN = {HEADER, JOURNAL, LOCK}
+HEADER, JOURNAL, LOCK, LOG = "stage.json", "items.jsonl", ".lock", "log.txt"
+OWN = {HEADER, JOURNAL, LOCK, LOG}
 _log = logging.getLogger(__name__)
 
 Stamp = list[Any]
 """``[size, mtime_ns, digest]`` of a file."""
 
+Inputs = dict[str, list[Any]]
+"""``[path, size, mtime_ns, digest]`` of each input file of an item, by its role."""
+
 Product = tuple[Mapping[str, bytes], Any]
 """What the work on one item gives: files by name relative to the folder, and a small JSON value."""
+
+Result = Product | InputError
+"""A product, or the reason why the item has to be set aside."""
 
 
 def digest(value: object) -> str:
@@ -102,7 +108,7 @@ class Record:
     id: str
     key: str
     files: dict[str, Stamp]
-    inputs: dict[str, list[Any]]
+    inputs: Inputs
     value: Any = None
     error: str | None = None
 
@@ -181,9 +187,13 @@ def tools() -> dict[str, str]:
 def _work_on(root: Path, work: Callable[[Item], Product], item: Item) -> Record | InputError:
     """Do one item and write its files; runs in the worker process."""
     try:
-        files, value = work(item)
+        return _write(root, item, work(item))
     except InputError as error:
         return error
+
+
+def _write(root: Path, item: Item, product: Product) -> Record:
+    files, value = product
     stamps: dict[str, Stamp] = {}
     for name, data in files.items():
         path = inside(root, name)
@@ -325,13 +335,13 @@ class Artifact(AbstractContextManager["Artifact"]):
             "again, add --force (make ... SET=--force)."
         )
 
-    def key(self, item: Item) -> tuple[str, dict[str, list[Any]]]:
+    def key(self, item: Item) -> tuple[str, Inputs]:
         """Key of an item and the stamps of its input files; unchanged files are not read again.
 
         A file that cannot be read counts as absent: the work on the item will say so.
         """
         old = self.records.get(item.id)
-        inputs: dict[str, list[Any]] = {}
+        inputs: Inputs = {}
         for name, path in item.files.items():
             try:
                 state = path.stat()
@@ -344,14 +354,14 @@ class Artifact(AbstractContextManager["Artifact"]):
         parts = {name: value[3] for name, value in inputs.items()}
         return digest([self.identity, parts, item.facts]), inputs
 
-    def todo(self, items: Iterable[Item]) -> Iterator[tuple[Item, str, dict[str, list[Any]], str]]:
+    def todo(self, items: Iterable[Item]) -> Iterator[tuple[Item, str, Inputs, str]]:
         """Yield ``(item, key, inputs, state)``; the state is ``fresh``, ``stale`` or ``new``.
 
         Raises:
             EditedArtifactError: files of known items were changed by hand.
         """
         edited: list[str] = []
-        listed: list[tuple[Item, str, dict[str, list[Any]], str]] = []
+        listed: list[tuple[Item, str, Inputs, str]] = []
         for item in items:
             record = self.records.get(item.id)
             key, inputs = self.key(item)
@@ -384,32 +394,52 @@ class Artifact(AbstractContextManager["Artifact"]):
         Raises:
             EditedArtifactError: see the class.
         """
+        todo, keys = self._start(items)
+        for item, result in zip(todo, self._results(todo, work, workers, label), strict=True):
+            self._finish(item, *keys[item.id], result)
+        return self.summary
+
+    def process_stream(
+        self,
+        items: Iterable[Item],
+        stream: Callable[[list[Item]], Iterator[tuple[Item, Result]]],
+    ) -> Summary:
+        """As `process`, for work that takes many items at once and yields ``(item, result)``.
+
+        Raises:
+            EditedArtifactError: see the class.
+        """
+        todo, keys = self._start(items)
+        for item, result in stream(todo) if todo else ():
+            self._announce(item.id)
+            written = result if isinstance(result, InputError) else _write(self.root, item, result)
+            self._finish(item, *keys[item.id], written)
+        return self.summary
+
+    def _start(self, items: Iterable[Item]) -> tuple[list[Item], dict[str, tuple[str, Inputs]]]:
+        """Find what is to be done, and forget what no longer exists."""
         plan = list(self.todo(items))
-        todo = {item.id: (item, key, inputs) for item, key, inputs, state in plan
-                if state in ("stale", "new")}  # fmt: skip
+        keys = {item.id: (key, inputs) for item, key, inputs, state in plan if state != "fresh"}
         gone = set(self.records) - {item.id for item, *_ in plan}
-        self.summary.kept += sum(state == "fresh" for *_, state in plan)
-        bad_before = {i: r.error for i, r in self.records.items() if r.error}
-        if todo or gone:
+        self.summary.kept += len(plan) - len(keys)
+        if keys or gone:
             self._begin()
         for name in sorted(gone):
             self._forget(name)
-        for result, (item, key, inputs) in zip(
-            self._results([entry[0] for entry in todo.values()], work, workers, label),
-            todo.values(),
-            strict=True,
-        ):
-            if isinstance(result, InputError):
-                self.summary.bad[item.id] = str(result)
-                _log.error("set aside %s: %s", item.id, result)
-                result = Record(item.id, key, {}, inputs, error=str(result))
-                self.changed |= bad_before.get(item.id) != result.error
-            else:
-                result = Record(item.id, key, result.files, inputs, result.value)
-                self.summary.done += 1
-                self.changed = True
-            self._append(result)
-        return self.summary
+        return [item for item, *_ in plan if item.id in keys], keys
+
+    def _finish(self, item: Item, key: str, inputs: Inputs, result: Record | InputError) -> None:
+        """Append the journal line of one item."""
+        if isinstance(result, InputError):
+            self.summary.bad[item.id] = str(result)
+            _log.error("set aside %s: %s", item.id, result)
+            old = self.records.get(item.id)
+            self.changed |= old is None or old.error != str(result)
+            self._append(Record(item.id, key, {}, inputs, error=str(result)))
+        else:
+            self.summary.done += 1
+            self.changed = True
+            self._append(Record(item.id, key, result.files, inputs, result.value))
 
     def _results(
         self, items: list[Item], work: Callable[[Item], Product], workers: int, label: str

@@ -1,0 +1,224 @@
+"""The command line: ``python -m dmnet VERB [options] [--section.setting value]``.
+
+Exit codes: 0 all done; 1 done, and some items were set aside (``--max-bad`` allows a number);
+2 could not run: one paragraph on stderr says why and the way out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from dmnet.core import config
+from dmnet.core.errors import ConfigError, DmnetError
+from dmnet.pipeline.context import STAGES, Context, stage_module
+
+SPLITS = ("train", "val", "test-dev", "test-challenge", "test")
+_HELP = {
+    "density": "ground-truth density maps from annotations",
+    "train-density": "train the density network on images and density maps",
+    "predict-density": "predict density maps with a trained network or WEIGHTS",
+    "crop": "cut the dense regions out of the images",
+    "convert": "annotations of images and crops to VOC XML, COCO JSON and YOLO txt",
+    "train-detector": "train the detector on images and crops",
+    "detect": "run the detector on whole images and on crops",
+    "fuse-eval": "merge both results with NMS, score them, write the report",
+    "all": "every stage in order: the training split, then the split named by --split",
+    "status": "what is done, what is stale, and why",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    try:
+        with logging_redirect_tqdm():
+            return _dispatch(verb, rest)
+    except DmnetError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where this one stopped")
+
+
+def _fail(text: str) -> int:
+    print(f"dmnet: {' '.join(text.split())}", file=sys.stderr)
+    return 2
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A verb that is not a stage: its module has ``add_arguments(parser)`` and ``run(args)``."""
+
+    module: str
+    help: str
+
+
+TOOLS: dict[str, Tool] = {}
+
+
+def _dispatch(verb: str, rest: list[str]) -> int:
+    if verb in TOOLS:
+        return _run_tool(verb, rest)
+    if verb not in _HELP:
+        raise ConfigError(config.unknown(verb, verb, _HELP | TOOLS).replace("setting", "verb"))
+    options, settings = _parser(verb).parse_known_args(rest)
+    if options.help:
+        print(_verb_help(verb))
+        return 0
+    context = _context(options, settings)
+    bad = _VERBS.get(verb, _stage(verb))(context)
+    if len(bad) > options.max_bad:
+        first = "; ".join(f"{name}: {why}" for name, why in list(bad.items())[:3])
+        more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+        print(f"dmnet: {len(bad)} items were set aside, the rest is done: {first}{more}. "
+              "Mend or remove them and run again, or allow them with --max-bad.",
+              file=sys.stderr)  # fmt: skip
+        return 1
+    return 0
+
+
+def _run_tool(verb: str, rest: list[str]) -> int:
+    module = importlib.import_module(TOOLS[verb].module)
+    parser = argparse.ArgumentParser(
+        prog=f"dmnet {verb}", description=TOOLS[verb].help, allow_abbrev=False
+    )
+    module.add_arguments(parser)
+    code: int = module.run(parser.parse_args(rest))
+    return code
+
+
+def _stage(verb: str) -> Callable[[Context], dict[str, str]]:
+    def run(context: Context) -> dict[str, str]:
+        from dmnet.pipeline.run import execute
+
+        return execute(context, verb)
+
+    return run
+
+
+def _all(context: Context) -> dict[str, str]:
+    from dmnet.pipeline.run import execute_all
+
+    return execute_all(context)
+
+
+def _status(context: Context) -> dict[str, str]:
+    from dmnet.pipeline.status import report
+
+    for text in report(context, ("train", context.split)):
+        print(text)
+    return {}
+
+
+_VERBS: dict[str, Callable[[Context], dict[str, str]]] = {"all": _all, "status": _status}
+
+
+def _parser(verb: str) -> argparse.ArgumentParser:
+    """Options that every stage knows."""
+    parser = argparse.ArgumentParser(prog=f"dmnet {verb}", add_help=False, allow_abbrev=False)
+    add = parser.add_argument
+    add("-h", "--help", action="store_true", help="this text")
+    add("--data", type=Path, default=Path("data"), metavar="DIR",
+        help="folder that holds VisDrone2019-DET-<split>/{images,annotations}")  # fmt: skip
+    add("--split", "--mode", choices=SPLITS, default="val", help="which part of the data")
+    add("--run", default="default", metavar="NAME", help="artifacts of this run lie side by side")
+    add("--artifacts", type=Path, default=Path("artifacts"), metavar="DIR",
+        help="where artifacts are written: DIR/<run>/<split>/<stage>/")  # fmt: skip
+    add("--config", action="append", default=[], metavar="PRESET",
+        help="YAML file or name of one in configs/; repeatable, later ones win")  # fmt: skip
+    add("--sizes", type=Path, metavar="CSV",
+        help="image sizes (columns split,image,width,height) instead of image files")  # fmt: skip
+    add("--weights", type=Path, metavar="FILE",
+        help="density network to predict with (a plain MCNN state_dict will do)")  # fmt: skip
+    add("--density", default="", metavar="true|predicted|DIR",
+        help="maps to crop by: ground truth (default of 'crop'), predicted (default of 'all'), "
+        "or a folder of .h5/.npy/.npz files")  # fmt: skip
+    add("--crops", type=Path, metavar="DIR|crops.json", help="crop windows made elsewhere")
+    add("--detections", type=Path, metavar="DIR",
+        help="folder with results_images.json and results_crops.json made elsewhere")  # fmt: skip
+    add("--detector", metavar="NAME", help="short for --train-detector.model NAME")
+    add("--detector-weights", type=Path, metavar="FILE", help="detector to run")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
+    add("--workers", type=int, default=0, metavar="N", help="processes (0: by cores and work)")
+    add("--force", action="store_true", help="overwrite own files that were changed by hand")
+    add("--verify", action="store_true", help="compare digests of all files, trust no times")
+    add("--max-bad", type=int, default=0, metavar="N",
+        help="exit code 0 although up to N items were set aside")  # fmt: skip
+    return parser
+
+
+def _context(options: argparse.Namespace, overrides: list[str]) -> Context:
+    """Options, presets and overrides as one `Context`."""
+    settings: dict[str, object] = {}
+    for preset in options.config:
+        settings = config.merged(settings, config.read_yaml(_preset(preset)))
+    settings = config.merged(settings, config.parse_overrides(overrides))
+    if options.detector:
+        short = {"train_detector": {"model": options.detector}}
+        settings = config.merged(short, settings)
+    fields = {
+        name: value
+        for name, value in vars(options).items()
+        if name not in ("help", "config", "max_bad")
+    }
+    fields["split"] = "test-dev" if options.split == "test" else options.split
+    context = Context(**fields, settings=settings)
+    context.check_settings()
+    return context
+
+
+def _preset(name: str) -> Path:
+    """A YAML path, or the name of a shipped preset."""
+    path = Path(name)
+    if path.exists() or path.suffix in (".yaml", ".yml"):
+        return path
+    folder = Path(__file__).resolve().parent.parent / "configs"
+    shipped = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    if name not in shipped:
+        raise ConfigError(
+            config.unknown(f"--config {name}", name, shipped).replace("setting", "preset")
+        )
+    return shipped[name]
+
+
+def _overview() -> str:
+    verbs = {**_HELP, **{name: tool.help for name, tool in TOOLS.items()}}
+    lines = [f"  {name:<18} {text}" for name, text in verbs.items()]
+    return "\n".join(
+        [
+            "usage: python -m dmnet VERB [options] [--section.setting value ...]",
+            "",
+            "Density-guided object detection in aerial images, in stages that resume.",
+            "",
+            *lines,
+            "",
+            "python -m dmnet VERB --help lists the options and settings of one verb.",
+        ]
+    )
+
+
+def _verb_help(verb: str) -> str:
+    parts = [_parser(verb).format_help(), _HELP[verb].capitalize() + "."]
+    for stage in STAGES if verb == "all" else [verb] if verb in STAGES else []:
+        section = stage.replace("_", "-")
+        parts += ["", f"settings of '{section}' (in YAML: {section.replace('-', '_')}: ...):"]
+        for name, default, text in config.describe(stage_module(stage).Config, section):
+            head = f"  {name} {default}"
+            body = textwrap.wrap(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            parts += [head, *body]
+    return "\n".join(parts)

@@ -1,0 +1,111 @@
+"""Running stages: one, or all in order."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from dmnet.core import config
+from dmnet.core.artifact import LOG, Artifact
+from dmnet.pipeline.context import Context, Plan, stage_module
+
+_log = logging.getLogger(__name__)
+
+
+def open_artifact(context: Context, stage: str, plan: Plan) -> Artifact:
+    """The artifact a plan writes to, not yet locked."""
+    return Artifact(
+        context.folder(stage),
+        stage,
+        stage_module(stage).VERSION,
+        config.resolved(plan.config),
+        facts=plan.facts,
+        force=context.force,
+        verify=context.verify,
+    )
+
+
+def execute(context: Context, stage: str) -> dict[str, str]:
+    """Run one stage on what is stale; log one summary line.
+
+    Returns:
+        The items that were set aside: id -> reason.
+
+    Raises:
+        DmnetError: the stage cannot run; nothing that was done is lost.
+    """
+    start = time.perf_counter()
+    plan: Plan = stage_module(stage).plan(context)
+    label = f"{stage} {context.split}"
+    with open_artifact(context, stage, plan) as target, _log_file(target.root / LOG):
+        if plan.stream is not None:
+            summary = target.process_stream(plan.items, plan.stream)
+        else:
+            assert plan.work is not None
+            workers = context.worker_count(len(plan.items))
+            summary = target.process(plan.items, plan.work, workers=workers, label=label)
+        if target.changed and plan.finish is not None:
+            plan.finish(target)
+        _log.info(
+            "%s: %d done, %d kept, %d removed, %d set aside, %.1f s -> %s",
+            label,
+            summary.done,
+            summary.kept,
+            summary.removed,
+            len(summary.bad),
+            time.perf_counter() - start,
+            target.root,
+        )
+    return summary.bad
+
+
+def execute_all(context: Context) -> dict[str, str]:
+    """Run every stage in order: the training split first, then the split to evaluate.
+
+    With ``weights`` the density network is not trained; with ``detector_weights`` or foreign
+    detections the detector is not. Crops of the evaluated split come from predicted maps unless
+    ``density`` says otherwise.
+    """
+    bad: dict[str, str] = {}
+    for split, stage in steps(context):
+        bad |= {f"{split} {stage} {i}": why for i, why in _step(context, split, stage).items()}
+    return bad
+
+
+def steps(context: Context) -> list[tuple[str, str]]:
+    """``(split, stage)`` in the order of `execute_all`."""
+    train_density = context.weights is None and context.density in ("", "predicted")
+    train_detector = context.detector_weights is None and context.detections is None
+    first = ["density"] * (train_density or train_detector)
+    first += ["train-density"] * train_density
+    first += ["crop", "convert", "train-detector"] * train_detector
+    predict = ["predict-density"] * (context.density in ("", "predicted"))
+    last = ["density", *predict, "crop", "convert"]
+    last += ["detect"] * (context.detections is None) + ["fuse-eval"]
+    order = [("train", stage) for stage in first]
+    if "train-density" in first:  # the network is judged on the evaluated split's maps
+        order.insert(1, (context.split, "density"))
+    return order + [(context.split, stage) for stage in last if (context.split, stage) not in order]
+
+
+def _step(context: Context, split: str, stage: str) -> dict[str, str]:
+    density = "true" if split == "train" else context.density or "predicted"
+    return execute(replace(context, split=split, density=density), stage)
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Copy this package's log lines into the artifact's log."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("dmnet")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
