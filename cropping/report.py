@@ -1,0 +1,226 @@
+"""The slicer report: many slicers and settings over a set of images, as a table and a figure."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from dmnet.core.boxes import Window
+from dmnet.core.records import Annotations, DensityMap, Size
+from dmnet.cropping.recall import GROUPS, UNIT, SliceCounts, count_crops
+from dmnet.cropping.slicers import CropConfig, density_windows, slice_image
+from dmnet.cropping.windows import WindowScan, scan_windows
+
+Setting = tuple[str, CropConfig]
+"""Name of the curve a setting belongs to, and the setting."""
+
+Row = dict[str, str | int | float | None]
+"""One line of the table; None where there is nothing to average."""
+
+TITLES: dict[str, str] = {
+    "slicer": "slicer",
+    "setting": "setting",
+    "images": "images",
+    "crops_per_image": "crops an image",
+    "relative_pixels": "pixels / image",
+    **{f"recall_{name}": f"recall {name}" for name in GROUPS},
+    "cut": "cut by a border",
+    "lost": "cut, nowhere whole",
+    "scale": "scale in crops",
+    "whole_scale": "scale in the image",
+    "object_side": "object side, px",
+}
+"""Columns of the table and their headings. Recall: share of objects fully inside a crop."""
+
+SHARES = frozenset(["cut", "lost", *(f"recall_{name}" for name in GROUPS)])
+"""Columns shown as per cent in HTML."""
+
+
+def sweep(name: str, config: CropConfig, thresholds: Iterable[float]) -> list[Setting]:
+    """The same slicer at many thresholds: one curve of the figure."""
+    return [(name, replace(config, threshold=threshold)) for threshold in thresholds]
+
+
+def describe(config: CropConfig) -> str:
+    """What distinguishes a setting, in a few words."""
+    if config.slicer == "uniform":
+        return f"{config.rows}x{config.cols}"
+    if config.slicer == "grid":
+        return f"tile {config.tile}, overlap {config.overlap:g}"
+    if config.slicer != "density":
+        return "-"
+    if config.preset == "reference":
+        return f"threshold {config.threshold:g}"
+    targets = [
+        f"{name.replace('_', ' ')} {value:g}"
+        for name in ("max_crops", "pixel_budget")
+        if (value := getattr(config, name)) is not None
+    ]
+    return ", ".join(targets) or f"threshold {config.threshold:g}"
+
+
+def count_image(
+    annotations: Annotations,
+    density: DensityMap | None,
+    settings: Sequence[Setting],
+    detector_input: tuple[int, int] = (600, 1000),
+) -> list[SliceCounts]:
+    """Counts of one image for every setting; the map is scanned once for each window size."""
+    scans: dict[Size, WindowScan] = {}
+    seen: dict[tuple[Window, ...], SliceCounts] = {}
+    counts = []
+    for _, config in settings:
+        if config.slicer == "density" and density is not None:
+            if config.window not in scans:
+                scans[config.window] = scan_windows(density, config.window)
+            crops = density_windows(config, density, scans[config.window])
+        else:
+            crops = slice_image(config, annotations.size, density, annotations)
+        key = tuple(crops)
+        if key not in seen:
+            seen[key] = count_crops(annotations, crops, detector_input)
+        counts.append(seen[key])
+    return counts
+
+
+def slicer_report(
+    images: Iterable[tuple[Annotations, DensityMap | None]],
+    settings: Sequence[Setting],
+    detector_input: tuple[int, int] = (600, 1000),
+) -> list[Row]:
+    """Evaluate every setting on every image; one image is in memory at a time.
+
+    Args:
+        images: ground truth and density map of each image (None if no setting needs maps).
+        settings: ``(curve name, config)``; one row of the table each.
+        detector_input: ``(min_side, max_side)`` of the detector, pixels.
+
+    Raises:
+        MissingInputError: a setting needs a map and an image has none.
+        ConfigError: a map belongs to an image of another size.
+    """
+    total = [SliceCounts()] * len(settings)
+    for truth, density in images:
+        parts = count_image(truth, density, settings, detector_input)
+        total = [before + part for before, part in zip(total, parts, strict=True)]
+    return report_rows(settings, total)
+
+
+def report_rows(settings: Sequence[Setting], counts: Sequence[SliceCounts]) -> list[Row]:
+    """The table from summed counts, in the order of the settings."""
+    return [_row(name, config, c) for (name, config), c in zip(settings, counts, strict=True)]
+
+
+def _row(name: str, config: CropConfig, c: SliceCounts) -> Row:
+    objects, covered = int(c.objects[0]), int(c.covered[0])
+    row: Row = {
+        "slicer": name,
+        "setting": describe(config),
+        "images": c.images,
+        "crops_per_image": _ratio(c.crops, c.images),
+        "relative_pixels": _ratio(c.pixels, c.images * UNIT),
+    }
+    for index, group in enumerate(GROUPS):
+        row[f"recall_{group}"] = _ratio(int(c.covered[index]), int(c.objects[index]))
+    row["cut"] = _ratio(int(c.cut[0]), objects)
+    row["lost"] = _ratio(int(c.lost[0]), objects)
+    row["scale"] = _ratio(c.scale, covered * UNIT)
+    row["whole_scale"] = _ratio(c.whole_scale, covered * UNIT)
+    row["object_side"] = _ratio(c.side, covered * UNIT)
+    return row
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The table as CSV, six decimals; empty where there is nothing to average."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(TITLES)
+    for row in rows:
+        writer.writerow([_plain(row[name]) for name in TITLES])
+    return out.getvalue()
+
+
+def _plain(value: str | int | float | None) -> str | int:
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    return "" if value is None else value
+
+
+def to_json(rows: Sequence[Row]) -> str:
+    """The table as a JSON list of objects."""
+    return json.dumps(list(rows), indent=1) + "\n"
+
+
+def to_html(rows: Sequence[Row]) -> str:
+    """The table as an HTML fragment; shares in per cent."""
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in TITLES.values())
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{_shown(name, row[name])}</td>" for name in TITLES) + "</tr>"
+        for row in rows
+    )
+    return f'<table class="slicers">\n<tr>{head}</tr>\n{body}\n</table>\n'
+
+
+def _shown(name: str, value: str | int | float | None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{100 * value:.1f} %" if name in SHARES else f"{value:.2f}"
+    return html.escape(str(value))
+
+
+def recall_figure(rows: Sequence[Row], group: str = "all", title: str = "") -> bytes:
+    """Region recall over processed pixels, one curve a slicer, settings along the curve; PNG.
+
+    Args:
+        rows: the table; rows of the same ``slicer`` form a curve, in their order.
+        group: one of `dmnet.cropping.recall.GROUPS`.
+        title: heading of the figure.
+    """
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    curves: dict[str, list[Row]] = {}
+    for row in rows:
+        curves.setdefault(str(row["slicer"]), []).append(row)
+    for name, curve in curves.items():
+        known = [
+            (x, 100 * y, str(row["setting"]))
+            for row in curve
+            if isinstance(x := row["relative_pixels"], float)
+            and isinstance(y := row[f"recall_{group}"], float)
+        ]
+        line = axes.plot([p[0] for p in known], [p[1] for p in known], "o-", ms=4, label=name)[0]
+        for x, y, text in (known[0], known[-1]) if len(known) > 1 else known:
+            axes.annotate(
+                text,
+                (x, y),
+                xytext=(5, -10),
+                textcoords="offset points",
+                fontsize=7,
+                color=line.get_color(),
+            )
+    axes.set_xlabel("pixels of the crops / pixels of the image")
+    axes.set_ylabel(f"region recall, {group} objects, %")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    if curves:
+        axes.legend(loc="lower right")
+    return png(figure)
+
+
+def png(figure: Figure) -> bytes:
+    """Render a figure to PNG bytes that depend on nothing but its content."""
+    out = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})
+    return out.getvalue()
