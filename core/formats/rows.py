@@ -1,0 +1,138 @@
+"""Rows of numbers in text files, and boxes that do not fit their image: shared by the formats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmnet.core import boxes as bx
+from dmnet.core.boxes import Boxes
+from dmnet.core.errors import InputError
+from dmnet.core.records import Size
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file; a byte-order mark is skipped.
+
+    Raises:
+        InputError: the file cannot be opened or is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(path, f"not a text file (byte {error.start} is not UTF-8)") from error
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})") from error
+
+
+def read_rows(
+    path: Path, columns: int, meaning: str
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Read rows of exactly ``columns`` numbers, separated by commas or by white space.
+
+    A trailing comma, spaces around numbers and empty lines are accepted.
+
+    Args:
+        path: the text file.
+        columns: how many numbers a row has.
+        meaning: the names of the columns, for messages.
+
+    Returns:
+        Values ``(N, columns)`` float64 and the 1-based line numbers ``(N,)``.
+
+    Raises:
+        InputError: a row with another number of columns, or a value that is not a finite number;
+            names the line.
+    """
+    text = read_text(path)
+    lines = [line.strip(" \t\r,") for line in text.split("\n")]
+    numbers = [number for number, line in enumerate(lines, start=1) if line]
+    cells = [_split(lines[number - 1]) for number in numbers]
+    flat = [cell for row in cells for cell in row]
+    try:
+        values = np.array([float(cell) for cell in flat]).reshape(len(cells), columns)
+        sound = {len(row) for row in cells} <= {columns} and bool(np.isfinite(values).all())
+    except ValueError:
+        sound = False
+    if not sound or "_" in text:
+        _explain(path, columns, meaning, cells, numbers)
+    return values, np.array(numbers, dtype=np.int64)
+
+
+def _split(line: str) -> list[str]:
+    return line.split(",") if "," in line else line.split()
+
+
+def _explain(
+    path: Path, columns: int, meaning: str, cells: list[list[str]], numbers: list[int]
+) -> None:
+    """Find the first bad row and raise."""
+    for row, number in zip(cells, numbers, strict=True):
+        if len(row) != columns:
+            reason = f"{len(row)} columns, expected {columns}: {meaning}"
+            raise InputError(path, reason, number)
+        for cell in row:
+            if not _is_number(cell):
+                reason = f"'{cell.strip()}' is not a number; expected {meaning}"
+                raise InputError(path, reason, number)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return "_" not in cell and math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
+def whole(
+    path: Path, values: NDArray[np.float64], lines: NDArray[np.int64], name: str
+) -> NDArray[np.int64]:
+    """Turn a column into integers.
+
+    Raises:
+        InputError: a value is not a whole number; names the line.
+    """
+    column = np.rint(values)
+    bad = np.flatnonzero((column != values) | (np.abs(values) > 2**53))
+    if len(bad):
+        reason = f"{name} {values[bad[0]]:g} is not a whole number"
+        raise InputError(path, reason, int(lines[bad[0]]))
+    return column.astype(np.int64)
+
+
+def fit(
+    boxes: Boxes, size: Size, place: Callable[[int], str]
+) -> tuple[Boxes, NDArray[np.int64], list[str]]:
+    """Decide what becomes of boxes that are empty or reach beyond their image.
+
+    Rows with width or height <= 0 and boxes wholly outside the image are dropped; boxes partly
+    outside are clipped. Each gives one warning.
+
+    Args:
+        boxes: ``(N, 4)`` x1 y1 x2 y2.
+        size: ``(height, width)`` of the image.
+        place: text that names row ``i`` (file and line).
+
+    Returns:
+        The clipped boxes of all rows ``(N, 4)``, indices of the rows to keep, and the warnings.
+    """
+    height, width = size
+    empty = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
+    clipped = bx.clip(boxes, size)
+    outside = ~empty & ((clipped[:, 2] <= clipped[:, 0]) | (clipped[:, 3] <= clipped[:, 1]))
+    beyond = ~empty & ~outside & (clipped != boxes).any(axis=1)
+    warnings = []
+    for row in np.flatnonzero(empty | outside | beyond).tolist():
+        left, top, wide, high = bx.to_xywh(boxes[row : row + 1])[0]
+        name = f"{place(row)}: box left {left:g}, top {top:g}, width {wide:g}, height {high:g}"
+        if empty[row]:
+            warnings.append(f"{name} has no area; row dropped")
+        elif outside[row]:
+            warnings.append(f"{name} lies outside the {width}x{height} image; row dropped")
+        else:
+            warnings.append(f"{name} reaches beyond the {width}x{height} image; clipped")
+    return clipped, np.flatnonzero(~empty & ~outside), warnings

@@ -1,0 +1,124 @@
+"""VisDrone txt: ``left,top,width,height,score,category,truncation,occlusion``, one row an object.
+
+Ground truth and results share the columns. Source: VisDrone-DET toolkit, data format.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmnet.core.boxes import from_xywh, to_xywh
+from dmnet.core.errors import InputError
+from dmnet.core.formats.rows import fit, read_rows, whole
+from dmnet.core.records import CLASSES, IGNORED_REGION, OTHERS, Annotations, Detections, Size
+
+COLUMNS = "left,top,width,height,score,category,truncation,occlusion"
+
+NAMES: dict[int, str] = {IGNORED_REGION: "ignored-region", **CLASSES, OTHERS: "others"}
+"""All twelve VisDrone categories by id."""
+
+MAX_RESULTS = 500
+"""Rows of a result file, all classes together."""
+
+
+def category_of(name: str) -> int | None:
+    """Category id of a class name, or None; case, spaces and underscores do not matter."""
+    plain = name.strip().lower().replace(" ", "-").replace("_", "-")
+    return _IDS.get(plain)
+
+
+_IDS = {name: category for category, name in NAMES.items()} | {"ignored-regions": IGNORED_REGION}
+
+
+def read_annotations(path: Path, image_id: str, size: Size) -> tuple[Annotations, list[str]]:
+    """Read one ground-truth file.
+
+    Rows with width or height <= 0 and boxes wholly outside the image are dropped, boxes that
+    reach beyond it are clipped; each gives a warning ``file:line: ...``. An empty file is an image
+    without objects.
+
+    Args:
+        path: the annotation file.
+        image_id: file stem of the image.
+        size: ``(height, width)`` of the image.
+
+    Returns:
+        The annotations, rows in file order, and the warnings.
+
+    Raises:
+        InputError: a row that is not eight finite numbers, a category beyond 0-11, or a score,
+            truncation or occlusion that is not a whole number; names file and line.
+    """
+    values, lines = read_rows(path, 8, COLUMNS)
+    columns = {
+        name: whole(path, values[:, index], lines, name)
+        for index, name in enumerate(("score", "category", "truncation", "occlusion"), start=4)
+    }
+    labels = columns["category"]
+    _check_categories(path, labels, lines)
+    boxes, keep, warnings = fit(from_xywh(values[:, :4]), size, lambda i: f"{path}:{lines[i]}")
+    annotations = Annotations(
+        image_id, size, boxes, labels, columns["score"], columns["truncation"], columns["occlusion"]
+    )
+    return annotations[keep], warnings
+
+
+def _check_categories(path: Path, labels: NDArray[np.int64], lines: NDArray[np.int64]) -> None:
+    bad = np.flatnonzero((labels < IGNORED_REGION) | (labels > OTHERS))
+    if len(bad):
+        reason = f"category {labels[bad[0]]} does not exist; VisDrone has 0 to 11"
+        raise InputError(path, reason, int(lines[bad[0]]))
+
+
+def write_annotations(ann: Annotations) -> str:
+    """Render a ground-truth file, rows in their order; `read_annotations` gives them back."""
+    extras = np.stack([ann.score, ann.labels, ann.truncation, ann.occlusion], axis=1).tolist()
+    return "".join(
+        ",".join([*map(number, box), *map(str, extra)]) + "\n"
+        for box, extra in zip(_xywh(ann.boxes), extras, strict=True)
+    )
+
+
+def read_results(path: Path) -> Detections:
+    """Read one result file, comma or space separated; rows keep the order of the file.
+
+    Fractional boxes and scores are accepted, truncation and occlusion are not read.
+
+    Raises:
+        InputError: a row that is not eight finite numbers, a negative width or height, or a
+            category beyond 0-11; names file and line.
+    """
+    values, lines = read_rows(path, 8, COLUMNS)
+    labels = whole(path, values[:, 5], lines, "category")
+    _check_categories(path, labels, lines)
+    bad = np.flatnonzero((values[:, 2] < 0) | (values[:, 3] < 0))
+    if len(bad):
+        raise InputError(path, "negative width or height", int(lines[bad[0]]))
+    return Detections(from_xywh(values[:, :4]), values[:, 4], labels)
+
+
+def write_results(det: Detections) -> str:
+    """Render a result file: descending score, ties in input order, at most 500 rows.
+
+    Boxes are rounded to 1/1000 pixel; scores are written in full, so that rounding makes no ties.
+    """
+    best = np.argsort(-det.scores, kind="stable")[:MAX_RESULTS]
+    det = det[best]
+    rows = zip(_xywh(det.boxes), det.scores.tolist(), det.labels.tolist(), strict=True)
+    return "".join(
+        ",".join([*map(number, box), number(score), str(label), "-1", "-1"]) + "\n"
+        for box, score, label in rows
+    )
+
+
+def _xywh(boxes: NDArray[np.float64]) -> list[list[float]]:
+    rows: list[list[float]] = np.round(to_xywh(boxes), 3).tolist()
+    return rows
+
+
+def number(value: float) -> str:
+    """Shortest exact text of a number; whole numbers without a decimal point."""
+    return str(int(value)) if value.is_integer() else repr(value)

@@ -1,0 +1,129 @@
+"""Image files: RGB uint8 in, JPEG or PNG out. Sizes are read from headers, without decoding."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pil
+from PIL import UnidentifiedImageError
+
+from dmnet.core.errors import InputError
+from dmnet.core.records import Image, Size
+
+MAX_PIXELS = 150_000_000
+"""Images with more pixels are refused before they are decoded (a guard against bombs)."""
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+"""File name endings that count as images, in lower case."""
+
+_ORIENTATION = 0x0112
+
+_TURNS = {
+    2: Pil.Transpose.FLIP_LEFT_RIGHT,
+    3: Pil.Transpose.ROTATE_180,
+    4: Pil.Transpose.FLIP_TOP_BOTTOM,
+    5: Pil.Transpose.TRANSPOSE,
+    6: Pil.Transpose.ROTATE_270,
+    7: Pil.Transpose.TRANSVERSE,
+    8: Pil.Transpose.ROTATE_90,
+}
+
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
+    """Decode an image file to RGB, its EXIF orientation applied.
+
+    Grey, palette and CMYK images are converted; 16-bit values keep their upper eight bits; an alpha
+    channel is dropped.
+
+    Args:
+        path: the file.
+        max_pixels: refuse larger images.
+
+    Returns:
+        ``(height, width, 3)`` uint8, RGB.
+
+    Raises:
+        InputError: the file is missing, empty, truncated, no image, of floating-point pixels, or
+            larger than ``max_pixels``.
+    """
+    with _opened(path, max_pixels) as image:
+        turn = _TURNS.get(_orientation(image))
+        rgb = _to_rgb(path, image)
+        if turn is not None:
+            rgb = rgb.transpose(turn)
+        return np.array(rgb)
+
+
+def read_size(path: Path, max_pixels: int = MAX_PIXELS) -> Size:
+    """``(height, width)`` as `read_image` would return it, from the header alone.
+
+    Raises:
+        InputError: the file is missing, empty, no image, or larger than ``max_pixels``.
+    """
+    with _opened(path, max_pixels) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def encode_jpeg(image: Image, quality: int = 95) -> bytes:
+    """Encode as JPEG without chroma subsampling; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    Pil.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def encode_png(image: Image) -> bytes:
+    """Encode as PNG; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    Pil.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Pil.Image]:
+    """Open a file and turn every way it can fail into an InputError."""
+    try:
+        # Pillow reports damaged EXIF and large images as warnings; the limit is checked below.
+        with warnings.catch_warnings(action="ignore"), Pil.open(path) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                limit = f"more than the limit of {max_pixels:,} pixels"
+                raise InputError(path, f"{width}x{height} is {limit}; cut it into tiles first")
+            yield image
+    except UnidentifiedImageError as error:
+        empty = path.stat().st_size == 0
+        reason = "empty file (0 bytes)" if empty else "not an image, whatever its name says"
+        raise InputError(path, reason) from error
+    except Pil.DecompressionBombError as error:
+        raise InputError(path, f"too many pixels to decode ({error})") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(path, f"damaged or unreadable image ({reason})") from error
+
+
+def _orientation(image: Pil.Image) -> int:
+    """EXIF orientation 1-8 from the header; 1 where there is none.
+
+    Pillow turns TIFF files by itself; for PNG it would decode the pixels to look for late EXIF.
+    """
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 1
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if value in _TURNS else 1
+
+
+def _to_rgb(path: Path, image: Pil.Image) -> Pil.Image:
+    if image.mode.startswith("I;16"):
+        return Pil.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise InputError(path, f"pixels of mode {image.mode} (32-bit); save it with 8 bits")
+    if image.mode == "P":  # by way of RGBA, as a palette may hold transparency
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
