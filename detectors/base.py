@@ -1,0 +1,393 @@
+"""What a detector is, which ones there are, and how one is made or loaded.
+
+Two things wear the name. A `Detector` takes images and gives `Detections`; that is all the pipeline
+needs, and a foreign program, an ONNX file or a results file can be one. A `DetectionNet` is a torch
+network that our one training loop trains and our one checkpoint form stores; `NetDetector` turns it
+into a `Detector`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol, TypedDict, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dmnet.core import training
+from dmnet.core.errors import CheckpointError, ConfigError, InputError
+from dmnet.core.records import CLASSES, Detections, Image, Size
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Anything that finds objects in images."""
+
+    def predict(self, images: Sequence[Image]) -> list[Detections]:
+        """Find objects.
+
+        Args:
+            images: RGB uint8 ``(h, w, 3)``, of any and of different sizes; may be empty.
+
+        Returns:
+            One `Detections` an image, in the same order: boxes x1 y1 x2 y2 in pixels of that image,
+            labels are dataset category ids (1-10), rows by descending score.
+        """
+        ...
+
+
+class Target(TypedDict):
+    """Ground truth of one training image, tensors on the device of the image."""
+
+    boxes: Tensor
+    """``[n, 4]`` float32, x1 y1 x2 y2 in pixels of the image as given; n may be 0."""
+
+    labels: Tensor
+    """``[n]`` int64 category ids, 1..classes (0 never occurs)."""
+
+    ignore: Tensor
+    """``[m, 4]`` float32 regions that are neither object nor background; m may be 0."""
+
+
+class Found(TypedDict):
+    """Detections of one image as tensors."""
+
+    boxes: Tensor
+    """``[k, 4]`` float32, x1 y1 x2 y2 in pixels of the image as given, inside the image."""
+
+    scores: Tensor
+    """``[k]`` float32, descending."""
+
+    labels: Tensor
+    """``[k]`` int64 category ids, 1..classes."""
+
+
+class DetectionNet(nn.Module, ABC):
+    """A detection network: what the training loop and the checkpoints rely on.
+
+    Images are a sequence of ``[3, h, w]`` float tensors, RGB 0..1, of any and of different sizes
+    (one ``[B, 3, h, w]`` tensor is such a sequence too). The network itself scales each one to its
+    input size, normalises, and pads; boxes go in and come out in pixels of the images as given.
+
+    Attributes:
+        architecture: the name in `DETECTORS`, for example ``"fasterrcnn-r50"``.
+        classes: number of classes; labels are 1..classes.
+        settings: JSON-ready settings; ``build(architecture, settings, classes)`` makes it again.
+    """
+
+    architecture: str
+    classes: int
+    settings: dict[str, Any]
+
+    @abstractmethod
+    def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Losses of a batch in training mode.
+
+        Returns:
+            Scalar tensors with their weights applied: their sum is what is minimised.
+        """
+
+    @abstractmethod
+    def detect(self, images: Sequence[Tensor]) -> list[Found]:
+        """Detections of a batch in evaluation mode.
+
+        An image's result depends on the other images only through the padding: images of equal
+        `input_shape` give what each gives alone (up to float rounding).
+        """
+
+    @abstractmethod
+    def input_shape(self, size: Size) -> Size:
+        """``(h, w)`` that an image of ``size`` has after scaling and padding, when it is alone."""
+
+    @property
+    def input_scaling(self) -> dict[str, Any]:
+        """Description of the network's own normalisation, stored with the weights."""
+        return {"order": "RGB", "range": [0, 1]}
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Call before each epoch (0-based); for parts that change with time. Does nothing here."""
+
+    def deploy(self) -> DetectionNet:
+        """Return the form for inference, in evaluation mode (re-parameterised where there is one).
+
+        Called once on a network that is not trained any further; may change it in place.
+        """
+        return self.eval()
+
+    def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
+        """`losses` in training mode, `detect` in evaluation mode."""
+        if not self.training:
+            return self.detect(images)
+        if targets is None:
+            raise ValueError("a network in training mode needs targets; call .eval() to detect")
+        return self.losses(images, targets)
+
+
+Builder = Callable[[str, Mapping[str, Any], int], DetectionNet]
+"""``build(architecture, settings, classes)``; strict about unknown settings (core.config.build)."""
+
+TORCHVISION = "dmnet.detectors.torchvision:build"
+YOLOV6 = "dmnet.detectors.yolov6:build"
+
+NETWORKS: dict[str, str] = {
+    "fasterrcnn-r50": TORCHVISION,
+    "fasterrcnn-r50-v2": TORCHVISION,
+    "fasterrcnn-mobilenetv3": TORCHVISION,
+    "fasterrcnn-mobilenetv2": TORCHVISION,
+    "retinanet-r50": TORCHVISION,
+    "fcos-r50": TORCHVISION,
+    "yolov6-n": YOLOV6,
+    "yolov6-t": YOLOV6,
+    "yolov6-s": YOLOV6,
+    "yolov6-m": YOLOV6,
+    "yolov6-l": YOLOV6,
+}
+"""Networks that the training loop trains: name -> ``module:builder``, see `Builder`."""
+
+FOREIGN: dict[str, str] = {
+    "mmdet": "dmnet.detectors.mmdet:load",
+    "onnx": "dmnet.detectors.onnx:load",
+    "results": "dmnet.detectors.results:load",
+}
+"""Detectors from elsewhere: name -> ``module:load``; ``load(path, settings, device) -> Detector``.
+
+``path`` is the checkpoint, ONNX file or results JSON, ``settings`` a mapping, ``device`` a torch
+device string.
+"""
+
+DETECTORS: dict[str, str] = {**NETWORKS, **FOREIGN}
+"""Every detector by name."""
+
+
+def _resolve(name: str, table: Mapping[str, str]) -> Any:
+    if name not in table:
+        raise ConfigError(f"no detector is called '{name}'; there are: {', '.join(sorted(table))}")
+    module, attribute = table[name].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def build_model(
+    name: str, settings: Mapping[str, Any] | None = None, classes: int = len(CLASSES)
+) -> DetectionNet:
+    """Make a network with fresh (or backbone) weights.
+
+    Args:
+        name: a key of `NETWORKS`.
+        settings: settings of that family, absent ones keep their defaults.
+        classes: number of classes.
+
+    Raises:
+        ConfigError: no such network or setting.
+    """
+    net: DetectionNet = _resolve(name, NETWORKS)(name, settings or {}, classes)
+    return net
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """``auto`` is the GPU if there is one, else the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def to_tensor(image: Image, device: torch.device) -> Tensor:
+    """An RGB uint8 image as float ``[3, h, w]``, 0..1, on ``device``.
+
+    The bytes travel, not the floats.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).to(device, non_blocking=True)
+    return tensor.permute(2, 0, 1).float().div_(255)
+
+
+def to_detections(found: Found) -> Detections:
+    """Tensors as `Detections`, by descending score; equal scores keep their order."""
+    scores = found["scores"].detach().double().cpu()
+    order = torch.sort(scores, descending=True, stable=True).indices
+    return Detections(
+        found["boxes"].detach().double().cpu()[order].numpy(),
+        scores[order].numpy(),
+        found["labels"].detach().cpu()[order].numpy(),
+    )
+
+
+class NetDetector:
+    """A trained network as a `Detector`."""
+
+    def __init__(
+        self,
+        net: DetectionNet,
+        device: str = "auto",
+        *,
+        amp: bool = True,
+        max_pixels: int = 200_000_000,
+    ) -> None:
+        """Move the network to ``device`` in its form for inference.
+
+        Args:
+            net: the network; it is put into its form for inference.
+            device: torch device, or ``auto``.
+            amp: half precision on a GPU (never on the CPU).
+            max_pixels: refuse larger images, before they exhaust the memory.
+        """
+        self.device = pick_device(device)
+        self.net = net.to(self.device).deploy()
+        self.amp = amp and self.device.type == "cuda"
+        self.max_pixels = max_pixels
+        if self.device.type == "cuda":
+            self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def input_shape(self, size: Size) -> Size:
+        """Images of equal input shape are worth batching, see `DetectionNet.input_shape`."""
+        return self.net.input_shape(size)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast("cuda", dtype=torch.float16) if self.amp else nullcontext()
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[Image]) -> list[Detections]:
+        """See `Detector.predict`; images of different `input_shape` go in separate batches.
+
+        Raises:
+            InputError: an image of more than ``max_pixels``.
+        """
+        groups: dict[Size, list[int]] = {}
+        for index, image in enumerate(images):
+            height, width = image.shape[:2]
+            if height * width > self.max_pixels:
+                raise InputError(
+                    f"image of {width}x{height}",
+                    f"has {height * width} pixels, more than max_pixels={self.max_pixels}; "
+                    "cut it into crops, or raise max_pixels",
+                )
+            groups.setdefault(self.input_shape((height, width)), []).append(index)
+        found: list[Detections] = [Detections.empty()] * len(images)
+        for indices in groups.values():
+            with self._precision():
+                parts = self.net.detect([to_tensor(images[i], self.device) for i in indices])
+            for index, part in zip(indices, parts, strict=True):
+                found[index] = to_detections(part)
+        return found
+
+
+def checkpoint_meta(net: DetectionNet, **more: Any) -> dict[str, Any]:
+    """Metadata of a network's weights file; ``more`` is JSON-ready (config, data, metrics)."""
+    return {
+        "architecture": net.architecture,
+        "classes": [CLASSES.get(i, str(i)) for i in range(1, net.classes + 1)],
+        "input": net.input_scaling,
+        "settings": net.settings,
+        **more,
+    }
+
+
+def save_net(net: DetectionNet, state: Mapping[str, Tensor] | None = None, **more: Any) -> bytes:
+    """Bytes of a weights file of ``net`` (or of ``state``, its moving average, say)."""
+    return training.weights_bytes(state or net.state_dict(), checkpoint_meta(net, **more))
+
+
+def load_state(net: DetectionNet, state: Mapping[str, Tensor], path: Path | str) -> None:
+    """Put a state_dict into a network.
+
+    Raises:
+        CheckpointError: names or shapes do not fit; the text names the first ones.
+    """
+    own = net.state_dict()
+    wrong = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
+    if wrong:
+        key = wrong[0]
+        raise CheckpointError(
+            path,
+            f"'{key}' has shape {tuple(state[key].shape)}, but {net.architecture} for "
+            f"{net.classes} classes needs {tuple(own[key].shape)}: made for another number of "
+            "classes or other settings; name those, or train again",
+        )
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or extra:
+        raise CheckpointError(
+            path,
+            f"not weights of {net.architecture}: {len(missing)} of {len(own)} names are missing"
+            f"{f' (such as {missing[0]!r})' if missing else ''} and {len(extra)} are unknown"
+            f"{f' (such as {extra[0]!r})' if extra else ''}; name the architecture it was made for",
+        )
+    net.load_state_dict(dict(state))
+
+
+def load_net(
+    path: Path,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    classes: int | None = None,
+) -> DetectionNet:
+    """Make the network a weights file was made for and load the weights.
+
+    Args:
+        path: our weights file, or a plain state_dict (then ``name`` is needed).
+        name: architecture expected; None takes the file's.
+        settings: override the file's settings (input size, thresholds).
+        classes: number of classes expected; None takes the file's.
+
+    Raises:
+        CheckpointError: damaged, unsafe, of another architecture, or of another class count.
+    """
+    state, meta = training.read_weights(path)
+    found = meta.get("architecture")
+    if found is None and name is None:
+        raise CheckpointError(
+            path, "a plain state_dict does not say its architecture; name the detector"
+        )
+    if found is not None and name not in (None, found):
+        raise CheckpointError(
+            path, f"holds weights of '{found}', not of '{name}'; name '{found}' as the detector"
+        )
+    held = len(meta["classes"]) if "classes" in meta else (classes or len(CLASSES))
+    if classes is not None and held != classes:
+        raise CheckpointError(
+            path, f"was trained for {held} classes, expected {classes}; train again for these"
+        )
+    merged = {**meta.get("settings", {}), **(settings or {})}
+    if "weights" in merged:
+        merged["weights"] = "none"  # everything comes from this file
+    net = build_model(found or str(name), merged, held)
+    load_state(net, state, path)
+    return net
+
+
+def load_detector(
+    source: str | Path,
+    path: Path | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    amp: bool = True,
+    max_pixels: int = 200_000_000,
+) -> Detector:
+    """Make a detector ready to predict.
+
+    Args:
+        source: a name of `DETECTORS` with ``path`` its file, or the weights file alone.
+        path: weights file, ONNX file, results JSON, or MMDetection checkpoint.
+        settings: settings of that detector.
+        device: torch device, or ``auto``.
+        amp: half precision on a GPU.
+        max_pixels: refuse larger images.
+
+    Raises:
+        ConfigError: no such detector.
+        CheckpointError: the file does not fit.
+    """
+    name = str(source) if str(source) in DETECTORS else None
+    if name is None and path is not None:
+        _resolve(str(source), DETECTORS)
+    file = path if path is not None else (None if name else Path(source))
+    if file is None:
+        raise ConfigError(f"detector '{name}': give its weights file too")
+    if name in FOREIGN:
+        detector: Detector = _resolve(name, FOREIGN)(file, settings or {}, device)
+        return detector
+    net = load_net(file, name, settings)
+    return NetDetector(net, device, amp=amp, max_pixels=max_pixels)
