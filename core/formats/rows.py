@@ -76,12 +76,13 @@ def _explain(
             reason = f"{len(row)} columns, expected {columns}: {meaning}"
             raise InputError(path, reason, number)
         for cell in row:
-            if not _is_number(cell):
+            if not is_number(cell):
                 reason = f"'{cell.strip()}' is not a number; expected {meaning}"
                 raise InputError(path, reason, number)
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a text is a finite number."""
     try:
         return "_" not in cell and math.isfinite(float(cell))
     except ValueError:

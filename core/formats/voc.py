@@ -1,0 +1,156 @@
+"""Pascal VOC XML, one file an image.
+
+Pixel indices are 1-based and inclusive: the half-open box ``x1, y1, x2, y2`` is written as ``xmin =
+x1 + 1, ymin = y1 + 1, xmax = x2, ymax = y2``. All twelve VisDrone categories are written under
+their names; ``difficult`` marks rows that are not to be scored, ``truncated`` and ``occluded`` are
+0 or 1 as in VOC. The attributes ``score``, ``truncation`` and ``occlusion`` of ``object`` keep the
+exact values, so that the way back to VisDrone loses nothing; VOC readers skip them.
+
+Source: Everingham et al., "The PASCAL Visual Object Classes Challenge 2012 Development Kit".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import ParseError, fromstring
+
+from dmnet.core.boxes import as_boxes
+from dmnet.core.errors import InputError
+from dmnet.core.formats.rows import fit, is_number, read_text
+from dmnet.core.formats.visdrone import NAMES, category_of, number
+from dmnet.core.records import CLASSES, Annotations
+
+Element = Any
+"""An XML element; defusedxml has no types for it."""
+
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+_OBJECT = """\
+  <object score="%d" truncation="%d" occlusion="%d">
+    <name>%s</name>
+    <pose>Unspecified</pose>
+    <truncated>%d</truncated>
+    <occluded>%d</occluded>
+    <difficult>%d</difficult>
+    <bndbox><xmin>%s</xmin><ymin>%s</ymin><xmax>%s</xmax><ymax>%s</ymax></bndbox>
+  </object>
+"""
+
+_FILE = """\
+<annotation>
+  <folder>%s</folder>
+  <filename>%s</filename>
+  <source><database>VisDrone-DET</database></source>
+  <size><width>%d</width><height>%d</height><depth>3</depth></size>
+  <segmented>0</segmented>
+%s</annotation>
+"""
+
+
+def write(ann: Annotations, file_name: str, folder: str = "images") -> str:
+    """Render one image's annotations, every row, in their order.
+
+    Args:
+        ann: the annotations.
+        file_name: name of the image file.
+        folder: name of the folder the image lies in; a remark for people.
+    """
+    boxes = (ann.boxes + np.array([1.0, 1.0, 0.0, 0.0])).tolist()
+    columns = zip(
+        boxes,
+        ann.labels.tolist(),
+        ann.ignore.tolist(),
+        ann.score.tolist(),
+        ann.truncation.tolist(),
+        ann.occlusion.tolist(),
+        strict=True,
+    )
+    objects = "".join(
+        _OBJECT % (score, trunc, occl, NAMES[label], trunc > 0, occl > 0, ignore, *map(number, box))
+        for box, label, ignore, score, trunc, occl in columns
+    )
+    return _FILE % (escape(folder), escape(file_name), ann.size[1], ann.size[0], objects)
+
+
+def read(path: Path) -> tuple[Annotations, list[str]]:
+    """Read one file, ours or one made elsewhere; the image id is the stem of the file's name.
+
+    Without the extra attributes, score is 0 for ``difficult`` objects, ignored regions and others,
+    else 1; truncation and occlusion are ``truncated`` and ``occluded``. Boxes without area or
+    outside the image are dropped or clipped as in VisDrone files.
+
+    Returns:
+        The annotations, rows in file order, and the warnings about single boxes.
+
+    Raises:
+        InputError: the file is no well-formed VOC XML, uses entities, names an unknown class, or a
+            value is missing or no number; names the line of a syntax error or the object's number.
+    """
+    root = _parse(path)
+    size = (_side(path, root, "height"), _side(path, root, "width"))
+    objects = root.findall("object")
+    rows = [_row(path, element, index) for index, element in enumerate(objects, start=1)]
+    raw = as_boxes([row[:4] for row in rows]) - np.array([1.0, 1.0, 0.0, 0.0])
+    boxes, keep, warnings = fit(raw, size, lambda i: f"{path}: object {i + 1}")
+    columns = np.array([row[4:] for row in rows], np.int64).reshape(len(rows), 4).T
+    return Annotations(path.stem, size, boxes, *columns)[keep], warnings
+
+
+def _parse(path: Path) -> Element:
+    try:
+        root = fromstring(read_text(path), forbid_dtd=True)
+    except ParseError as error:
+        raise InputError(path, f"not well-formed XML ({error.msg})", error.position[0]) from error
+    except DefusedXmlException as error:
+        raise InputError(path, f"refused: it declares a document type or entities ({error})") from (
+            error
+        )
+    if root.tag != "annotation":
+        raise InputError(path, f"no Pascal VOC file: the root is <{root.tag}>, not <annotation>")
+    return root
+
+
+def _side(path: Path, root: Element, name: str) -> int:
+    text = (root.findtext(f"size/{name}") or "").strip()
+    if not (text.isdecimal() and int(text)):
+        raise InputError(path, f"size/{name} {text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _row(path: Path, element: Element, index: int) -> tuple[float, ...]:
+    """``xmin, ymin, xmax, ymax, label, score, truncation, occlusion`` of one object."""
+    texts = {child.tag: child.text for child in element}
+    name = texts.get("name") or ""
+    label = category_of(name)
+    if label is None:
+        known = ", ".join(NAMES.values())
+        raise InputError(path, f"object {index}: class {name!r} is none of: {known}")
+    corners = {child.tag: child.text or "" for child in element.find("bndbox") or ()}
+    box = [_number(path, corners.get(side, ""), f"object {index}: {side}") for side in _SIDES]
+    scored = label in CLASSES and (texts.get("difficult") or "0").strip() != "1"
+    defaults = {"score": str(int(scored))}
+    defaults["truncation"] = texts.get("truncated") or "0"
+    defaults["occlusion"] = texts.get("occluded") or "0"
+    extras = [
+        _whole(path, element.get(key, default), f"object {index}: {key}")
+        for key, default in defaults.items()
+    ]
+    return (*box, label, *extras)
+
+
+def _number(path: Path, text: str, name: str) -> float:
+    if not is_number(text):
+        raise InputError(path, f"{name} {text!r} is not a number")
+    return float(text)
+
+
+def _whole(path: Path, text: str, name: str) -> int:
+    value = _number(path, text, name)
+    if not value.is_integer():
+        raise InputError(path, f"{name} {text!r} is not a whole number")
+    return int(value)
