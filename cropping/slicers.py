@@ -23,7 +23,12 @@ CANDIDATES = 64
 
 @dataclass(frozen=True)
 class CropConfig:
-    """How crop windows are chosen (config section ``crop``)."""
+    """How crop windows are chosen (config section ``crop``).
+
+    The defaults of padding, min_side, max_side and merge_* were chosen on VisDrone train (true maps,
+    threshold 0.08): the fewest pixels at a region recall of at least 98 % with at most 5 crops an
+    image.
+    """
 
     slicer: Literal["density", "uniform", "grid", "none", "oracle"] = "density"
     """``density``: windows of a density map; ``uniform``: rows x cols; ``grid``: fixed tiles with
@@ -38,15 +43,15 @@ class CropConfig:
     """Objects in a window (sum of density) from which on it belongs to a crop."""
     min_area: int = 4900
     """Components with a smaller extent are dropped, square pixels."""
-    padding: int = 0
+    padding: int = 20
     """Context added on every side of a component, pixels."""
-    min_side: int = 0
+    min_side: int = 200
     """Shorter sides are lengthened to this, inside the image, pixels."""
-    max_side: int | None = None
+    max_side: int | None = 800
     """Longer crops are split along the valley of least density, pixels; none: no limit."""
-    merge_overlap: float = 1.0
+    merge_overlap: float = 0.3
     """Crops that overlap by more than this share of the smaller one are joined; 1: never."""
-    merge_waste: float = 0.0
+    merge_waste: float = 0.1
     """Crops are joined if less than this share of their hull belongs to neither; 0: never."""
     max_crops: int | None = None
     """Target: raise the threshold until an image has at most so many crops; none: no target."""
