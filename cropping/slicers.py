@@ -25,9 +25,9 @@ CANDIDATES = 64
 class CropConfig:
     """How crop windows are chosen (config section ``crop``).
 
-    The defaults of padding, min_side, max_side and merge_* were chosen on VisDrone train (true maps,
-    threshold 0.08): the fewest pixels at a region recall of at least 98 % with at most 5 crops an
-    image.
+    The defaults of padding, min_side, max_side and merge_* were chosen on VisDrone train with true
+    maps and threshold 0.08: the fewest pixels at which at least 98 % of the objects are whole in a
+    crop, with at most 5 crops an image.
     """
 
     slicer: Literal["density", "uniform", "grid", "none", "oracle"] = "density"
