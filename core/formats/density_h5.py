@@ -1,0 +1,215 @@
+"""Density maps on disk: own HDF5 files, and foreign ``.h5``, ``.npy`` and ``.npz`` maps.
+
+An own file has the dataset ``density`` ``(h, w)`` float32 and the attributes ``stride``, ``count``,
+``image_size`` (height, width) and ``settings`` (JSON). Every block carries a checksum, so a flipped
+bit is an error and not a wrong map.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from dmnet.core.errors import InputError
+from dmnet.core.records import DensityMap, Size
+
+KEY = "density"
+"""Name of the dataset, and of the array in a foreign ``.npz``."""
+
+SUFFIXES = (".h5", ".hdf5", ".npy", ".npz")
+"""File types of maps, in the order in which they are looked for."""
+
+CHUNK_CELLS = 1 << 22
+"""Cells of one compressed block: whole maps of ordinary size, strips of very large ones."""
+
+
+def write(
+    density: DensityMap, attrs: Mapping[str, Any] | None = None, *, compression: int = 1
+) -> bytes:
+    """Render a map as an HDF5 file; the same map and settings give the same bytes.
+
+    Args:
+        density: the map.
+        attrs: JSON-serialisable settings that made the map; stored as the attribute ``settings``.
+        compression: gzip level 0 (none) to 9. Level 1 is the default: see ``benchmarks``, higher
+            levels save a few per cent and cost several times the time.
+    """
+    values = np.ascontiguousarray(density.values, dtype=np.float32)
+    options: dict[str, Any] = {"fletcher32": True, "chunks": _chunks(values.shape)}
+    if compression:
+        options |= {"compression": "gzip", "compression_opts": compression, "shuffle": True}
+    # the 1.10 layout has checksums in the metadata too
+    with h5py.File(
+        KEY, "w", driver="core", backing_store=False, block_size=1 << 16, libver=("v110", "v110")
+    ) as file:
+        dataset = file.create_dataset(KEY, data=values, **options)
+        dataset.attrs["stride"] = np.int64(density.stride)
+        dataset.attrs["count"] = density.count
+        dataset.attrs["image_size"] = np.array(density.size, dtype=np.int64)
+        dataset.attrs["settings"] = json.dumps(dict(attrs or {}), sort_keys=True)
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    return image
+
+
+def _chunks(shape: tuple[int, ...]) -> tuple[int, int]:
+    height, width = (max(1, side) for side in shape)
+    return max(1, min(height, CHUNK_CELLS // width)), min(width, CHUNK_CELLS)
+
+
+def read(path: Path) -> DensityMap:
+    """Read a map written by `write`.
+
+    Raises:
+        InputError: the file is missing, damaged or cut short, has no stride or image size, or its
+            values are not a map (NaN, infinite, negative, wrong shape).
+    """
+    values, stated = _read_h5(path)
+    if "stride" not in stated or "image_size" not in stated:
+        raise InputError(
+            path,
+            "lacks the attributes stride and image_size of this project's maps; give the folder "
+            "as a foreign artifact, with its images",
+        )
+    return _checked(path, values, stated["stride"], stated["image_size"])
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read the settings that made a map written by `write`.
+
+    Raises:
+        InputError: the file cannot be read or holds no settings.
+    """
+    try:
+        found: dict[str, Any] = json.loads(_read_h5(path)[1]["settings"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise InputError(path, "holds no readable settings") from error
+    return found
+
+
+def read_foreign(path: Path, size: Size, stride: int | None = None) -> DensityMap:
+    """Read somebody else's map of an image.
+
+    Args:
+        path: ``.h5`` with the dataset ``density``, ``.npy``, or ``.npz`` with the array ``density``
+            (or only one array).
+        size: ``(height, width)`` of the image.
+        stride: pixels of a cell's side; None takes the file's attribute, else infers it from shape
+            and size. A map whose network dropped the partial last row or column (floor instead of
+            ceil of size / stride) gets it back empty.
+
+    Raises:
+        InputError: as in `read`; or no stride fits the shape.
+    """
+    if path.suffix in (".h5", ".hdf5"):
+        values, stated = _read_h5(path)
+    elif path.suffix in (".npy", ".npz"):
+        values, stated = _read_numpy(path), {}
+    else:
+        raise InputError(path, f"not a density map: expected one of {', '.join(SUFFIXES)}")
+    if "image_size" in stated and stated["image_size"] != size:
+        h, w = stated["image_size"]
+        raise InputError(
+            path, f"made for a {h}x{w} (h x w) image, but the image is {size[0]}x{size[1]}"
+        )
+    if values.ndim != 2:
+        raise InputError(path, f"a density map is 2-D (h, w), this has shape {values.shape}")
+    stride = stride or stated.get("stride") or _infer_stride(path, values.shape, size)
+    return _checked(path, _padded(values, stride, size), stride, size)
+
+
+def _infer_stride(path: Path, shape: tuple[int, ...], size: Size) -> int:
+    """Smallest stride at which both sides fit, rounded up or down."""
+    for stride in range(1, max(size) + 1):
+        if all(n in (-(-s // stride), s // stride) for n, s in zip(shape, size, strict=True)):
+            return stride
+    raise InputError(
+        path, f"no stride makes a map of shape {shape} from a {size[0]}x{size[1]} (h x w) image"
+    )
+
+
+def _padded(values: NDArray[Any], stride: int, size: Size) -> NDArray[Any]:
+    missing = [
+        -(-s // stride) - n if n == s // stride else 0
+        for n, s in zip(values.shape, size, strict=True)
+    ]
+    return np.pad(values, [(0, missing[0]), (0, missing[1])]) if any(missing) else values
+
+
+def _checked(path: Path, values: NDArray[Any], stride: int, size: Size) -> DensityMap:
+    if values.dtype.kind not in "fiu":
+        raise InputError(path, f"holds {values.dtype} values, expected real numbers")
+    low = float(values.min()) if values.size else 0.0  # NaN if there is one
+    high = float(values.max()) if values.size else 0.0
+    if not np.isfinite([low, high]).all():
+        what = "NaN" if np.isnan(low) else "infinite"
+        bad = np.argwhere(np.isnan(values) if np.isnan(low) else np.isinf(values))
+        row, column = bad[0].tolist()
+        raise InputError(path, f"{len(bad)} {what} values, the first at row {row}, column {column}")
+    if low < 0:
+        count = int((values < 0).sum())
+        raise InputError(path, f"{count} negative values (least {low:.3g}); clamp the map at 0")
+    if stride < 1:
+        raise InputError(path, f"stride must be at least 1, got {stride}")
+    try:
+        return DensityMap(np.ascontiguousarray(values, dtype=np.float32), stride, size)
+    except ValueError as error:
+        raise InputError(path, str(error)) from error
+
+
+def _read_h5(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Values and attributes of the dataset ``density``; attributes of the file count too."""
+    try:
+        with h5py.File(io.BytesIO(path.read_bytes()), "r") as file:
+            if not isinstance(file.get(KEY), h5py.Dataset):
+                there = ", ".join(sorted(file)) or "nothing"
+                raise InputError(path, f"holds no dataset '{KEY}' (there: {there})")
+            dataset = file[KEY]
+            attrs = {**file.attrs, **dataset.attrs}
+            values = np.asarray(dataset[()])
+    except FileNotFoundError as error:
+        raise InputError(path, "no such density map") from error
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise InputError(path, f"damaged or cut-short HDF5 file ({error})") from error
+    return values, _attributes(path, attrs)
+
+
+def _attributes(path: Path, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    try:
+        if "stride" in attrs:
+            found["stride"] = int(attrs["stride"])
+        if "image_size" in attrs:
+            height, width = (int(side) for side in attrs["image_size"])
+            found["image_size"] = (height, width)
+    except (TypeError, ValueError) as error:
+        raise InputError(path, f"unreadable attribute stride or image_size ({error})") from error
+    if isinstance(attrs.get("settings"), str):
+        found["settings"] = attrs["settings"]
+    return found
+
+
+def _read_numpy(path: Path) -> NDArray[Any]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            name = loaded.files[0] if len(loaded.files) == 1 else KEY
+            if name not in loaded.files:
+                there = ", ".join(loaded.files) or "nothing"
+                raise InputError(path, f"holds no array '{KEY}' (there: {there})")
+            values: NDArray[Any] = loaded[name]
+            return values
+    except FileNotFoundError as error:
+        raise InputError(path, "no such density map") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(path, f"not a readable numpy file of numbers ({error})") from error

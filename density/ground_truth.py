@@ -1,0 +1,181 @@
+"""Density ground truth: one normalised Gaussian kernel an object, summed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from dmnet.core.boxes import area
+from dmnet.core.errors import ConfigError
+from dmnet.core.records import CLASSES, Annotations, DensityMap
+from dmnet.density.kernels import Kernel, KernelBank
+
+Preset = Literal["corrected", "reference"]
+Points = NDArray[np.int64]
+"""``(N, 2)`` int64, x and y of the pixel that holds an object's centre."""
+
+
+@dataclass(frozen=True)
+class SigmaConfig:
+    """Width of the Gaussian of each object."""
+
+    method: Literal["fixed", "geometry", "nearest", "classwise"] = "fixed"
+    """fixed: one sigma; geometry: from the mean distance to the nearest other objects; nearest: the
+    distance to the nearest other object; classwise: one sigma a class."""
+    fixed: float = 15.0
+    """Sigma in pixels of method fixed, and of an object alone in its image."""
+    factor: float = 0.1
+    """geometry: sigma as a share of the mean distance (the MCNN paper has 0.3)."""
+    neighbours: int = 3
+    """geometry: how many nearest other objects the mean is taken over."""
+    min_sigma: float = 0.0
+    """Lower bound of every sigma, in pixels."""
+    class_sigmas: tuple[float, ...] = (17, 14, 20, 32, 35, 45, 29, 30, 46, 18)
+    """classwise: sigma in pixels of the classes 1 to 10."""
+    above: Literal["extend", "error"] = "extend"
+    """A sigma above the largest of the kernel bank: extend the bank, or stop with an error."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: a value that makes no kernel.
+        """
+        for name in ("fixed", "factor", "min_sigma"):
+            if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
+        if self.neighbours < 1:
+            raise ValueError(f"neighbours must be at least 1, got {self.neighbours}")
+        if len(self.class_sigmas) != len(CLASSES) or min(self.class_sigmas) < 0:
+            raise ValueError(f"class_sigmas must be {len(CLASSES)} numbers >= 0")
+
+
+def points(annotations: Annotations) -> Points:
+    """Centre pixel of every object of the ten classes, ``(int((l+r)/2), int((t+b)/2))``.
+
+    Centres are clipped into the image; ignored regions and others have none. Rows in file order.
+    """
+    boxes = annotations.objects.boxes
+    centres = np.trunc((boxes[:, :2] + boxes[:, 2:]) / 2).astype(np.int64)
+    height, width = annotations.size
+    clipped: Points = np.clip(centres, 0, [max(width - 1, 0), max(height - 1, 0)])
+    return clipped
+
+
+def sigmas(
+    annotations: Annotations, config: SigmaConfig, *, preset: Preset = "corrected"
+) -> NDArray[np.float64]:
+    """Sigma of every object in pixels, shape ``(N,)``, before the nearest kernel is looked up.
+
+    With the preset ``reference`` the distances of ``geometry`` are measured over (x, y, class
+    index), and with 2 to ``neighbours`` objects they are infinite, as in the published code.
+    """
+    labels = annotations.objects.labels
+    if config.method == "fixed":
+        found = np.full(len(labels), config.fixed)
+    elif config.method == "classwise":
+        found = np.asarray(config.class_sigmas, dtype=np.float64)[labels - 1]
+    elif len(labels) == 1:
+        found = np.array([config.fixed])
+    else:
+        place = points(annotations).astype(np.float64)
+        if preset == "reference":
+            place = np.column_stack([place, labels - 1])
+        geometry = config.method == "geometry"
+        found = _mean_distance(place, config.neighbours if geometry else 1, preset)
+        found = found * config.factor if geometry else found
+    widths: NDArray[np.float64] = np.maximum(found, config.min_sigma)
+    return widths
+
+
+def _mean_distance(
+    place: NDArray[np.float64], neighbours: int, preset: Preset
+) -> NDArray[np.float64]:
+    """Mean distance to the nearest other points; infinite distances count only in ``reference``."""
+    if len(place) == 0:
+        return np.zeros(0)
+    distance = np.asarray(KDTree(place).query(place, k=neighbours + 1)[0])
+    others = distance[:, 1:]
+    if preset == "corrected":
+        others = others[:, : len(place) - 1]
+    mean: NDArray[np.float64] = others.mean(axis=1)
+    return mean
+
+
+def density_map(
+    annotations: Annotations,
+    bank: KernelBank,
+    sigma: SigmaConfig | None = None,
+    *,
+    preset: Preset = "corrected",
+    stride: int = 1,
+) -> DensityMap:
+    """Sum of one Gaussian an object, in objects per cell.
+
+    Args:
+        annotations: of one image; rows of the ten classes count.
+        bank: kernels by sigma.
+        sigma: width of the Gaussians; None for the defaults.
+        preset: ``corrected`` renormalises kernels that the image border cuts, so the sum is the
+            number of objects; ``reference`` does not, and leaves the last row and the last column
+            empty, as the published code does. There a sigma above the bank (infinite ones too) is
+            the largest of the bank.
+        stride: side of a cell in pixels. The map equals the full-size one sum-pooled.
+
+    Returns:
+        values ``(ceil(h / stride), ceil(w / stride))`` float32.
+    """
+    config = sigma or SigmaConfig()
+    height, width = annotations.size
+    widths = sigmas(annotations, config, preset=preset)
+    if preset == "reference":
+        widths = np.minimum(widths, bank.largest)
+    values = np.zeros((-(-height // stride), -(-width // stride)))
+    for (x, y), s in zip(points(annotations).tolist(), widths.tolist(), strict=True):
+        factor = bank.profile(bank.nearest(s))
+        top, rows = _cells(factor, y, height, stride, preset)
+        left, columns = _cells(factor, x, width, stride, preset)
+        values[top : top + len(rows), left : left + len(columns)] += rows[:, None] * columns
+    return DensityMap(values.astype(np.float32), stride, annotations.size)
+
+
+def _cells(
+    factor: Kernel, centre: int, length: int, stride: int, preset: Preset
+) -> tuple[int, Kernel]:
+    """Cut a profile at the image border and pool it: index of its first cell, mass of each cell."""
+    radius = len(factor) // 2
+    first = max(0, centre - radius)
+    last = min(centre + radius + 1, length - 1 if preset == "reference" else length)
+    cut = factor[first - centre + radius : max(first, last) - centre + radius]
+    if preset == "corrected" and len(cut) < len(factor):
+        cut = cut / cut.sum()
+    if stride == 1 or len(cut) == 0:
+        return first // stride, cut
+    edges = np.arange(first - first % stride, last, stride) - first
+    edges[0] = 0
+    pooled: Kernel = np.add.reduceat(cut, edges)
+    return first // stride, pooled
+
+
+def class_sigmas(items: Iterable[Annotations]) -> tuple[float, ...]:
+    """Measure one sigma a class on a training set: the mean box size, sqrt(width x height), px.
+
+    Classes that do not occur get the mean over all objects.
+
+    Raises:
+        ConfigError: the set holds no object.
+    """
+    total, count = np.zeros(len(CLASSES)), np.zeros(len(CLASSES))
+    for item in items:
+        objects = item.objects
+        np.add.at(total, objects.labels - 1, np.sqrt(area(objects.boxes)))
+        np.add.at(count, objects.labels - 1, 1)
+    if not count.any():
+        raise ConfigError("class sigmas cannot be measured: the training set holds no object")
+    mean = np.where(count > 0, total / np.maximum(count, 1), total.sum() / count.sum())
+    return tuple(round(float(value), 3) for value in mean)

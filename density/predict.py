@@ -1,0 +1,131 @@
+"""Density maps predicted by a network, for images of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dmnet.core.errors import ConfigError
+from dmnet.core.records import DensityMap, Image
+from dmnet.density.networks import Scaling
+
+MAX_PIXELS = 1 << 21
+"""Pixels a network sees at once (1920x1080 fits)."""
+
+Span = tuple[int, int, int, int]
+"""Along one axis, in pixels: start and end of the tile, start and end of the part that is kept."""
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module,
+    image: Image,
+    scaling: Scaling | None = None,
+    *,
+    device: str = "cpu",
+    max_pixels: int = MAX_PIXELS,
+    overlap: int | None = None,
+    batch: int = 1,
+) -> DensityMap:
+    """Predict the map of one image, in tiles where it exceeds the pixel budget.
+
+    Args:
+        network: maps ``(N, 3, H, W)`` to ``(N, 1, H / stride, W / stride)``; its ``stride``,
+            ``multiple`` and ``reach`` are read.
+        image: ``(h, w, 3)`` uint8 RGB.
+        scaling: of the input; None for unscaled RGB 0..255.
+        device: where the network runs; it is moved there.
+        max_pixels: largest tile. A tile needs about 200 (MCNN) bytes of memory a pixel.
+        overlap: pixels around the kept part of a tile; None takes the network's ``reach``, with
+            which tiles give what the whole image gives, to rounding.
+        batch: tiles at a time.
+
+    Returns:
+        values ``(ceil(h / stride), ceil(w / stride))``, negative predictions set to 0.
+
+    Raises:
+        ConfigError: the overlap leaves nothing of a tile.
+    """
+    stride, multiple, reach = (
+        int(cast(Any, getattr(network, name))) for name in ("stride", "multiple", "reach")
+    )
+    scaling = scaling or Scaling()
+    network = network.to(device).eval()
+    height, width = image.shape[:2]
+    values = np.zeros((-(-height // stride), -(-width // stride)), dtype=np.float32)
+    margin = _up(reach if overlap is None else overlap, multiple)
+    tiles = list(
+        _tiles((_up(height, multiple), _up(width, multiple)), max_pixels, margin, multiple)
+    )
+    for start in range(0, len(tiles), batch):
+        chosen = tiles[start : start + batch]
+        inputs = torch.stack([_input(image, rows, columns, scaling) for rows, columns in chosen])
+        outputs = network(inputs.to(device)).clamp_(min=0).float().cpu().numpy()
+        for (rows, columns), output in zip(chosen, outputs, strict=True):
+            _keep(values, output[0], rows, columns, stride)
+    return DensityMap(values, stride, (height, width))
+
+
+def _up(value: int, multiple: int) -> int:
+    return max(multiple, -(-value // multiple) * multiple) if value else 0
+
+
+def _tiles(
+    size: tuple[int, int], max_pixels: int, margin: int, multiple: int
+) -> Iterator[tuple[Span, Span]]:
+    """Tiles of one shape that cover ``size``, row by row; sides are multiples of ``multiple``."""
+    height, width = size
+    if height * width <= max_pixels:
+        sides = size
+    else:
+        square = int(max_pixels**0.5)
+        tall = min(height, max(square, max_pixels // width))
+        tall = tall // multiple * multiple
+        wide = min(width, max_pixels // max(tall, 1)) // multiple * multiple
+        sides = (tall, wide)
+    for side, length in zip(sides, size, strict=True):
+        if side < min(length, 2 * margin + multiple):
+            raise ConfigError(
+                f"max_pixels {max_pixels} is too small for an overlap of {margin} px: tiles need "
+                f"at least {(2 * margin + multiple) ** 2} pixels"
+            )
+    columns = list(_spans(width, sides[1], margin))
+    for row in _spans(height, sides[0], margin):
+        for column in columns:
+            yield row, column
+
+
+def _spans(length: int, side: int, margin: int) -> Iterator[Span]:
+    starts = [*range(0, length - side, side - 2 * margin), length - side]
+    for index, start in enumerate(starts):
+        first = start + margin if index else 0
+        last = starts[index + 1] + margin if index + 1 < len(starts) else length
+        yield start, start + side, first, last
+
+
+def _input(image: Image, rows: Span, columns: Span, scaling: Scaling) -> Tensor:
+    """One scaled tile ``(3, h, w)``; what lies beyond the image is 0 after scaling."""
+    part = image[rows[0] : rows[1], columns[0] : columns[1]]
+    tile = torch.zeros(3, rows[1] - rows[0], columns[1] - columns[0])
+    pixels = torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1))).float()
+    tile[:, : part.shape[0], : part.shape[1]] = pixels.sub_(scaling.mean).div_(scaling.std)
+    return tile
+
+
+def _keep(
+    values: NDArray[np.float32],
+    output: NDArray[np.float32],
+    rows: Span,
+    columns: Span,
+    stride: int,
+) -> None:
+    top, left = (span[2] // stride for span in (rows, columns))
+    down, right = (span[3] // stride for span in (rows, columns))
+    down, right = min(down, values.shape[0]), min(right, values.shape[1])
+    y, x = top - rows[0] // stride, left - columns[0] // stride
+    values[top:down, left:right] = output[y : y + down - top, x : x + right - left]
