@@ -437,6 +437,8 @@ class Artifact(AbstractContextManager["Artifact"]):
             self.changed |= old is None or old.error != str(result)
             self._append(Record(item.id, key, {}, inputs, error=str(result)))
         else:
+            for text in result.value.get("warnings", ()) if isinstance(result.value, dict) else ():
+                _log.warning("%s", text)
             self.summary.done += 1
             self.changed = True
             self._append(Record(item.id, key, result.files, inputs, result.value))
@@ -445,7 +447,9 @@ class Artifact(AbstractContextManager["Artifact"]):
         self, items: list[Item], work: Callable[[Item], Product], workers: int, label: str
     ) -> Iterator[Record | InputError]:
         one = partial(_work_on, self.root, work)
-        bar = partial(tqdm, total=len(items), desc=label or None, unit="item", disable=not items)
+        bar = partial(
+            tqdm, total=len(items), desc=label, unit="item", disable=not items, mininterval=0.5
+        )
         if workers <= 1 or len(items) < 2:
             for item in bar(items):
                 self._announce(item.id)

@@ -75,7 +75,7 @@ def _dispatch(verb: str, rest: list[str]) -> int:
     if verb in TOOLS:
         return _run_tool(verb, rest)
     if verb not in _HELP:
-        raise ConfigError(config.unknown(verb, verb, _HELP | TOOLS).replace("setting", "verb"))
+        raise ConfigError(config.unknown(verb, verb, {**_HELP, **TOOLS}).replace("setting", "verb"))
     options, settings = _parser(verb).parse_known_args(rest)
     if options.help:
         print(_verb_help(verb))

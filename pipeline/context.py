@@ -142,5 +142,9 @@ class Plan:
     """Instead of ``work``: one pass over the stale items in this process."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Digests of inputs that concern every item, such as weights."""
+    prepare: Callable[[], None] | None = None
+    """Makes what all items share; called before the first one."""
     finish: Callable[[Artifact], None] | None = None
     """Writes what sums up all items; called when anything changed."""
+    problems: tuple[str, ...] = ()
+    """Files of the data set that cannot be used as they are; they count as set aside."""

@@ -42,6 +42,10 @@ def execute(context: Context, stage: str) -> dict[str, str]:
     plan: Plan = stage_module(stage).plan(context)
     label = f"{stage} {context.split}"
     with open_artifact(context, stage, plan) as target, _log_file(target.root / LOG):
+        if plan.prepare is not None:
+            plan.prepare()
+        for problem in plan.problems:
+            _log.error("left out: %s", problem)
         if plan.stream is not None:
             summary = target.process_stream(plan.items, plan.stream)
         else:
@@ -56,11 +60,11 @@ def execute(context: Context, stage: str) -> dict[str, str]:
             summary.done,
             summary.kept,
             summary.removed,
-            len(summary.bad),
+            len(summary.bad) + len(plan.problems),
             time.perf_counter() - start,
             target.root,
         )
-    return summary.bad
+    return summary.bad | {problem.partition(": ")[0]: problem for problem in plan.problems}
 
 
 def execute_all(context: Context) -> dict[str, str]:

@@ -1,0 +1,86 @@
+# The verbs. `make` lists them. A verb is passed to the command line under its own name; the stage
+# decides what is stale (see README, "Resume"). Every verb sets up the environment if it is not there.
+#
+#   MODE    train | val | test-dev | test-challenge     DATA     folder of VisDrone2019-DET-<split>/
+#   RUN     name of the run (artifacts/RUN/...)         CONFIG   preset names or YAML files
+#   SET     any further options, for example SET="--crop.threshold 0.1 --workers 2"
+#   WEIGHTS, DENSITY, CROPS, DETECTIONS, DETECTOR, DETECTOR_WEIGHTS, SIZES: bring your own (README)
+
+MODE       ?= val
+DATA       ?= data
+RUN        ?= default
+ARTIFACTS  ?= artifacts
+CONFIG     ?=
+SET        ?=
+EXTRAS     ?= dev
+PYTHON     ?= python3
+VENV       ?= .venv
+PY          = $(VENV)/bin/python
+READY       = $(VENV)/.ready
+READY_DEV   = $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
+comma      := ,
+
+option      = $(if $($(1)),--$(2) "$($(1))")
+OPTIONS     = --split $(MODE) --data "$(DATA)" --run "$(RUN)" --artifacts "$(ARTIFACTS)" \
+              $(foreach preset,$(CONFIG),--config $(preset)) \
+              $(call option,WEIGHTS,weights) $(call option,DENSITY,density) \
+              $(call option,CROPS,crops) $(call option,DETECTIONS,detections) \
+              $(call option,DETECTOR,detector) $(call option,DETECTOR_WEIGHTS,detector-weights) \
+              $(call option,SIZES,sizes) $(SET)
+
+STAGES = density train-density predict-density crop convert train-detector detect fuse-eval all status
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench data clean-demo $(STAGES) slice-report evaluate export
+
+help: ## this list
+	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+demo: $(READY) ## the whole pipeline on scenes it draws itself, from nothing to demo/report.html
+	$(PY) -m dmnet demo --out demo $(SET)
+
+test: $(READY_DEV) ## set up and run the tests
+	$(PY) -m pytest $(PYTEST)
+
+check: $(READY_DEV) ## format, lint, types, import floors
+	$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && $(VENV)/bin/lint-imports
+
+setup: $(READY_DEV) ## only the environment, with EXTRAS=dev,onnx,mmdet,...
+
+data: $(READY) ## download and unpack VisDrone into DATA (MODE=all for every split)
+	$(PY) -m dmnet data --data "$(DATA)" --split $(MODE) $(SET)
+
+density: ## ground-truth density maps
+train-density: ## train the density network
+predict-density: ## density maps by a trained network or WEIGHTS=file
+crop: ## cut the dense regions out of the images (DENSITY=true|predicted|folder)
+convert: ## annotations of images and crops to VOC XML, COCO JSON, YOLO txt
+train-detector: ## train the detector (DETECTOR=name)
+detect: ## run the detector on whole images and on crops
+fuse-eval: ## merge both results with NMS, score them, write the report
+all: ## every stage in order: the train split, then MODE
+status: ## what is done, what is stale, and why
+$(STAGES): $(READY)
+	@$(PY) -m dmnet $@ $(OPTIONS)
+
+slice-report: $(READY) ## what each slicer is worth, without a detector
+	$(PY) -m dmnet slice-report --split $(MODE) --data "$(DATA)" $(call option,SIZES,sizes) $(SET)
+
+evaluate: $(READY) ## score any detections: GT=folder-or-json DT=folder-or-json PROTOCOL=visdrone
+	@$(PY) -m dmnet evaluate --gt "$(GT)" --dt "$(DT)" --protocol $(or $(PROTOCOL),visdrone) $(SET)
+
+bench: $(READY_DEV) ## all benchmarks; writes benchmarks/README.md
+	$(PY) -m benchmarks $(SET)
+
+# uv where it is present, else venv + pip. torch and torchvision are resolved together, as a pair.
+$(READY): requirements.lock pyproject.toml
+	@test -x $(PY) || if command -v uv >/dev/null; then uv venv -q $(VENV); else $(PYTHON) -m venv $(VENV); fi
+	@echo "setting up $(VENV) (some minutes the first time)" >&2
+	@if command -v uv >/dev/null; then uv pip install -q -p $(PY) -c requirements.lock -e .; \
+	 else $(PY) -m pip install -q --disable-pip-version-check -c requirements.lock -e .; fi
+	@touch $@
+
+$(READY_DEV): $(READY)
+	@echo "adding $(EXTRAS) to $(VENV)" >&2
+	@if command -v uv >/dev/null; then uv pip install -q -p $(PY) -c requirements.lock -e '.[$(EXTRAS)]'; \
+	 else $(PY) -m pip install -q --disable-pip-version-check -c requirements.lock -e '.[$(EXTRAS)]'; fi
+	@touch $@

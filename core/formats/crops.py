@@ -1,0 +1,162 @@
+"""``crops.json``: which windows of which images are crops.
+
+``{"parents": [{"id", "file_name", "width", "height"}], "images": [{"id", "file_name", "width",
+"height", "parent_id", "window": [x1, y1, x2, y2]}]}``, windows half-open in whole pixels of the
+parent. ``images`` is a COCO image list. File names are labels: what a crop shows is said by
+``window`` and ``parent_id`` alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dmnet.core.boxes import Window
+from dmnet.core.errors import InputError
+from dmnet.core.formats.coco import image_ids
+from dmnet.core.records import Size
+
+
+@dataclass(frozen=True)
+class Parent:
+    """An image that crops were cut from."""
+
+    id: int
+    file_name: str
+    size: Size
+
+    @property
+    def image_id(self) -> str:
+        """The file name without its last suffix."""
+        return PurePosixPath(self.file_name).stem
+
+
+@dataclass(frozen=True)
+class CropImage:
+    """A crop: its own id and name, its parent's id, its window in the parent."""
+
+    id: int
+    file_name: str
+    parent_id: int
+    window: Window
+
+
+@dataclass(frozen=True)
+class CropSet:
+    """All crops of a split: parents and crops, each in id order."""
+
+    parents: tuple[Parent, ...]
+    crops: tuple[CropImage, ...]
+
+    def by_parent(self) -> dict[str, list[CropImage]]:
+        """Crops of every parent by the parent's image id, parents without crops included."""
+        names = {parent.id: parent.image_id for parent in self.parents}
+        found: dict[str, list[CropImage]] = {name: [] for name in names.values()}
+        for crop in self.crops:
+            found[names[crop.parent_id]].append(crop)
+        return found
+
+    @classmethod
+    def build(
+        cls, parents: Mapping[str, Size], windows: Iterable[tuple[str, Window, str]]
+    ) -> CropSet:
+        """Give ids, 1-based in the order of sorted file names.
+
+        Args:
+            parents: size of every image by its file name.
+            windows: ``(parent's file name, window, crop's file name)``.
+        """
+        ids = image_ids(parents)
+        listed = sorted(windows, key=lambda entry: entry[2])
+        return cls(
+            tuple(Parent(ids[name], name, parents[name]) for name in sorted(parents)),
+            tuple(
+                CropImage(index, name, ids[parent], window)
+                for index, (parent, window, name) in enumerate(listed, start=1)
+            ),
+        )
+
+
+def write(crops: CropSet) -> str:
+    """Render, one image a line."""
+    parents = [
+        {"id": p.id, "file_name": p.file_name, "width": p.size[1], "height": p.size[0]}
+        for p in crops.parents
+    ]
+    images = [
+        {
+            "id": c.id,
+            "file_name": c.file_name,
+            "width": c.window[2] - c.window[0],
+            "height": c.window[3] - c.window[1],
+            "parent_id": c.parent_id,
+            "window": list(c.window),
+        }
+        for c in crops.crops
+    ]
+    return f'{{"parents": {_lines(parents)},\n"images": {_lines(images)}}}\n'
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "[" + ",\n".join(json.dumps(row) for row in rows) + "]"
+
+
+def read(path: Path) -> CropSet:
+    """Read and check a file, ours or one made elsewhere.
+
+    Raises:
+        InputError: not JSON, a field is missing, an id occurs twice, a parent is unknown, or a
+        window
+            is empty or leaves its parent.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(path, f"not a JSON file ({error})") from error
+    if not isinstance(data, dict) or not {"parents", "images"} <= data.keys():
+        raise InputError(path, "not a crop file: 'parents' and 'images' are needed")
+    parents = [_parent(path, index, row) for index, row in enumerate(data["parents"])]
+    known = {parent.id: parent for parent in parents}
+    if len(known) < len(parents):
+        raise InputError(path, "two parents have the same id")
+    crops = [_crop(path, index, row, known) for index, row in enumerate(data["images"])]
+    if len({crop.id for crop in crops}) < len(crops):
+        raise InputError(path, "two crops have the same id")
+    return CropSet(tuple(parents), tuple(crops))
+
+
+def _parent(path: Path, index: int, row: Any) -> Parent:
+    try:
+        parent = Parent(
+            int(row["id"]), str(row["file_name"]), (int(row["height"]), int(row["width"]))
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"parents[{index}]: id, file_name, width, height are needed ({error!r})"
+        raise InputError(path, reason) from error
+    if min(parent.size) < 1:
+        raise InputError(path, f"parents[{index}]: width and height must be above 0")
+    return parent
+
+
+def _crop(path: Path, index: int, row: Any, parents: Mapping[int, Parent]) -> CropImage:
+    try:
+        x1, y1, x2, y2 = (int(value) for value in row["window"])
+        crop = CropImage(
+            int(row["id"]), str(row["file_name"]), int(row["parent_id"]), (x1, y1, x2, y2)
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"images[{index}]: id, file_name, parent_id, window of four are needed ({error!r})"
+        raise InputError(path, reason) from error
+    parent = parents.get(crop.parent_id)
+    if parent is None:
+        raise InputError(path, f"images[{index}]: parent_id {crop.parent_id} is not among parents")
+    height, width = parent.size
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+        reason = f"window {list(crop.window)} is empty or leaves its {width}x{height} parent"
+        raise InputError(path, f"images[{index}]: {reason}")
+    return crop

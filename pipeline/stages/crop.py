@@ -1,0 +1,189 @@
+"""Stage ``crop``: crop windows of every image, and optionally the crops' pixels and labels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from dmnet.core.artifact import Artifact, Item, Product, read_header
+from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.formats import crops as crop_format
+from dmnet.core.formats import density_h5, visdrone
+from dmnet.core.images import encode_jpeg, read_image
+from dmnet.core.records import Annotations, DensityMap, Size
+from dmnet.cropping.labels import crop_annotations, crop_file_name
+from dmnet.cropping.slicers import CropConfig, slice_image
+from dmnet.pipeline.context import Context, Plan
+from dmnet.pipeline.stages.density import item_size
+
+VERSION = 1
+MAP_SUFFIXES = (".h5", ".hdf5", ".npy", ".npz")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Config(CropConfig):
+    """How images are cut (METHOD: cropping)."""
+
+    write_images: bool = True
+    """Write crops as JPEG files; later stages cut in memory and do not need them."""
+    jpeg_quality: int = 95
+    """Quality of the written crops, 1 to 100."""
+    map_stride: int | None = None
+    """Side of a cell of foreign maps in pixels; none: inferred from shape and image size."""
+
+
+def plan(context: Context) -> Plan:
+    """One list of windows for every image."""
+    config = context.config("crop", Config)
+    uses_maps = config.slicer == "density"
+    maps, source = density_source(context) if uses_maps else ({}, "none")
+    items = list(_items(context, config, maps if uses_maps else None))
+    if uses_maps and source == "true" and context.split != "train":
+        _log.warning(
+            "crop %s: windows come from ground-truth maps, so scores on them use the labels; "
+            "DENSITY=predicted cuts by the network's maps",
+            context.split,
+        )
+    known = {item.id for item in items}
+    strange = [
+        f"{path}: a map for no image of this split" for n, path in maps.items() if n not in known
+    ]
+    return Plan(
+        config,
+        items,
+        partial(cut, config, read_header_stage(maps)),
+        facts={"density": source},
+        finish=partial(sum_up),
+        problems=(*context.dataset.problems, *strange),
+    )
+
+
+def read_header_stage(maps: dict[str, Path]) -> bool:
+    """Whether the maps are this pipeline's own."""
+    first = next(iter(maps.values()), None)
+    return first is not None and read_header(first.parent) is not None
+
+
+def density_source(context: Context) -> tuple[dict[str, Path], str]:
+    """Map file of every image id, and where they come from: ``true``, ``predicted`` or a folder.
+
+    Raises:
+        MissingInputError: the artifact or folder is not there, or holds no map.
+    """
+    source = context.density or "true"
+    if source == "true":
+        folder = context.require("density")
+    elif source == "predicted":
+        folder = context.require("predict-density", instead="or cut by ground truth: DENSITY=true")
+    else:
+        folder = Path(source)
+        if not folder.is_dir():
+            raise MissingInputError(
+                f"DENSITY={source}: no such folder. Give true, predicted, or a folder that holds a "
+                "density map <image>.h5, .npy or .npz for every image."
+            )
+    maps: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in MAP_SUFFIXES and not path.name.startswith("."):
+            maps.setdefault(path.stem, path)
+    if not maps:
+        raise MissingInputError(f"{folder} holds no density map (.h5, .npy, .npz).")
+    return maps, source if source in ("true", "predicted") else "folder"
+
+
+def _items(context: Context, config: Config, maps: dict[str, Path] | None) -> Iterator[Item]:
+    dataset = context.dataset
+    for entry in dataset.entries:
+        files = {}
+        if maps is not None:
+            files["density"] = maps.get(entry.image_id, Path(f"{entry.image_id}.h5"))
+        size = dataset.sizes.get(entry.image_id)
+        if entry.image is not None and (config.write_images or size is None):
+            files["image"] = entry.image
+        elif size is None:
+            continue  # reported as a problem by the data set
+        if entry.annotation is not None and (config.write_images or config.slicer == "oracle"):
+            files["annotation"] = entry.annotation
+        facts = {"file_name": entry.file_name} | ({"size": list(size)} if size else {})
+        yield Item(entry.image_id, files, facts)
+
+
+def cut(config: Config, own: bool, item: Item) -> Product:
+    """Windows of one image and, if asked for, pixels and labels of its crops."""
+    size = item_size(item)
+    annotations = None
+    warnings: list[str] = []
+    if "annotation" in item.files:
+        annotations, warnings = visdrone.read_annotations(item.files["annotation"], item.id, size)
+    density = read_map(config, own, item, size) if "density" in item.files else None
+    windows = slice_image(config, size, density, annotations)
+    files: dict[str, bytes] = {}
+    if config.write_images:
+        files = dict(_crop_files(config, item, windows, annotations))
+    value = {"size": list(size), "windows": windows, "warnings": warnings, **item.facts}
+    return files, value
+
+
+def read_map(config: Config, own: bool, item: Item, size: Size) -> DensityMap:
+    """The map of an image.
+
+    Raises:
+        InputError: there is none, or it is unusable or of another image size.
+    """
+    path = item.files["density"]
+    if not path.exists():
+        raise InputError(path, f"no density map for the image {item.id}")
+    if not own:
+        return density_h5.read_foreign(path, size, config.map_stride)
+    found = density_h5.read(path)
+    if found.size != size:
+        raise InputError(path, f"map of a {found.size} (h, w) image, the image has {size}")
+    return found
+
+
+def _crop_files(
+    config: Config,
+    item: Item,
+    windows: list[tuple[int, int, int, int]],
+    annotations: Annotations | None,
+) -> Iterator[tuple[str, bytes]]:
+    if "image" not in item.files:
+        raise InputError(
+            item.id, "no image file to cut; --crop.write-images false makes the windows alone"
+        )
+    image = read_image(item.files["image"])
+    for window in windows:
+        x1, y1, x2, y2 = window
+        name = crop_file_name(window, item.id)
+        yield f"images/{name}", encode_jpeg(image[y1:y2, x1:x2], config.jpeg_quality)
+        if annotations is not None:
+            labels = crop_annotations(annotations, window, config.label_bound)
+            text = visdrone.write_annotations(labels)
+            yield f"annotations/{name.removesuffix('.jpg')}.txt", text.encode()
+
+
+def sum_up(artifact: Artifact) -> None:
+    """Write ``crops.json``."""
+    values = [record.value for record in artifact.good.values()]
+    crops = crop_format.CropSet.build(
+        {value["file_name"]: tuple(value["size"]) for value in values},
+        (
+            (value["file_name"], tuple(window), crop_file_name(tuple(window), image_id))
+            for image_id, value in ((i, r.value) for i, r in artifact.good.items())
+            for window in value["windows"]
+        ),
+    )
+    artifact.output("crops.json", crop_format.write(crops).encode())
+    pixels = sum((x2 - x1) * (y2 - y1) for c in crops.crops for x1, y1, x2, y2 in [c.window])
+    whole = sum(parent.size[0] * parent.size[1] for parent in crops.parents)
+    _log.info(
+        "crops: %d of %d images, %.2f an image, %.3f of the pixels",
+        len(crops.crops),
+        len(crops.parents),
+        len(crops.crops) / max(1, len(crops.parents)),
+        pixels / max(1, whole),
+    )
