@@ -224,21 +224,26 @@ def resolved(config: Any) -> dict[str, Any]:
 
 @cache
 def field_docs(cls: type) -> dict[str, str]:
-    """The string literal under each field of a dataclass, by field name."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    if not isinstance(tree, ast.ClassDef):
-        return {}
+    """The string literal under each field of a dataclass and its bases, by field name."""
     docs: dict[str, str] = {}
-    for node, after in zip(tree.body, tree.body[1:], strict=False):
-        if (
-            isinstance(node, ast.AnnAssign)
-            and isinstance(node.target, ast.Name)
-            and isinstance(after, ast.Expr)
-            and isinstance(after.value, ast.Constant)
-            and isinstance(after.value.value, str)
-        ):
-            docs[node.target.id] = " ".join(after.value.value.split())
+    for base in reversed(cls.__mro__):
+        if dataclasses.is_dataclass(base):
+            docs |= _own_docs(base)
     return docs
+
+
+def _own_docs(cls: type) -> dict[str, str]:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        node.target.id: " ".join(after.value.value.split())
+        for node, after in zip(tree.body, tree.body[1:], strict=False)
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+        and isinstance(after.value.value, str)
+    }
 
 
 def describe(cls: type, prefix: str) -> Iterator[tuple[str, str, str]]:
