@@ -10,7 +10,6 @@ Source: https://cocodataset.org/#format-data.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,6 +24,8 @@ from dmnet.core.formats.visdrone import NAMES, category_of
 from dmnet.core.records import CLASSES, IGNORED_REGION, OTHERS, Annotations, Detections
 
 Json = dict[str, Any]
+
+_LARGEST = 2.0**53
 
 
 def image_ids(file_names: Iterable[str]) -> dict[str, int]:
@@ -121,11 +122,9 @@ def read_ground_truth_with_warnings(path: Path) -> tuple[list[Annotations], list
     images = _images(path, data["images"])
     rows: dict[int, list[tuple[int, Json]]] = {image_id: [] for image_id in images}
     for index, row in enumerate(_objects(path, data["annotations"], "annotations")):
-        if row.get("image_id") not in rows:
-            raise _bad(path, "annotations", index, f"image_id {row.get('image_id')} is not listed")
-        if row.get("category_id") not in labels:
-            reason = f"category_id {row.get('category_id')} is not listed"
-            raise _bad(path, "annotations", index, reason)
+        for key, known in (("image_id", rows), ("category_id", labels)):
+            if not isinstance(row.get(key), int) or row[key] not in known:
+                raise _bad(path, "annotations", index, f"{key} {row.get(key)!r} is not listed")
         rows[row["image_id"]].append((index, row))
     out, warnings = [], list[str]()
     for image_id in sorted(images):
@@ -217,12 +216,15 @@ def write_results(items: Iterable[tuple[int, Detections]]) -> str:
     return "[" + ",\n".join(rows) + "]\n"
 
 
-def read_results(path: Path, known: Collection[int] | None = None) -> dict[int, Detections]:
+def read_results(
+    path: Path, known: Collection[int] | None = None, names: Mapping[str, int] | None = None
+) -> dict[int, Detections]:
     """Read a results file.
 
     Args:
         path: the JSON file, a list of ``image_id, category_id, bbox, score``.
         known: the image ids that exist; None accepts all.
+        names: image ids by name, for files that give names (usually file stems) as ``image_id``.
 
     Returns:
         Detections by image id; rows of an image keep their order in the file.
@@ -237,6 +239,8 @@ def read_results(path: Path, known: Collection[int] | None = None) -> dict[int, 
     ids = None if known is None else frozenset(known)
     for index, row in enumerate(_objects(path, data, "results")):
         image_id, label, score = row.get("image_id"), row.get("category_id"), row.get("score")
+        if isinstance(image_id, str) and names is not None:
+            image_id = names.get(image_id, image_id)
         if not isinstance(image_id, int) or (ids is not None and image_id not in ids):
             raise _bad(path, "results", index, f"image_id {image_id!r} is not in the image list")
         if not isinstance(label, int) or label not in CLASSES:
@@ -266,7 +270,7 @@ def _boxes(path: Path, section: str, rows: list[tuple[int, Json]]) -> Boxes:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) < _LARGEST  # false for NaN
 
 
 def _load(path: Path) -> Any:
@@ -277,6 +281,8 @@ def _load(path: Path) -> Any:
         cut = "; the file ends too early" if error.pos >= len(text.rstrip()) else ""
         reason = f"not valid JSON ({error.msg} at column {error.colno}{cut})"
         raise InputError(path, reason, error.lineno) from error
+    except RecursionError as error:
+        raise InputError(path, "not valid COCO JSON (nested too deeply)") from error
 
 
 def _objects(path: Path, rows: object, section: str) -> list[Json]:
