@@ -17,7 +17,7 @@ from dmnet.core.records import Annotations, DensityMap, Size
 from dmnet.cropping import regions
 from dmnet.cropping.windows import WindowScan, scan_windows, starts
 
-CANDIDATES = 64
+CANDIDATES = 32
 """Thresholds tried at most when a target (`max_crops`, `pixel_budget`) is given."""
 
 
@@ -54,10 +54,11 @@ class CropConfig:
     merge_waste: float = 0.1
     """Crops are joined if less than this share of their hull belongs to neither; 0: never."""
     max_crops: int | None = None
-    """Target: raise the threshold until an image has at most so many crops; none: no target."""
+    """Target: at most so many crops an image, the heaviest ones; thresholds from the given one up
+    are tried and the one that then covers most objects is taken; none: no target."""
     pixel_budget: float | None = None
-    """Target instead of a threshold: the lowest one at which the crops' pixels, relative to the
-    image, stay within this; none: no target."""
+    """Target instead of a threshold: the crops' pixels, relative to the image, stay within this;
+    thresholds are tried and the one that then covers most objects is taken; none: no target."""
     rows: int = 2
     """Rows of the uniform slicer."""
     cols: int = 3
@@ -226,38 +227,50 @@ def _shape(
 
 
 def _targeted(config: CropConfig, density: DensityMap, scan: WindowScan) -> list[Window]:
-    """Lowest threshold whose crops meet the targets; the densest crops if none does."""
-    floor = config.threshold if config.pixel_budget is None else 0.0
-    levels = np.unique(scan.sums[scan.sums > max(floor, 0.0)])
-    picked = levels[np.unique(np.linspace(0, len(levels) - 1, CANDIDATES).round().astype(int))]
-    tried = [config.threshold] if config.pixel_budget is None else []
-    crops: list[Window] = []
-    for threshold in [*tried, *picked.tolist()] if len(levels) else tried:
+    """Try thresholds; take the one at which the crops that fit the targets hold most objects."""
+    if config.pixel_budget is None:
+        levels = np.append(config.threshold, scan.sums[scan.sums > config.threshold])
+    else:
+        levels = scan.sums[scan.sums > 0]
+    levels = np.unique(levels)
+    picks = np.unique(np.linspace(0, len(levels) - 1, CANDIDATES).round().astype(int))
+    best: list[Window] = []
+    most = 0.0
+    for threshold in levels[picks].tolist() if len(levels) else []:
         crops = _corrected(config, density, scan, threshold)
-        if _fits(config, crops, density.size):
-            return crops
-    return _densest(config, crops, density)
+        kept = _fitting(config, crops, density)
+        held = _mass(density, kept)
+        if held > most:
+            best, most = kept, held
+    return best
 
 
-def _fits(config: CropConfig, crops: list[Window], size: Size) -> bool:
-    pixels = sum(map(regions.window_area, crops))
-    budget = np.inf if config.pixel_budget is None else config.pixel_budget * size[0] * size[1]
-    return pixels <= budget and (config.max_crops is None or len(crops) <= config.max_crops)
-
-
-def _densest(config: CropConfig, crops: list[Window], density: DensityMap) -> list[Window]:
-    """Take crops by falling density while the targets hold; row by row order."""
-    s = density.stride
-    mass = [
-        density.values[y1 // s : -(-y2 // s), x1 // s : -(-x2 // s)].sum(dtype=np.float64)
-        / regions.window_area((x1, y1, x2, y2))
-        for x1, y1, x2, y2 in crops
-    ]
+def _fitting(config: CropConfig, crops: list[Window], density: DensityMap) -> list[Window]:
+    """The crops that fit the targets, heaviest first (densest first under a pixel budget)."""
+    area = [regions.window_area(crop) for crop in crops]
+    worth = [_mass(density, [crop]) for crop in crops]
+    left = np.inf
+    if config.pixel_budget is not None:
+        left = config.pixel_budget * density.size[0] * density.size[1]
+        worth = [mass / pixels for mass, pixels in zip(worth, area, strict=True)]
     kept: list[int] = []
-    for index in sorted(range(len(crops)), key=lambda i: (-mass[i], i)):
-        if _fits(config, [crops[i] for i in [*kept, index]], density.size):
+    for index in sorted(range(len(crops)), key=lambda i: (-worth[i], i)):
+        if area[index] <= left and (config.max_crops is None or len(kept) < config.max_crops):
             kept.append(index)
+            left -= area[index]
     return [crops[i] for i in sorted(kept)]
+
+
+def _mass(density: DensityMap, crops: list[Window]) -> float:
+    """Objects inside any of the crops, to the cell."""
+    s = density.stride
+    cells = [(slice(y1 // s, -(-y2 // s)), slice(x1 // s, -(-x2 // s))) for x1, y1, x2, y2 in crops]
+    if len(cells) == 1:
+        return float(density.values[cells[0]].sum(dtype=np.float64))
+    inside = np.zeros(density.values.shape, dtype=np.bool_)
+    for part in cells:
+        inside[part] = True
+    return float(density.values.sum(dtype=np.float64, where=inside))
 
 
 def _oracle(
