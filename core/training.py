@@ -29,6 +29,13 @@ from dmnet.core.errors import CheckpointError
 FORMAT = "dmnet-checkpoint-1"
 
 
+def pick_device(device: str = "auto") -> str:
+    """``auto`` is the GPU if there is one, else the CPU."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
 def seed_epoch(seed: int, epoch: int) -> torch.Generator:
     """Seed python, numpy and torch for one epoch and return a CPU generator for the sampler."""
     mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

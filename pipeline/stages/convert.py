@@ -1,4 +1,4 @@
-"""Stage ``convert``: VisDrone txt -> Pascal VOC XML -> COCO JSON, and YOLO txt; images and crops."""
+"""Stage ``convert``: VisDrone txt -> VOC XML -> COCO JSON, and YOLO txt; images and crops."""
 
 from __future__ import annotations
 

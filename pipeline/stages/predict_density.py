@@ -1,0 +1,95 @@
+"""Stage ``predict-density``: density maps by a trained network, at stride 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dmnet.core.artifact import Item, Result, file_digest
+from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.formats import density_h5
+from dmnet.core.images import read_image
+from dmnet.pipeline.context import Context, Plan
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """How maps are predicted (METHOD: density networks)."""
+
+    max_pixels: int = 2_097_152
+    """Larger images are predicted in overlapping tiles of at most this many pixels; a tile needs
+    about 200 bytes of memory a pixel."""
+    overlap: int | None = None
+    """Overlap of two tiles in pixels; none: as far as the network sees, so that seams vanish."""
+    batch: int = 1
+    """Tiles a batch."""
+
+
+def plan(context: Context) -> Plan:
+    """One map for every image."""
+    config = context.config("predict-density", Config)
+    weights = find_weights(context)
+    items = [
+        Item(entry.image_id, {"image": entry.image})
+        for entry in context.dataset.with_image
+        if entry.image is not None
+    ]
+    label = f"predict-density {context.split}"
+    return Plan(
+        config,
+        items,
+        stream=partial(predict_all, config, weights, context.device, label),
+        facts={"weights": file_digest(weights)},
+        problems=context.dataset.problems,
+    )
+
+
+def find_weights(context: Context) -> Path:
+    """The network given with ``WEIGHTS=``, or the one of ``train-density``.
+
+    Raises:
+        MissingInputError: neither is there.
+    """
+    if context.weights is None:
+        folder = context.require("train-density", "train", "or give a network: WEIGHTS=file")
+        return folder / "weights.pt"
+    if not context.weights.is_file():
+        raise MissingInputError(
+            f"WEIGHTS={context.weights}: no such file. Give a weights file of train-density or a "
+            "state_dict of an MCNN, or leave it away to use this run's own network."
+        )
+    return context.weights
+
+
+def predict_all(
+    config: Config, weights: Path, device: str, label: str, items: list[Item]
+) -> Iterator[tuple[Item, Result]]:
+    """Predict one image after the other."""
+    from dmnet.core.training import pick_device
+    from dmnet.density.networks import Scaling, load_network
+    from dmnet.density.predict import predict
+
+    network, meta = load_network(weights)
+    place = pick_device(device)
+    for item in tqdm(items, desc=label, unit="item"):
+        try:
+            found = predict(
+                network,
+                read_image(item.files["image"]),
+                Scaling.of(meta),
+                device=place,
+                max_pixels=config.max_pixels,
+                overlap=config.overlap,
+                batch=config.batch,
+            )
+        except InputError as error:
+            yield item, error
+            continue
+        data = density_h5.write(found, {"network": meta["architecture"]})
+        yield item, ({f"{item.id}.h5": data}, {"count": round(found.count, 4)})
