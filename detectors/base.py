@@ -239,7 +239,7 @@ class NetDetector:
         self.amp = amp and self.device.type == "cuda"
         self.max_pixels = max_pixels
         if self.device.type == "cuda":
-            self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.net = self.net.to(memory_format=torch.channels_last)
 
     def input_shape(self, size: Size) -> Size:
         """Images of equal input shape are worth batching, see `DetectionNet.input_shape`."""
