@@ -1,14 +1,18 @@
-"""Inputs that more than one stage reads: crop windows, wherever they come from."""
+"""Inputs of stages that may come from elsewhere: crop windows and detections."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from dmnet.core.artifact import read_header
+from dmnet.core.artifact import digest, read_header
 from dmnet.core.errors import MissingInputError
+from dmnet.core.formats import coco, parts
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats.crops import CropSet
+from dmnet.core.records import Detections
 from dmnet.pipeline.context import Context
 
 
@@ -45,3 +49,68 @@ def load_crops(context: Context, instead: str = "") -> FoundCrops:
     bound = 1.0 if config.get("preset") == "reference" else config.get("min_visible", 0.5)
     source = header.get("facts", {}).get("density", "foreign")
     return FoundCrops(crop_format.read(path), path, source, bound)
+
+
+@dataclass(frozen=True)
+class FoundDetections:
+    """Where the detections of each image are."""
+
+    folder: Path
+    foreign: Mapping[str, tuple[Detections, list[Detections]]] | None = None
+    """Whole-image and crop detections by image id, if they were made elsewhere."""
+
+    def item_inputs(self, image_id: str) -> tuple[dict[str, Path], Any]:
+        """Input files and facts that stand for one image's detections in an item's key."""
+        if self.foreign is None:
+            names = {"whole": "whole", "crops": "crops"}
+            return {k: self.folder / n / f"{image_id}.json" for k, n in names.items()}, None
+        whole, crops = self.foreign[image_id]
+        return {}, digest([parts.write([whole, *crops]).decode()])
+
+    def read(self, image_id: str) -> tuple[Detections, list[Detections]]:
+        """Detections on the whole image, and on each of its crops in order.
+
+        Raises:
+            InputError: they are not there or unusable.
+        """
+        if self.foreign is not None:
+            return self.foreign[image_id]
+        whole = parts.read(self.folder / "whole" / f"{image_id}.json")
+        return whole[0], parts.read(self.folder / "crops" / f"{image_id}.json")
+
+
+def load_detections(context: Context, crops: CropSet) -> FoundDetections:
+    """Detections given with ``DETECTIONS=``, or those of the stage ``detect``.
+
+    A foreign folder holds ``results_images.json`` and ``results_crops.json``, COCO results whose
+    image ids are the ids of ``parents`` and of ``images`` in ``crops.json``; one of the two may be
+    absent.
+
+    Raises:
+        MissingInputError: neither is there.
+        InputError: a file is unusable.
+    """
+    if context.detections is None or read_header(context.detections):
+        folder = context.detections or context.require(
+            "detect", instead="or give results made elsewhere: DETECTIONS=folder"
+        )
+        return FoundDetections(folder)
+    images = context.detections / "results_images.json"
+    cuts = context.detections / "results_crops.json"
+    if not (images.is_file() or cuts.is_file()):
+        raise MissingInputError(
+            f"DETECTIONS={context.detections}: holds neither results_images.json nor "
+            "results_crops.json (COCO results; ids as in crops.json, see the README)."
+        )
+    whole = coco.read_results(images, {p.id for p in crops.parents}) if images.is_file() else {}
+    found = coco.read_results(cuts, {c.id for c in crops.crops}) if cuts.is_file() else {}
+    by_parent = crops.by_parent()
+    empty = Detections.empty()
+    foreign = {
+        p.image_id: (
+            whole.get(p.id, empty),
+            [found.get(crop.id, empty) for crop in by_parent[p.image_id]],
+        )
+        for p in crops.parents
+    }
+    return FoundDetections(context.detections, foreign)
