@@ -1,0 +1,382 @@
+"""Training of a density network: resumable at epoch boundaries, the same weights after a kill."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from dmnet.core.errors import CheckpointError, ConfigError, optional
+from dmnet.core.images import read_image
+from dmnet.core.records import DensityMap
+from dmnet.core.training import (
+    Ema,
+    read_payload,
+    seed_epoch,
+    to_bytes,
+    warmup_cosine,
+    write_atomic,
+)
+from dmnet.density.metrics import count_errors
+from dmnet.density.networks import Scaling, build, save_network
+from dmnet.density.predict import predict
+from dmnet.density.samples import Augmentation, Pairs, Sample
+
+log = logging.getLogger(__name__)
+
+Measure = Callable[[int, DensityMap], Mapping[str, tuple[float, float]]]
+"""Further measures on a predicted validation map (index, map): name to (numerator, denominator)."""
+
+Row = dict[str, float | int | str]
+"""One epoch of the history."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Training of the density network."""
+
+    network: Literal["mcnn", "unet"] = "mcnn"
+    """The network."""
+    width: int = 16
+    """unet: channels of the first level (64 as published); mcnn has a fixed width."""
+    init: Literal["he", "paper"] = "he"
+    """First weights: he (He et al. 2015), or paper: N(0, 0.01) for mcnn."""
+    epochs: int = 60
+    """Passes over the training set."""
+    batch: int = 8
+    """Images a step."""
+    crop: int = 256
+    """Side of the random training crops in pixels, a multiple of 16; 0 takes whole images."""
+    flips: bool = True
+    """Flip left-right and top-bottom at random."""
+    scale_jitter: float = 0.25
+    """Crops are rescaled by a random factor between 1 / (1 + this) and 1 + this."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """adam: AdamW; sgd: with momentum."""
+    lr: float = 1e-3
+    """Greatest learning rate."""
+    momentum: float = 0.95
+    """Momentum of sgd."""
+    weight_decay: float = 1e-4
+    """Weight decay."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up."""
+    warmup: float = 1.0
+    """Epochs of linear warm-up."""
+    loss: Literal["mse", "l1"] = "mse"
+    """Per cell, summed over an image, mean over the batch."""
+    target_scale: float = 100.0
+    """Targets are multiplied by this in training only (cells hold about 0.01 objects, whose squared
+    errors vanish); the stored network gives objects per cell."""
+    grad_clip: float = 10.0
+    """Greatest norm of the gradient; 0 for no limit."""
+    ema: float = 0.99
+    """Decay of the moving average of the weights, which is judged and stored; 0 for none."""
+    amp: bool = True
+    """bfloat16 arithmetic on a GPU that has it."""
+    input_mean: float = 0.0
+    """Subtracted from RGB 0..255."""
+    input_std: float = 255.0
+    """Divides what is left."""
+    seed: int = 0
+    """Seed of weights, order and augmentation."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: settings that cannot be trained with.
+        """
+        for name in ("epochs", "batch", "width", "lr", "target_scale", "input_std"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.crop < 0 or self.crop % 16:
+            raise ValueError(f"crop must be 0 or a multiple of 16, got {self.crop}")
+        if self.crop == 0 and self.batch != 1:
+            raise ValueError("whole images (crop 0) differ in size: they need batch 1")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be in [0, 1), got {self.ema}")
+
+    @property
+    def scaling(self) -> Scaling:
+        """Scaling of the network's input."""
+        return Scaling(self.input_mean, self.input_std)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training leaves: weights files as bytes, and one row an epoch."""
+
+    best: bytes
+    """The weights with the least validation MAE (the last where there is no validation set)."""
+    last: bytes
+    """The weights after the last epoch."""
+    history: list[Row]
+    """``epoch``, ``lr``, ``loss`` and, with a validation set, ``val_mae``, ``val_rmse`` and the
+    further measures."""
+
+
+@dataclass
+class _State:
+    """Everything that changes while training."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: Ema | None
+    epoch: int = 0
+    best_mae: float = math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
+    history: list[Row] = field(default_factory=list)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and stored."""
+        return self.ema.model if self.ema else self.network
+
+
+def train(
+    samples: Sequence[Sample],
+    val_samples: Sequence[Sample],
+    config: TrainConfig,
+    *,
+    checkpoint: Path,
+    device: str = "cpu",
+    workers: int = 0,
+    log_dir: Path | None = None,
+    measure: Measure | None = None,
+) -> TrainResult:
+    """Train a density network, going on from ``checkpoint`` if it exists.
+
+    Args:
+        samples: training images; read one by one when needed.
+        val_samples: validation images, predicted whole after each epoch; may be empty.
+        config: settings.
+        checkpoint: written after each epoch in one step. A killed training that is started again
+            ends with the same weights (bit for bit on a CPU with the same number of threads).
+        device: ``cpu`` or ``cuda``.
+        workers: processes that read and augment; the result does not depend on it.
+        log_dir: folder for TensorBoard, or None.
+        measure: further measures on validation maps; the sums of numerators and denominators over
+            the set are divided.
+
+    Raises:
+        ConfigError: there is no training image.
+        CheckpointError: ``checkpoint`` is damaged or belongs to other settings.
+        MissingExtraError: ``log_dir`` is given and tensorboard is not installed.
+    """
+    if not samples:
+        raise ConfigError("there is no image to train the density network on")
+    board = _board(log_dir)
+    state = _start(config, device)
+    if checkpoint.exists():
+        _resume(state, checkpoint, config)
+    for epoch in tqdm(range(state.epoch, config.epochs), desc="epochs", disable=None):
+        loss, lr = _epoch(state, samples, config, epoch, device, workers)
+        row: Row = {"epoch": epoch + 1, "lr": lr, "loss": loss}
+        finished = _finished(state.judged, config.target_scale)
+        row |= evaluate(finished, val_samples, config.scaling, device=device, measure=measure)
+        _record(state, row, finished)
+        write_atomic(checkpoint, _payload(state, config))
+        for key, value in row.items():
+            if board is not None and key != "epoch":
+                board.add_scalar(key, value, epoch + 1)
+        log.info("%s", ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
+    if board is not None:
+        board.close()
+    return _result(state, config)
+
+
+def evaluate(
+    network: nn.Module,
+    samples: Sequence[Sample],
+    scaling: Scaling,
+    *,
+    device: str = "cpu",
+    measure: Measure | None = None,
+) -> Row:
+    """Count MAE, RMSE and further measures over a set of whole images; empty for an empty set."""
+    if not samples:
+        return {}
+    predicted, true = [], []
+    sums: dict[str, tuple[float, float]] = {}
+    for index, sample in enumerate(tqdm(samples, desc="validation", leave=False, disable=None)):
+        found = predict(network, read_image(sample.image), scaling, device=device)
+        predicted.append(found.count)
+        true.append(sample.density().count)
+        for name, (part, whole) in (measure(index, found) if measure else {}).items():
+            before = sums.get(name, (0.0, 0.0))
+            sums[name] = (before[0] + part, before[1] + whole)
+    mae, rmse = count_errors(predicted, true)
+    ratios = {name: part / whole if whole else 0.0 for name, (part, whole) in sums.items()}
+    return {"val_mae": mae, "val_rmse": rmse, **ratios}
+
+
+def _board(log_dir: Path | None) -> Any:
+    """A TensorBoard writer, or None if none is asked for."""
+    if log_dir is None:
+        return None
+    optional("tensorboard", "tensorboard")
+    return optional("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(log_dir))
+
+
+def _start(config: TrainConfig, device: str) -> _State:
+    seed_epoch(config.seed, 0)
+    network = build(config.network, config.width)
+    if config.init == "he":
+        _he(network)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.optimizer == "adam":
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            network.parameters(), config.lr, weight_decay=config.weight_decay
+        )
+    else:
+        optimizer = torch.optim.SGD(
+            network.parameters(),
+            config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+    return _State(network, optimizer, Ema(network, config.ema) if config.ema else None)
+
+
+def _he(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+
+def _epoch(
+    state: _State,
+    samples: Sequence[Sample],
+    config: TrainConfig,
+    epoch: int,
+    device: str,
+    workers: int,
+) -> tuple[float, float]:
+    """Train for one epoch; mean loss an image, and the last learning rate."""
+    how = Augmentation(config.crop, config.flips, config.scale_jitter)
+    steps = -(-len(samples) // config.batch)
+    loader = DataLoader(
+        Pairs(samples, how, config.scaling, config.seed, epoch),
+        batch_size=config.batch,
+        shuffle=True,
+        generator=seed_epoch(config.seed, epoch + 1),
+        num_workers=workers,
+    )
+    state.network.train()
+    total, lr = 0.0, config.lr
+    batches = tqdm(loader, desc=f"epoch {epoch + 1}", leave=False, disable=None)
+    for step, (images, targets) in enumerate(batches):
+        lr = config.lr * _factor(config, epoch * steps + step, steps)
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+        images = images.to(device, memory_format=torch.channels_last)
+        loss = _loss(state.network, images, targets.to(device), config)
+        _step(state, loss, config)
+        total += float(loss.detach()) * len(images)
+    mean = total / len(samples)
+    if not math.isfinite(mean):
+        raise ConfigError(
+            f"the loss became {mean} in epoch {epoch + 1}; lower train_density.lr or set "
+            "train_density.grad_clip"
+        )
+    return mean, lr
+
+
+def _factor(config: TrainConfig, step: int, steps: int) -> float:
+    warmup = round(config.warmup * steps)
+    if config.schedule == "constant":
+        return min(1.0, (step + 1) / warmup) if warmup else 1.0
+    return warmup_cosine(step, config.epochs * steps, warmup)
+
+
+def _loss(network: nn.Module, images: Tensor, targets: Tensor, config: TrainConfig) -> Tensor:
+    """Error per cell, summed over the cells, mean over the batch."""
+    half = config.amp and images.is_cuda and torch.cuda.is_bf16_supported()
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
+        predicted = network(images)
+    error = predicted.float() - targets * config.target_scale
+    cells = error.square() if config.loss == "mse" else error.abs()
+    loss: Tensor = cells.sum(dim=(1, 2, 3)).mean()
+    return loss
+
+
+def _step(state: _State, loss: Tensor, config: TrainConfig) -> None:
+    state.optimizer.zero_grad()
+    torch.autograd.backward(loss)
+    if config.grad_clip:
+        nn.utils.clip_grad_norm_(state.network.parameters(), config.grad_clip)
+    state.optimizer.step()
+    if state.ema:
+        state.ema.update(state.network)
+
+
+def _finished(network: nn.Module, target_scale: float) -> nn.Module:
+    """A copy that gives objects per cell: the scale of the targets goes into the last layer."""
+    finished = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        for parameter in finished.get_submodule("head").parameters():
+            parameter.div_(target_scale)
+    return finished
+
+
+def _record(state: _State, row: Row, finished: nn.Module) -> None:
+    state.epoch += 1
+    state.history.append(row)
+    mae = float(row.get("val_mae", 0.0))
+    if mae < state.best_mae or "val_mae" not in row:
+        state.best_mae = mae
+        state.best = {k: v.detach().cpu().clone() for k, v in finished.state_dict().items()}
+
+
+def _payload(state: _State, config: TrainConfig) -> bytes:
+    return to_bytes(
+        {
+            "network": state.network.state_dict(),
+            "optimizer": state.optimizer.state_dict(),
+            "ema": state.ema.state() if state.ema else {},
+            "epoch": state.epoch,
+            "best_mae": state.best_mae,
+            "best": state.best,
+            "history": json.dumps(state.history),
+            "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
+        }
+    )
+
+
+def _resume(state: _State, path: Path, config: TrainConfig) -> None:
+    payload = read_payload(path)
+    stored = payload.get("config")
+    if stored != json.dumps(dataclasses.asdict(config), sort_keys=True):
+        raise CheckpointError(
+            path, "belongs to a training with other settings; delete it to start anew"
+        )
+    state.network.load_state_dict(payload["network"])
+    state.optimizer.load_state_dict(payload["optimizer"])
+    if state.ema:
+        state.ema.load(payload["ema"])
+    state.epoch, state.best_mae = int(payload["epoch"]), float(payload["best_mae"])
+    state.best, state.history = payload["best"], json.loads(payload["history"])
+    log.info("going on from epoch %d of %s", state.epoch, path)
+
+
+def _result(state: _State, config: TrainConfig) -> TrainResult:
+    last = _finished(state.judged, config.target_scale)
+    best = copy.deepcopy(last)
+    best.load_state_dict(state.best)
+    files = [
+        save_network(n, config.network, config.width, config.scaling, dataclasses.asdict(config))
+        for n in (best, last)
+    ]
+    return TrainResult(files[0], files[1], state.history)
