@@ -32,7 +32,8 @@ _SLACK = 1e-6
 
 
 def _sides(boxes: Boxes) -> Floats:
-    return np.asarray(np.clip(boxes[:, 2:] - boxes[:, :2], 0.0, None))
+    sides: Floats = np.clip(boxes[:, 2:] - boxes[:, :2], 0.0, None)
+    return sides
 
 
 def _exceeds(
@@ -50,7 +51,7 @@ def overlap_matrix(a: Boxes, b: Boxes, metric: Metric = "iou") -> Floats:
     inter = side[..., 0] * side[..., 1]
     area_a, area_b = _sides(a).prod(axis=1)[:, None], _sides(b).prod(axis=1)[None, :]
     base = area_a + area_b - inter if metric == "iou" else np.minimum(area_a, area_b)
-    return np.divide(inter, base, out=np.zeros_like(inter), where=base > 0)
+    return np.asarray(np.divide(inter, base, out=np.zeros_like(inter), where=base > 0))
 
 
 def expand(start: Ints, stop: Ints) -> tuple[Ints, Ints]:
@@ -106,7 +107,7 @@ def _reach(side: Floats, low: Floats, high: Floats, threshold: float, metric: Me
     ``low`` and ``high`` bound the other box's sides; not positive where no partner is possible.
     """
     if metric == "ios":
-        return np.broadcast_to((side + high) / 2, side.shape)
+        return np.asarray((side + high) / 2)
 
     def bound(other: Floats) -> Floats:
         return (side + other) / 2 - threshold * np.maximum(side, other)

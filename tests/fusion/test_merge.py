@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from dmnet.core.boxes import from_xywh
 from dmnet.core.errors import ConfigError
 from dmnet.fusion import merge as module
