@@ -21,7 +21,7 @@ from defusedxml.ElementTree import ParseError, fromstring
 
 from dmnet.core.boxes import as_boxes
 from dmnet.core.errors import InputError
-from dmnet.core.formats.rows import fit, is_number, read_text
+from dmnet.core.formats.rows import fit, is_number
 from dmnet.core.formats.visdrone import NAMES, category_of, number
 from dmnet.core.records import CLASSES, Annotations
 
@@ -103,13 +103,16 @@ def read(path: Path) -> tuple[Annotations, list[str]]:
 
 def _parse(path: Path) -> Element:
     try:
-        root = fromstring(read_text(path), forbid_dtd=True)
+        root = fromstring(path.read_bytes(), forbid_dtd=True)
     except ParseError as error:
         raise InputError(path, f"not well-formed XML ({error.msg})", error.position[0]) from error
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})") from error
     except DefusedXmlException as error:
-        raise InputError(path, f"refused: it declares a document type or entities ({error})") from (
-            error
-        )
+        reason = f"refused: it declares a document type or entities ({error})"
+        raise InputError(path, reason) from error
+    except (ValueError, LookupError) as error:
+        raise InputError(path, f"not well-formed XML ({error})") from error
     if root.tag != "annotation":
         raise InputError(path, f"no Pascal VOC file: the root is <{root.tag}>, not <annotation>")
     return root

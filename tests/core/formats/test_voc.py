@@ -114,6 +114,17 @@ def test_no_xml(tmp_path: Path, text: str) -> None:
         voc.read(put(tmp_path, text))
 
 
+def test_other_encodings(tmp_path: Path) -> None:
+    path = tmp_path / "a.xml"
+    path.write_bytes(FOREIGN.replace("UTF-8", "GB2312").replace("x.jpg", "图.jpg").encode("gb2312"))
+    with pytest.raises(InputError, match="not well-formed XML"):
+        voc.read(path)  # expat knows no multi-byte encodings besides UTF-8 and UTF-16
+    path.write_bytes(FOREIGN.replace("UTF-8", "ISO-8859-1").encode("latin-1"))
+    assert len(voc.read(path)[0]) == 3
+    with pytest.raises(InputError, match=r"b\.xml: cannot be read \(No such file"):
+        voc.read(tmp_path / "b.xml")
+
+
 def test_another_kind_of_xml(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the root is <html>, not <annotation>"):
         voc.read(put(tmp_path, "<html/>"))
