@@ -68,7 +68,11 @@ class Tool:
     help: str
 
 
-TOOLS: dict[str, Tool] = {}
+TOOLS: dict[str, Tool] = {
+    "slice-report": Tool("slice_report", "what each slicer is worth, without a detector"),
+    "pictures": Tool("pictures", "density, windows and crops of images as a contact sheet"),
+    "data": Tool("data", "download VisDrone, with resume and checks"),
+}
 
 
 def _dispatch(verb: str, rest: list[str]) -> int:
@@ -93,7 +97,7 @@ def _dispatch(verb: str, rest: list[str]) -> int:
 
 
 def _run_tool(verb: str, rest: list[str]) -> int:
-    module = importlib.import_module(TOOLS[verb].module)
+    module = importlib.import_module(f"dmnet.pipeline.tools.{TOOLS[verb].module}")
     parser = argparse.ArgumentParser(
         prog=f"dmnet {verb}", description=TOOLS[verb].help, allow_abbrev=False
     )

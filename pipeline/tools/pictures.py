@@ -1,0 +1,77 @@
+"""``dmnet pictures``: image, density, windows and crops of any images, as a contact sheet."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dmnet.core import config
+from dmnet.core.artifact import write_atomic
+from dmnet.core.dataset import SPLITS, Dataset, Entry, open_dataset
+from dmnet.core.errors import MissingInputError
+from dmnet.core.formats import density_h5
+from dmnet.core.images import encode_jpeg, read_image
+from dmnet.core.records import Image
+from dmnet.cropping.pictures import contact_sheet, crop_picture
+from dmnet.cropping.slicers import CropConfig
+from dmnet.density.ground_truth import density_map
+from dmnet.density.kernels import KernelBank
+
+_log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    add = parser.add_argument
+    add("ids", nargs="*", metavar="IMAGE", help="image ids; without any, the first four")
+    add("--data", type=Path, default=Path("data"), metavar="DIR")
+    add("--split", "--mode", choices=[*SPLITS, "test"], default="val")
+    add("--maps", type=Path, metavar="DIR", help="density maps; without it, ground truth")
+    add("--setting", nargs="*", default=[], metavar="KEY=VALUE", help="settings of 'crop'")
+    add("--out", type=Path, default=Path("pictures.jpg"), metavar="FILE")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write one sheet, a row an image."""
+    dataset = open_dataset(args.data, args.split)
+    given = config.parse_overrides([f"--crop.{pair}" for pair in args.setting]).get("crop", {})
+    settings = config.build(CropConfig, given, "crop")
+    chosen = list(_chosen(dataset, args.ids))
+    rows = [
+        _picture(dataset, entry, settings, args.maps) for entry in tqdm(chosen, desc="pictures")
+    ]
+    write_atomic(args.out, [encode_jpeg(contact_sheet(rows), 88)])
+    _log.info("written: %s", args.out)
+    return 0
+
+
+def _chosen(dataset: Dataset, ids: list[str]) -> Iterator[Entry]:
+    known = {entry.image_id: entry for entry in dataset.with_image}
+    for name in ids or list(known)[:4]:
+        if name not in known:
+            raise MissingInputError(
+                f"{dataset.root}: no image '{name}'; there are {len(known)}, such as "
+                f"{', '.join(list(known)[:3])}."
+            )
+        yield known[name]
+
+
+def _picture(dataset: Dataset, entry: Entry, settings: CropConfig, maps: Path | None) -> Image:
+    assert entry.image is not None
+    image = read_image(entry.image)
+    truth = dataset.annotations(entry)[0] if entry.annotation else None
+    if maps is not None:
+        found = [maps / f"{entry.image_id}{s}" for s in (".h5", ".npy", ".npz")]
+        path = next((p for p in found if p.exists()), found[0])
+        density = density_h5.read_foreign(path, dataset.size(entry))
+    elif truth is not None:
+        density = density_map(truth, KernelBank.build([15.0]), stride=4)
+    else:
+        raise MissingInputError(
+            f"{entry.image}: has no annotations to make a map from; give maps with --maps DIR."
+        )
+    return crop_picture(image, density, settings, truth, entry.image_id)

@@ -1,0 +1,159 @@
+"""``dmnet slice-report``: what each slicer is worth, without any detector."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dmnet.core import config
+from dmnet.core.artifact import Item, write_atomic
+from dmnet.core.dataset import SPLITS, open_dataset
+from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.formats import density_h5
+from dmnet.cropping import report
+from dmnet.cropping.recall import SliceCounts, merge_counts
+from dmnet.cropping.slicers import CropConfig
+from dmnet.density.ground_truth import density_map
+from dmnet.density.kernels import KernelBank
+from dmnet.pipeline.stages.density import annotated_items, read_item
+
+THRESHOLDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
+_log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    add = parser.add_argument
+    add("--data", type=Path, default=Path("data"), metavar="DIR")
+    add("--split", "--mode", choices=[*SPLITS, "test"], default="val")
+    add("--sizes", type=Path, metavar="CSV", help="image sizes instead of image files")
+    add("--maps", type=Path, metavar="DIR",
+        help="density maps to cut by; without it, ground truth made in memory")  # fmt: skip
+    add("--slicers", nargs="+", metavar="NAME", default=sorted(_standard()),
+        help=f"curves of the figure, of: {', '.join(_standard())}")  # fmt: skip
+    add("--setting", action="append", default=[], metavar="'name key=value ...'",
+        help="one more row, with settings of 'crop': 'mine slicer=grid tile=800'")  # fmt: skip
+    add("--detector-input", nargs=2, type=int, default=(600, 1000), metavar=("MIN", "MAX"),
+        help="shorter and longer side a detector resizes to")  # fmt: skip
+    add("--limit", type=int, metavar="N", help="only every k-th image, so that N are read")
+    add("--out", type=Path, default=Path("artifacts/slice-report"), metavar="DIR")
+    add("--workers", type=int, default=2, metavar="N")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write table (csv, json, html) and figure, and print the table."""
+    dataset = open_dataset(args.data, args.split, args.sizes)
+    items = list(annotated_items(dataset))
+    if not items:
+        raise MissingInputError(
+            f"{dataset.root}: no image of this split has annotations; recall needs them."
+        )
+    items = items[:: max(1, len(items) // args.limit)] if args.limit else items
+    settings = _settings(args.slicers, args.setting)
+    counts = _count(items, settings, args)
+    rows = report.report_rows(settings, counts)
+    args.out.mkdir(parents=True, exist_ok=True)
+    title = f"{args.split}: {len(items)} images"
+    for name, data in (
+        ("slicers.csv", report.to_csv(rows).encode()),
+        ("slicers.json", report.to_json(rows).encode()),
+        ("slicers.html", report.to_html(rows).encode()),
+        ("slicers.png", report.recall_figure(rows, title=title)),
+        ("slicers-small.png", report.recall_figure(rows, "small", f"{title}, small objects")),
+    ):
+        write_atomic(args.out / name, [data])
+    _log.info("%s", _table(rows))
+    _log.info("written: %s", args.out)
+    return 0
+
+
+def _standard() -> dict[str, list[report.Setting]]:
+    """The curves of the default report."""
+    density = CropConfig()
+    reference = CropConfig(preset="reference")
+    budgets = (0.1, 0.2, 0.3, 0.5, 0.8)
+    return {
+        "density": report.sweep("density", density, THRESHOLDS),
+        "density-reference": report.sweep("density-reference", reference, THRESHOLDS),
+        "density-budget": [("density-budget", CropConfig(pixel_budget=b)) for b in budgets],
+        "uniform": [
+            ("uniform", CropConfig(slicer="uniform", rows=r, cols=c))
+            for r, c in ((1, 2), (2, 2), (2, 3), (3, 4))
+        ],
+        "grid": [
+            ("grid", CropConfig(slicer="grid", tile=tile, overlap=0.2))
+            for tile in (1024, 800, 640, 512, 400)
+        ],
+        "oracle": [("oracle", CropConfig(slicer="oracle"))],
+    }
+
+
+def _settings(names: Sequence[str], extra: Sequence[str]) -> list[report.Setting]:
+    standard = _standard()
+    for name in names:
+        if name not in standard:
+            text = config.unknown(f"--slicers {name}", name, standard)
+            raise InputError("slice-report", text.replace("setting", "curve"))
+    settings = [setting for name in names for setting in standard[name]]
+    for text in extra:
+        label, *pairs = text.split()
+        given = config.parse_overrides([f"--crop.{pair}" for pair in pairs]).get("crop", {})
+        settings.append((label, config.build(CropConfig, given, "crop")))
+    return settings
+
+
+def _count(
+    items: list[Item], settings: Sequence[report.Setting], args: argparse.Namespace
+) -> list[SliceCounts]:
+    one = partial(_count_item, settings, tuple(args.detector_input), args.maps)
+    total = [SliceCounts()] * len(settings)
+    for part in tqdm(_map(one, items, args.workers), total=len(items), desc="slice-report"):
+        total = [merge_counts(pair) for pair in zip(total, part, strict=True)]
+    return total
+
+
+def _map(
+    one: partial[list[SliceCounts]], items: list[Item], workers: int
+) -> Iterator[list[SliceCounts]]:
+    if workers < 2 or len(items) < 32:
+        yield from map(one, items)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(one, items, chunksize=8)
+
+
+def _count_item(
+    settings: Sequence[report.Setting],
+    detector_input: tuple[int, int],
+    maps: Path | None,
+    item: Item,
+) -> list[SliceCounts]:
+    annotations, _ = read_item(item)
+    if maps is None:
+        density = density_map(annotations, KernelBank.build([15.0]), stride=4)
+    else:
+        found = [maps / f"{item.id}{s}" for s in (".h5", ".npy", ".npz")]
+        path = next((p for p in found if p.exists()), found[0])
+        density = density_h5.read_foreign(path, annotations.size)
+    return report.count_image(annotations, density, settings, detector_input)
+
+
+def _table(rows: Sequence[report.Row]) -> str:
+    lines = [f"{'slicer':<18} {'setting':<26} {'crops':>6} {'pixels':>7} {'recall':>7} {'small':>7}"
+             f" {'cut':>6} {'scale':>6}"]  # fmt: skip
+    for row in rows:
+        values = [row[n] for n in ("crops_per_image", "relative_pixels", "recall_all",
+                                   "recall_small", "cut", "scale")]  # fmt: skip
+        shown = [f"{v:.3f}" if isinstance(v, float) else "-" for v in values]
+        lines.append(
+            f"{row['slicer']:<18} {row['setting']:<26} {shown[0]:>6} {shown[1]:>7} {shown[2]:>7} "
+            f"{shown[3]:>7} {shown[4]:>6} {shown[5]:>6}"
+        )
+    return "\n".join(lines)
