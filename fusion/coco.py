@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmnet.core.boxes import to_xywh
-from dmnet.core.records import CLASSES, Annotations, Detections
+from dmnet.core.records import CLASSES
 from dmnet.fusion.overlaps import Floats
+from dmnet.fusion.samples import Sample
+
+Json = dict[str, Any]
 
 AREAS = ("all", "small", "medium", "large")
 """Size ranges by area in square pixels: small below 32^2, large above 96^2."""
@@ -69,55 +72,40 @@ def _caps(cap: int) -> list[int]:
 
 
 def as_coco(
-    truths: Sequence[Annotations],
-    results: Mapping[str, Detections],
-    classes: Mapping[int, str],
-    areas: Mapping[str, Floats] | None = None,
-) -> tuple[dict[str, list[dict[str, object]]], list[dict[str, object]]]:
+    samples: Sequence[Sample], classes: Mapping[int, str]
+) -> tuple[dict[str, list[Json]], list[Json]]:
     """Ground truth and results as the dictionaries of the COCO format.
 
-    Rows of other categories than ``classes`` are left out. A row of score 0 becomes ``iscrowd``.
-    ``areas`` replaces width x height as a ground-truth row's area.
+    Image ids count from 1 in the given order. Rows of other categories than ``classes`` are left
+    out; a ground-truth row of score 0 becomes ``iscrowd``.
     """
-    images: list[dict[str, object]] = []
-    rows: list[dict[str, object]] = []
-    found: list[dict[str, object]] = []
-    for number, truth in enumerate(truths, start=1):
-        height, width = truth.size
+    known = list(classes)
+    images: list[Json] = []
+    truths: list[Json] = []
+    found: list[Json] = []
+    for number, sample in enumerate(samples, start=1):
+        height, width = sample.size or (0, 0)
         images.append({"id": number, "width": width, "height": height})
-        xywh = to_xywh(truth.boxes)
-        size = areas[truth.image_id] if areas is not None else xywh[:, 2] * xywh[:, 3]
-        chosen = np.flatnonzero(np.isin(truth.labels, list(classes)))
-        for row in chosen.tolist():
-            crowd = int(truth.score[row] == 0)
-            rows.append(
-                {
-                    "id": len(rows) + 1,
-                    "image_id": number,
-                    "category_id": int(truth.labels[row]),
-                    "bbox": xywh[row].tolist(),
-                    "area": float(size[row]),
-                    "iscrowd": crowd,
-                    "ignore": crowd,
-                }
-            )
-        found += _result_rows(number, results.get(truth.image_id, Detections.empty()), classes)
-    for row_id, entry in enumerate(found, start=1):
-        entry["id"] = row_id
-    names = [{"id": value, "name": name} for value, name in classes.items()]
-    return {"images": images, "annotations": rows, "categories": names}, found
+        rows = sample.truth
+        areas = rows[:, 2] * rows[:, 3] if sample.areas is None else sample.areas
+        chosen = np.isin(rows[:, 5], known)
+        truths += _dictionaries(number, rows[chosen], areas[chosen], rows[chosen, 4] == 0)
+        rows = sample.found[np.isin(sample.found[:, 5], known)]
+        found += _dictionaries(number, rows, rows[:, 2] * rows[:, 3], np.zeros(len(rows), bool))
+    for table in (truths, found):
+        for row_id, entry in enumerate(table, start=1):
+            entry["id"] = row_id
+    names: list[Json] = [{"id": label, "name": name} for label, name in classes.items()]
+    return {"images": images, "annotations": truths, "categories": names}, found
 
 
-def _result_rows(
-    number: int, result: Detections, classes: Mapping[int, str]
-) -> list[dict[str, object]]:
-    chosen = np.isin(result.labels, list(classes))
-    xywh = to_xywh(result.boxes[chosen])
+def _dictionaries(number: int, rows: Floats, areas: Floats, crowd: NDArray[np.bool_]) -> list[Json]:
     columns = zip(
-        xywh.tolist(),
-        (xywh[:, 2] * xywh[:, 3]).tolist(),
-        result.scores[chosen].tolist(),
-        result.labels[chosen].tolist(),
+        rows[:, :4].tolist(),
+        rows[:, 4].tolist(),
+        rows[:, 5].astype(np.int64).tolist(),
+        areas.tolist(),
+        crowd.astype(int).tolist(),
         strict=True,
     )
     return [
@@ -127,32 +115,26 @@ def _result_rows(
             "bbox": box,
             "area": area,
             "score": score,
-            "iscrowd": 0,
+            "iscrowd": ignored,
+            "ignore": ignored,
         }
-        for box, area, score, label in columns
+        for box, score, label, area, ignored in columns
     ]
 
 
 def count(
-    truths: Sequence[Annotations],
-    results: Mapping[str, Detections],
-    cap: int,
-    *,
-    classes: Mapping[int, str] = CLASSES,
-    areas: Mapping[str, Floats] | None = None,
+    samples: Sequence[Sample], cap: int, *, classes: Mapping[int, str] = CLASSES
 ) -> CocoTables:
     """Match detections and ground truth by the COCO rules.
 
     Args:
-        truths: ground truth an image; rows of score 0 count as crowd.
-        results: detections by image id, any order; images without an entry have none.
+        samples: every image of the set; ground truth of score 0 counts as crowd.
         cap: detections an image and class, best first; ties by row order.
-        classes: category ids to score.
-        areas: ground-truth areas by image id, where they differ from width x height.
+        classes: names of the categories to score, by id.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
-    truth, found = as_coco(truths, results, classes, areas)
+    truth, found = as_coco(samples, classes)
     ids = tuple(sorted(classes))
     detected = COCO({**truth, "annotations": found})
     evaluation = COCOeval_faster(COCO(truth), detected, "bbox", print_function=lambda _: None)

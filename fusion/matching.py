@@ -9,7 +9,7 @@ intersection over the detection's area.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,20 @@ class Rows:
 def by_group(group: Ints, scores: Floats) -> Ints:
     """Rows ordered by group, then descending score, ties by row; shape ``(N,)``."""
     return np.lexsort((-scores, group))
+
+
+def by_score(group: Ints, scores: Floats) -> Ints:
+    """Rows by descending score over the whole set; ties by group, then by row; ``(N,)``."""
+    inner = by_group(group, scores)
+    return np.asarray(inner[np.argsort(-scores[inner], kind="stable")])
+
+
+def flat(parts: Sequence[Floats], columns: int = 6) -> tuple[Floats, Ints, Ints]:
+    """Join the row tables of images: rows, number of the image, position within the image."""
+    lengths = np.array([len(part) for part in parts], dtype=np.int64)
+    image = np.repeat(np.arange(len(parts)), lengths)
+    position = np.arange(len(image)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.concatenate([*parts, np.zeros((0, columns))]), image, position
 
 
 def rank_in_group(sorted_group: Ints) -> Ints:

@@ -10,14 +10,14 @@ Source: VisDrone2018-DET-toolkit, ``calcAccuracy`` and the functions it calls; P
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dmnet.core.boxes import to_xywh
-from dmnet.core.records import Annotations, Detections, Size
-from dmnet.fusion.matching import NONE, Rows, by_group, match
+from dmnet.core.records import Size
+from dmnet.fusion.matching import NONE, Rows, by_score, flat, match
 from dmnet.fusion.overlaps import Floats, Ints
+from dmnet.fusion.samples import Sample
 
 CAPS = (1, 10, 100, 500)
 """Detections kept an image, all classes together."""
@@ -27,19 +27,6 @@ IOUS: Floats = 0.5 + 0.05 * np.arange(10.0)
 
 LABELS = tuple(range(1, 11))
 """The ten scored categories; 11 (others) never is."""
-
-
-@dataclass(frozen=True)
-class ImageRows:
-    """One image as the files have it.
-
-    ``truth`` ``(N, 6)`` and ``found`` ``(M, 6)``: left, top, width, height, score, category, in
-    file order. ``size`` ``(height, width)`` is needed only where there are ignored regions.
-    """
-
-    truth: Floats
-    found: Floats
-    size: Size | None
 
 
 @dataclass(frozen=True)
@@ -123,42 +110,34 @@ def _strips(first: Floats, last: Floats) -> tuple[Floats, Floats]:
     return edges[:-1], np.diff(edges)
 
 
-def drop_ignored(image: ImageRows) -> ImageRows:
+def drop_ignored(sample: Sample) -> Sample:
     """Remove the ignored regions and every row of which at least half lies in them.
 
     Raises:
         ValueError: there are ignored regions but the size of the image is not known.
     """
-    regions = image.truth[image.truth[:, 5] == 0]
-    truth = image.truth[image.truth[:, 5] != 0]
+    regions = sample.truth[sample.truth[:, 5] == 0][:, :4]
     if len(regions) == 0:
-        return ImageRows(truth, image.found, image.size)
-    if image.size is None:
-        raise ValueError("the image has ignored regions, so its size is needed")
-    regions = regions[:, :4]
-    keep = [ignored_share(rows[:, :4], regions, image.size) < 0.5 for rows in (truth, image.found)]
-    return ImageRows(truth[keep[0]], image.found[keep[1]], image.size)
+        return sample
+    if sample.size is None:
+        raise ValueError(f"{sample.image_id}: has ignored regions, so the image size is needed")
+    truth = (sample.truth[:, 5] != 0) & (
+        ignored_share(sample.truth[:, :4], regions, sample.size) < 0.5
+    )
+    found = ignored_share(sample.found[:, :4], regions, sample.size) < 0.5
+    areas = None if sample.areas is None else sample.areas[truth]
+    return replace(sample, truth=sample.truth[truth], found=sample.found[found], areas=areas)
 
 
-def rows_of(truth: Annotations, found: Detections) -> ImageRows:
-    """The protocol's rows of one image from records; boxes to a millionth of a pixel.
-
-    Rounding gives back the decimal widths that adding and subtracting the left edge has blurred.
-    """
-    gt = [np.round(to_xywh(truth.boxes), 6), truth.score[:, None], truth.labels[:, None]]
-    dt = [np.round(to_xywh(found.boxes), 6), found.scores[:, None], found.labels[:, None]]
-    return ImageRows(np.concatenate(gt, axis=1), np.concatenate(dt, axis=1), truth.size)
-
-
-def count(images: Iterable[ImageRows]) -> VisDroneTables:
+def count(samples: Iterable[Sample]) -> VisDroneTables:
     """Run the protocol.
 
     Args:
-        images: every image of the set, in the order of their names (it settles equal scores).
+        samples: every image of the set, in the order of their names (it settles equal scores).
     """
-    kept = [drop_ignored(image) for image in images]
-    truth, image_t, _ = _flat([image.truth for image in kept])
-    found, image_d, position = _flat([image.found for image in kept])
+    kept = [drop_ignored(sample) for sample in samples]
+    truth, image_t, _ = flat([sample.truth for sample in kept])
+    found, image_d, position = flat([sample.found for sample in kept])
     scored = np.isin(found[:, 5], LABELS)
     found, image_d, position = found[scored], image_d[scored], position[scored]
     scored = np.isin(truth[:, 5], LABELS)
@@ -175,7 +154,7 @@ def count(images: Iterable[ImageRows]) -> VisDroneTables:
         rows_d = Rows(group_d[within], found[within, :4])
         chosen = match(rows_d, found[within, 4], rows_t, ignore, IOUS)
         labels = found[within, 5].astype(np.int64)
-        order = _by_score(rows_d.group, found[within, 4])
+        order = by_score(rows_d.group, found[within, 4])
         for row, label in enumerate(LABELS):
             mine = chosen[order[labels[order] == label]]
             hits = np.cumsum(mine >= 0, axis=0)
@@ -185,12 +164,6 @@ def count(images: Iterable[ImageRows]) -> VisDroneTables:
                 alarms = np.cumsum(mine == NONE, axis=0)
                 precision[row] = 100 * voc_ap(hits, alarms, total)
     return VisDroneTables(precision, recall, images_with)
-
-
-def _by_score(group: Ints, scores: Floats) -> Ints:
-    """Rows by descending score over the whole set; ties by image, then in score order there."""
-    inner = by_group(group, scores)
-    return inner[np.argsort(-scores[inner], kind="stable")]
 
 
 def voc_ap(hits: Ints, alarms: Ints, total: int) -> Floats:
@@ -210,11 +183,3 @@ def voc_ap(hits: Ints, alarms: Ints, total: int) -> Floats:
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     steps = np.diff(hits, axis=0, prepend=0) / total
     return np.asarray((steps * envelope).sum(axis=0))
-
-
-def _flat(parts: list[Floats]) -> tuple[Floats, Ints, Ints]:
-    """Join row tables: rows, number of the image, position within the image."""
-    lengths = np.array([len(part) for part in parts], dtype=np.int64)
-    image = np.repeat(np.arange(len(parts)), lengths)
-    position = np.arange(len(image)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.concatenate([*parts, np.zeros((0, 6))]), image, position
