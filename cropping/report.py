@@ -8,7 +8,9 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import cycle
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -23,6 +25,11 @@ Setting = tuple[str, CropConfig]
 
 Row = dict[str, str | int | float | None]
 """One line of the table; None where there is nothing to average."""
+
+THRESHOLDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.16, 0.24, 0.32, 0.48, 0.64, 0.9, 1.2, 1.6)
+UNIFORM = ((1, 2), (2, 2), (2, 3), (3, 4), (4, 6))
+TILES = (1024, 800, 640, 512, 384, 256)
+"""Settings along the curves of `standard_settings`."""
 
 TITLES: dict[str, str] = {
     "slicer": "slicer",
@@ -46,6 +53,26 @@ SHARES = frozenset(["cut", "lost", *(f"recall_{name}" for name in GROUPS)])
 def sweep(name: str, config: CropConfig, thresholds: Iterable[float]) -> list[Setting]:
     """The same slicer at many thresholds: one curve of the figure."""
     return [(name, replace(config, threshold=threshold)) for threshold in thresholds]
+
+
+def standard_settings(config: CropConfig) -> list[Setting]:
+    """The comparison that the report shows unless told otherwise.
+
+    The density slicer of ``config`` and the published one over `THRESHOLDS`, uniform and grid
+    crops of several sizes, crops from the ground truth, and no crops at all.
+    """
+    density = replace(config, slicer="density")
+    published = CropConfig(preset="reference", window=config.window)
+    curves = sweep(f"density, {density.preset}", density, THRESHOLDS)
+    if density.preset != "reference":
+        curves += sweep("density, reference", published, THRESHOLDS)
+    uniform = CropConfig(slicer="uniform")
+    curves += [("uniform", replace(uniform, rows=r, cols=c)) for r, c in UNIFORM]
+    grid = CropConfig(slicer="grid", overlap=config.overlap)
+    curves += [(f"grid, overlap {grid.overlap:g}", replace(grid, tile=tile)) for tile in TILES]
+    curves.append(("oracle", replace(config, slicer="oracle")))
+    curves.append(("none", replace(config, slicer="none")))
+    return curves
 
 
 def describe(config: CropConfig) -> str:
@@ -190,33 +217,38 @@ def recall_figure(rows: Sequence[Row], group: str = "all", title: str = "") -> b
     """
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    curves: dict[str, list[Row]] = {}
+    curves: dict[str, list[tuple[float, float, str]]] = {}
     for row in rows:
-        curves.setdefault(str(row["slicer"]), []).append(row)
-    for name, curve in curves.items():
-        known = [
-            (x, 100 * y, str(row["setting"]))
-            for row in curve
-            if isinstance(x := row["relative_pixels"], float)
-            and isinstance(y := row[f"recall_{group}"], float)
-        ]
-        line = axes.plot([p[0] for p in known], [p[1] for p in known], "o-", ms=4, label=name)[0]
-        for x, y, text in (known[0], known[-1]) if len(known) > 1 else known:
-            axes.annotate(
-                text,
-                (x, y),
-                xytext=(5, -10),
-                textcoords="offset points",
-                fontsize=7,
-                color=line.get_color(),
-            )
+        x, y = row["relative_pixels"], row[f"recall_{group}"]
+        if isinstance(x, float) and isinstance(y, float) and x > 0:  # no crops, no point
+            point = x, 100 * y, str(row["setting"])
+            curves.setdefault(str(row["slicer"]), []).append(point)
+    for (name, points), marker in zip(curves.items(), cycle("osD^vP*"), strict=False):
+        x_values, y_values, _ = zip(*points, strict=True)
+        axes.plot(x_values, y_values, marker=marker, ms=5, lw=1.4, alpha=0.85, label=name)
     axes.set_xlabel("pixels of the crops / pixels of the image")
     axes.set_ylabel(f"region recall, {group} objects, %")
     axes.set_title(title)
     axes.grid(alpha=0.3)
     if curves:
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower right", fontsize=8)
+    _label_points(axes, list(curves.values()))
     return png(figure)
+
+
+def _label_points(axes: Axes, curves: Sequence[Sequence[tuple[float, float, str]]]) -> None:
+    """Write settings beside their points, leaving out those that would cover another label."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    taken: list[tuple[float, float]] = []
+    for line, points in zip(axes.get_lines(), curves, strict=True):
+        for x, y, setting in points:
+            text = setting.split(",")[0].removeprefix("threshold ").removeprefix("tile ")
+            at = (x - left) / (right - left), (y - low) / (high - low)
+            free = all(abs(at[0] - u) > 0.055 or abs(at[1] - v) > 0.035 for u, v in taken)
+            if free and text != "-":
+                taken.append(at)
+                label = axes.annotate(text, (x, y), (5, -3), textcoords="offset points", va="top")
+                label.set(fontsize=7, color=line.get_color())
 
 
 def png(figure: Figure) -> bytes:

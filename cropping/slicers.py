@@ -20,6 +20,9 @@ from dmnet.cropping.windows import WindowScan, scan_windows, starts
 CANDIDATES = 32
 """Thresholds tried at most when a target (`max_crops`, `pixel_budget`) is given."""
 
+LOWEST = {"rows": 1, "cols": 1, "tile": 1, "min_area": 0, "padding": 0, "min_side": 0}
+"""Lowest value of whole-number settings."""
+
 
 @dataclass(frozen=True)
 class CropConfig:
@@ -77,7 +80,12 @@ class CropConfig:
         Raises:
             ConfigError: a value outside its range, or two that contradict each other.
         """
-        for name, low in (("rows", 1), ("cols", 1), ("tile", 1), ("padding", 0), ("min_side", 0)):
+        for name, choices in (("slicer", [*SLICERS]), ("preset", ["corrected", "reference"])):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"crop.{name}: no such choice {getattr(self, name)!r}; one of {choices}"
+                )
+        for name, low in LOWEST.items():
             if getattr(self, name) < low:
                 raise ConfigError(f"crop.{name} must be at least {low}, got {getattr(self, name)}")
         if len(self.window) != 2 or min(self.window) < 1:
