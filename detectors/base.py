@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dmnet.core import training
 from dmnet.core.errors import CheckpointError, ConfigError, InputError
+from dmnet.core.images import MAX_PIXELS
 from dmnet.core.records import CLASSES, Detections, Image, Size
 
 
@@ -224,7 +225,7 @@ class NetDetector:
         device: str = "auto",
         *,
         amp: bool = True,
-        max_pixels: int = 200_000_000,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         """Move the network to ``device`` in its form for inference.
 
@@ -364,7 +365,7 @@ def load_detector(
     settings: Mapping[str, Any] | None = None,
     device: str = "auto",
     amp: bool = True,
-    max_pixels: int = 200_000_000,
+    max_pixels: int = MAX_PIXELS,
 ) -> Detector:
     """Make a detector ready to predict.
 

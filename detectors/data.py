@@ -1,0 +1,354 @@
+"""Training data: samples, how often each is drawn, and batches of similar size.
+
+A sample is an image, or a window of one, with its annotations. Windows are cut from the decoded
+parent in memory. The order of an epoch and every augmentation derive from (seed, epoch, position)
+alone: neither the number of loader workers nor of processes changes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from dmnet.core.artifact import digest, inside
+from dmnet.core.boxes import Window
+from dmnet.core.errors import ConfigError, InputError
+from dmnet.core.formats import coco, voc
+from dmnet.core.formats.crops import CropSet
+from dmnet.core.images import MAX_PIXELS, SUFFIXES, read_image
+from dmnet.core.records import Annotations, Size
+from dmnet.core.training import item_rng
+from dmnet.detectors.augment import AugmentConfig, Scene, grey_out, mosaic, vary
+from dmnet.detectors.base import DetectionNet, Target
+
+Ticket = tuple[int, int, int]
+"""``(epoch, position in the epoch, index of the sample)``."""
+
+Batch = tuple[list[Tensor], list[Target]]
+"""Images uint8 ``[3, h, w]`` and their targets."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which samples an epoch holds and how they are read."""
+
+    crop_share: float | None = None
+    """share of crops among the samples of an epoch; none: every image and every crop once"""
+    repeat_threshold: float = 0.0
+    """images of classes in fewer than this share of the images are repeated; 0 never"""
+    ignored: Literal["mask", "grey"] = "mask"
+    """ignored regions: no loss there, or painted grey"""
+    max_pixels: int = MAX_PIXELS
+    """images with more pixels are refused"""
+    workers: int = 0
+    """loader processes; 0 reads in the training process"""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """variation of the training images"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image file, or the ``window`` of it, and what is annotated there.
+
+    Boxes of ``annotations`` are relative to the window; its ``ignore`` rows are regions.
+    """
+
+    image: Path
+    annotations: Annotations
+    window: Window | None = None
+
+
+def read_coco(path: Path, images: Path) -> list[Sample]:
+    """Whole images of a COCO ground-truth file, in the order of their ids.
+
+    Args:
+        path: the JSON file; rows with ``iscrowd`` or ``ignore`` become ignored regions.
+        images: the folder that ``file_name`` is relative to.
+
+    Raises:
+        InputError: damaged, an unknown category, or a name that leaves the folder.
+    """
+    annotations = coco.read_ground_truth(path)
+    rows = json.loads(path.read_text(encoding="utf-8"))["images"]
+    names = {PurePosixPath(row["file_name"]).stem: row["file_name"] for row in rows}
+    return [Sample(inside(images, names[ann.image_id]), ann) for ann in annotations]
+
+
+def read_coco_crops(path: Path, crops: CropSet, images: Path) -> list[Sample]:
+    """Crops as windows of their parents, in the order of the COCO ids.
+
+    Args:
+        path: COCO ground truth of the crops.
+        crops: what each crop shows.
+        images: the folder of the parents.
+
+    Raises:
+        InputError: damaged, or an image of the ground truth is no crop of ``crops``.
+    """
+    parents = {parent.id: inside(images, parent.file_name) for parent in crops.parents}
+    known = {PurePosixPath(crop.file_name).stem: crop for crop in crops.crops}
+    samples = []
+    for ann in coco.read_ground_truth(path):
+        crop = known.get(ann.image_id)
+        if crop is None:
+            raise InputError(path, f"image {ann.image_id!r} is not in the list of crops")
+        samples.append(Sample(parents[crop.parent_id], ann, crop.window))
+    return samples
+
+
+def read_voc(folder: Path, images: Path) -> list[Sample]:
+    """Images with Pascal VOC files, in the order of the files' names.
+
+    Raises:
+        InputError: a damaged file, or one without an image of the same name.
+    """
+    listed = sorted(images.iterdir(), reverse=True)  # of two suffixes the first in order wins
+    found = {file.stem: file for file in listed if file.suffix.lower() in SUFFIXES}
+    samples = []
+    for path in sorted(folder.glob("*.xml")):
+        if path.stem not in found:
+            raise InputError(path, f"no image of this name in {images}")
+        samples.append(Sample(found[path.stem], voc.read(path)[0]))
+    return samples
+
+
+def data_digest(samples: Sequence[Sample]) -> str:
+    """Digest of names, windows and annotations, not of the pixels."""
+    rows = [
+        [s.image.name, s.window, s.annotations.size, s.annotations.boxes.tolist(),
+         s.annotations.labels.tolist(), s.annotations.ignore.tolist()]
+        for s in samples
+    ]  # fmt: skip
+    return digest(rows)
+
+
+def load_scene(sample: Sample, max_pixels: int) -> Scene:
+    """Decode a sample.
+
+    Raises:
+        InputError: unreadable, of another size than annotated, or larger than ``max_pixels``.
+    """
+    image = read_image(sample.image, max_pixels)
+    if sample.window is not None:
+        x1, y1, x2, y2 = sample.window
+        image = np.ascontiguousarray(image[y1:y2, x1:x2])
+    ann = sample.annotations
+    if image.shape[:2] != ann.size:
+        raise InputError(
+            sample.image,
+            f"shows {image.shape[1]}x{image.shape[0]} pixels, its annotations say "
+            f"{ann.size[1]}x{ann.size[0]}; convert the annotations of these images again",
+        )
+    objects = ~ann.ignore
+    return Scene(image, ann.boxes[objects], ann.labels[objects], ann.boxes[ann.ignore])
+
+
+def to_target(scene: Scene) -> Target:
+    """Boxes of a scene as tensors; boxes below half a pixel are left out."""
+    sides = scene.boxes[:, 2:] - scene.boxes[:, :2]
+    keep = (sides >= 0.5).all(axis=1)
+    return Target(
+        boxes=torch.from_numpy(scene.boxes[keep]).float(),
+        labels=torch.from_numpy(scene.labels[keep]),
+        ignore=torch.from_numpy(scene.ignore).float(),
+    )
+
+
+class TrainingData(Dataset[tuple[Tensor, Target]]):
+    """Samples by `Ticket`, augmented."""
+
+    def __init__(
+        self, samples: Sequence[Sample], config: DataConfig, seed: int, epochs: int
+    ) -> None:
+        """Hold the annotations; images are decoded when drawn."""
+        self.samples, self.config = list(samples), config
+        self.seed, self.last_mosaic = seed, epochs - config.augment.mosaic_off
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.samples)
+
+    def __getitem__(self, ticket: Ticket) -> tuple[Tensor, Target]:
+        """Image uint8 ``[3, h, w]`` and its target."""
+        epoch, position, index = ticket
+        rng = item_rng(self.seed, epoch, position)
+        augment = self.config.augment
+        scene = self._scene(index)
+        if epoch < self.last_mosaic and rng.random() < augment.mosaic:
+            others = rng.integers(len(self.samples), size=3).tolist()
+            scene = mosaic(
+                [scene, *(self._scene(other) for other in others)], rng, augment.min_visible
+            )
+        scene = vary(scene, augment, rng)
+        image = torch.from_numpy(np.ascontiguousarray(scene.image.transpose(2, 0, 1)))
+        return image, to_target(scene)
+
+    def _scene(self, index: int) -> Scene:
+        scene = load_scene(self.samples[index], self.config.max_pixels)
+        return grey_out(scene) if self.config.ignored == "grey" else scene
+
+
+# --- the order of an epoch -----------------------------------------------------------------------
+
+
+def repeat_factors(samples: Sequence[Sample], threshold: float) -> NDArray[np.float64]:
+    """How often each sample is drawn on average, shape ``(len(samples),)``, at least 1.
+
+    ``max over its classes of sqrt(threshold / share of samples with the class)``.
+    Source: Gupta et al., "LVIS" (CVPR 2019), appendix.
+    """
+    present = [np.unique(s.annotations.labels[~s.annotations.ignore]) for s in samples]
+    factors = np.ones(len(samples))
+    if threshold <= 0 or not samples:
+        return factors
+    labels, counts = np.unique(np.concatenate(present), return_counts=True)
+    shares = dict(zip(labels.tolist(), (counts / len(samples)).tolist(), strict=True))
+    for index, classes in enumerate(present):
+        needs = [np.sqrt(threshold / shares[c]) for c in classes.tolist()]
+        factors[index] = max([1.0, *needs])
+    return factors
+
+
+def _draw(count: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """``wanted`` of ``count`` indices, every one equally often but for the rest."""
+    rounds = [rng.permutation(count) for _ in range(-(-wanted // count))]
+    return np.concatenate(rounds)[:wanted]
+
+
+def epoch_order(
+    samples: Sequence[Sample],
+    factors: NDArray[np.float64],
+    crop_share: float | None,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Indices of the samples of one epoch in random order.
+
+    Repeat factors are rounded at random; ``crop_share`` keeps the length and draws crops and whole
+    images at that ratio.
+    """
+    floor = np.floor(factors)
+    times = (floor + (rng.random(len(factors)) < factors - floor)).astype(np.int64)
+    order = rng.permutation(np.repeat(np.arange(len(samples)), times))
+    if crop_share is None:
+        return order
+    is_crop = np.array([s.window is not None for s in samples], dtype=bool)[order]
+    crops, whole = order[is_crop], order[~is_crop]
+    wanted = round(crop_share * len(order))
+    parts = [
+        pool[_draw(len(pool), count, rng)]
+        for pool, count in ((crops, wanted), (whole, len(order) - wanted))
+        if count and len(pool)
+    ]
+    return rng.permutation(np.concatenate(parts))
+
+
+def batch_order(
+    order: NDArray[np.int64], shapes: Sequence[Size], batch: int, rng: np.random.Generator
+) -> list[list[tuple[int, int]]]:
+    """Batches of ``(position, index)`` whose images have similar input shapes.
+
+    Samples are sorted by shape within groups of 32 batches, then the batches are shuffled; the
+    last batch is filled up from the start of the order.
+    """
+    filled = np.resize(order, -(-len(order) // batch) * batch)
+    positions = np.arange(len(filled))
+    batches: list[list[tuple[int, int]]] = []
+    for start in range(0, len(filled), 32 * batch):
+        chunk = positions[start : start + 32 * batch].tolist()
+        chunk.sort(key=lambda p: shapes[int(filled[p])])
+        rows = [(p, int(filled[p])) for p in chunk]
+        batches += [rows[i : i + batch] for i in range(0, len(rows), batch)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+class EpochBatches(Sampler[list[Ticket]]):
+    """Batches of tickets of one epoch for one process.
+
+    ``batch`` counts the images of all processes; process ``rank`` of ``world`` gets every
+    ``world``-th one.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        net: DetectionNet,
+        config: DataConfig,
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """Compute repeat factors and shapes once.
+
+        Raises:
+            ConfigError: no samples, or a batch that the processes cannot share evenly.
+        """
+        super().__init__()
+        if not samples:
+            raise ConfigError("the training set holds no image")
+        if batch % world:
+            raise ConfigError(f"batch: {batch} images cannot be shared evenly by {world} processes")
+        self.samples, self.batch, self.seed = samples, batch, seed
+        self.share, self.rank, self.world = config.crop_share, rank, world
+        self.factors = repeat_factors(samples, config.repeat_threshold)
+        self.shapes = [net.input_shape(s.annotations.size) for s in samples]
+        self.epoch = 0
+        self._check_share()
+
+    def _check_share(self) -> None:
+        if self.share is None:
+            return
+        crops = sum(s.window is not None for s in self.samples)
+        if not 0 <= self.share <= 1:
+            raise ConfigError(f"crop_share: must be 0 to 1, got {self.share}")
+        if (self.share > 0 and not crops) or (self.share < 1 and crops == len(self.samples)):
+            raise ConfigError(
+                f"crop_share {self.share} needs {'whole images' if crops else 'crops'}, "
+                "and none were given; give them or leave crop_share away"
+            )
+
+    def batches(self) -> list[list[tuple[int, int]]]:
+        """All batches of the current epoch, of all processes."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = epoch_order(self.samples, self.factors, self.share, rng)
+        return batch_order(order, self.shapes, self.batch, rng)
+
+    def __len__(self) -> int:
+        """Number of batches in the current epoch."""
+        return len(self.batches())
+
+    def __iter__(self) -> Iterator[list[Ticket]]:
+        """This process's share of every batch."""
+        for rows in self.batches():
+            mine = rows[self.rank :: self.world]
+            yield [(self.epoch, position, index) for position, index in mine]
+
+
+def collate(items: list[tuple[Tensor, Target]]) -> Batch:
+    """Keep images of different sizes apart."""
+    images, targets = zip(*items, strict=True)
+    return list(images), list(targets)
+
+
+def make_loader(data: TrainingData, batches: EpochBatches, pin: bool) -> DataLoader[Any]:
+    """Loader of `Batch`; at most two batches a worker are in memory."""
+    workers = data.config.workers
+    return DataLoader(
+        data,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin,
+        prefetch_factor=2 if workers else None,
+        multiprocessing_context="spawn" if workers else None,
+        persistent_workers=False,
+    )
