@@ -21,7 +21,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
@@ -116,10 +116,9 @@ class Record:
         """The journal line."""
         return json.dumps(self.__dict__, sort_keys=True, separators=(",", ":")) + "\n"
 
-    @property
-    def digest(self) -> str:
-        """What a later stage takes as this item's identity."""
-        return digest([sorted((n, s[2]) for n, s in self.files.items()), self.value])
+    def void(self) -> Record:
+        """The record of an item that is being made again: only its files' names still count."""
+        return replace(self, key="", error="was being made again when the run was stopped")
 
 
 @dataclass
@@ -145,7 +144,8 @@ def read_journal(folder: Path) -> dict[str, Record]:
         try:
             fields = json.loads(line)
             if fields.get("begin"):
-                records.pop(fields["id"], None)
+                if fields["id"] in records:
+                    records[fields["id"]] = records[fields["id"]].void()
             else:
                 records[fields["id"]] = Record(**fields)
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -366,7 +366,9 @@ class Artifact(AbstractContextManager["Artifact"]):
             record = self.records.get(item.id)
             key, inputs = self.key(item)
             state = "new"
-            if record is not None:
+            if record is not None and not record.key:
+                state = "stale"
+            elif record is not None:
                 states = {name: self._state(name, known) for name, known in record.files.items()}
                 edited += [name for name, found in states.items() if found == "edited"]
                 whole = all(found == "same" for found in states.values())
@@ -429,19 +431,22 @@ class Artifact(AbstractContextManager["Artifact"]):
         return [item for item, *_ in plan if item.id in keys], keys
 
     def _finish(self, item: Item, key: str, inputs: Inputs, result: Record | InputError) -> None:
-        """Append the journal line of one item."""
+        """Append the journal line of one item; files that it no longer has are removed."""
+        old = self.records.get(item.id)
         if isinstance(result, InputError):
             self.summary.bad[item.id] = str(result)
             _log.error("set aside %s: %s", item.id, result)
-            old = self.records.get(item.id)
             self.changed |= old is None or old.error != str(result)
-            self._append(Record(item.id, key, {}, inputs, error=str(result)))
+            files = old.files if old else {}
+            self._append(Record(item.id, key, files, inputs, error=str(result)))
         else:
             for text in result.value.get("warnings", ()) if isinstance(result.value, dict) else ():
                 _log.warning("%s", text)
             self.summary.done += 1
             self.changed = True
             self._append(Record(item.id, key, result.files, inputs, result.value))
+            for name in set(old.files if old else ()) - set(result.files):
+                (self.root / name).unlink(missing_ok=True)
 
     def _results(
         self, items: list[Item], work: Callable[[Item], Product], workers: int, label: str

@@ -109,7 +109,7 @@ class Context:
         state = "was begun and is not finished" if header else "does not exist yet"
         raise MissingInputError(
             f"The artifact of '{stage}' {state} ({folder}). Make it with: "
-            f"{self.command(stage, split)}{instead and f' - {instead}'}"
+            f"{self.command(stage, split)}{instead and f' ({instead})'}"
         )
 
     def command(self, stage: str, split: str | None = None) -> str:

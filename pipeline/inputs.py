@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from dmnet.core.artifact import digest, read_header
-from dmnet.core.errors import MissingInputError
+from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import coco, parts
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats.crops import CropSet
+from dmnet.core.images import read_image
 from dmnet.core.records import Detections
 from dmnet.pipeline.context import Context
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,3 +120,18 @@ def load_detections(context: Context, crops: CropSet) -> FoundDetections:
         for p in crops.parents
     }
     return FoundDetections(context.detections, foreign)
+
+
+def readable(images: Mapping[str, Path]) -> tuple[list[str], dict[str, str]]:
+    """Decode every image once: ids that can be trained on, and the reasons of the others."""
+    good: list[str] = []
+    aside: dict[str, str] = {}
+    for image_id, path in tqdm(images.items(), desc="checking images", unit="item"):
+        try:
+            read_image(path)
+        except InputError as error:
+            _log.error("set aside %s: %s", image_id, error)
+            aside[image_id] = str(error)
+        else:
+            good.append(image_id)
+    return good, aside

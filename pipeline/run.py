@@ -54,6 +54,8 @@ def execute(context: Context, stage: str) -> dict[str, str]:
             summary = target.process(plan.items, plan.work, workers=workers, label=label)
         if target.changed and plan.finish is not None:
             plan.finish(target)
+        for record in target.good.values():  # images that a training left out
+            summary.bad |= record.value.get("set_aside", {}) if record.value else {}
         _log.info(
             "%s: %d done, %d kept, %d removed, %d set aside, %.1f s -> %s",
             label,

@@ -280,6 +280,23 @@ def test_kill_between_file_and_line_is_not_an_edit(tmp_path: Path, items: list[I
     assert counts(run(root, items, config={"a": 2})) == (3, 0, 0, 0)
 
 
+def named(name: str, item: Item) -> Product:
+    return {f"{item.id}-{name}.out": b"x"}, {"length": 1}
+
+
+def test_files_that_an_item_no_longer_has_are_removed(tmp_path: Path, items: list[Item]) -> None:
+    root = tmp_path / "art"
+    run(root, items, partial(named, "old"))
+
+    def dies(item: Item) -> Product:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(root, items, dies, config={"a": 2})
+    run(root, items, partial(named, "new"), config={"a": 2})
+    assert sorted(outputs(root)) == ["a-new.out", "b-new.out", "c-new.out", "sum.json"]
+
+
 def test_stream_yields_results_in_any_order(tmp_path: Path, items: list[Item]) -> None:
     def stream(todo: list[Item]) -> Iterator[tuple[Item, Result]]:
         for item in reversed(todo):

@@ -1,0 +1,27 @@
+"""What both training stages share: where a killed training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dmnet.core import config
+from dmnet.core.artifact import digest
+
+
+def checkpoint_name(settings: Any, files: Mapping[str, Path]) -> str:
+    """Name of the checkpoint of these settings and input files; others never go on from it."""
+    stamps = {name: _state(path) for name, path in sorted(files.items())}
+    return f"checkpoint-{digest([config.resolved(settings), stamps])}.pt"
+
+
+def _state(path: Path) -> list[int]:
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns]
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Drop what only a killed training needs."""
+    for path in folder.glob("checkpoint-*.pt"):
+        path.unlink()
