@@ -114,24 +114,30 @@ def fetch(
         url: https; plain http only from this machine.
         target: where the file goes; one that exists is checked and kept.
         sha256: expected digest in hexadecimal, or None.
-        attempts: how many tries in a row may bring no new byte.
+        attempts: give up after this many tries in a row; one that brings new bytes is a new first.
         pause: seconds before the next try, doubled each time.
         timeout: seconds without data that count as a broken connection.
 
     Raises:
         MissingInputError: an address that is not https, a refusal by the server, or no progress.
-        InputError: the digest is another one (the file is removed), or the disk cannot take it.
+        InputError: the digest is another one (a fresh download is removed, a file that was there
+            before is left), or the disk cannot take it.
     """
     _check_url(url)
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         part = target.with_name(target.name + ".part")
         _gather(url, part, attempts, pause, timeout)
-        _check_digest(part, sha256, url)
+        try:
+            _check_digest(part, sha256)
+        except InputError:
+            part.unlink()
+            _etag_file(part).unlink(missing_ok=True)
+            raise
         part.replace(target)
         _etag_file(part).unlink(missing_ok=True)
     else:
-        _check_digest(target, sha256, url)
+        _check_digest(target, sha256)
     return target
 
 
@@ -141,14 +147,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _check_digest(path: Path, sha256: str | None, url: str) -> None:
-    found = None if sha256 is None else file_sha256(path)
-    if sha256 is not None and found != sha256.lower():
-        path.unlink()
-        _etag_file(path).unlink(missing_ok=True)
-        raise InputError(
-            path, f"sha256 is {found}, expected {sha256}; removed. Fetch it again: {url}"
-        )
+def _check_digest(path: Path, sha256: str | None) -> None:
+    if sha256 is not None and (found := file_sha256(path)) != sha256.lower():
+        reason = f"sha256 is {found}, expected {sha256}; delete the file and fetch it again"
+        raise InputError(path, reason)
 
 
 def _check_url(url: str) -> None:
