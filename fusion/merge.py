@@ -1,8 +1,7 @@
-"""Merging overlapping detections on plain arrays.
+"""Merging overlapping detections of one image: suppression, joining, averaging.
 
 Boxes are ``(N, 4)`` x1 y1 x2 y2 in pixels. Everything is class-wise unless ``class_agnostic``.
-Order is by descending score, ties by input order, so results depend neither on the machine nor on
-the number of workers.
+Order is by descending score, ties by input order.
 """
 
 from __future__ import annotations
@@ -11,184 +10,160 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from dmnet.core.boxes import Boxes, as_boxes
+from dmnet.core.boxes import Boxes
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import Detections, Labels
-from dmnet.fusion.overlaps import Floats, Index, Ints, Metric, overlap_matrix
+from dmnet.fusion.overlaps import Floats, Ints, Metric, overlap_matrix
+from dmnet.fusion.suppress import (
+    columns_of,
+    descending,
+    legacy_topn_fault,
+    nms,
+    soft_nms,
+    suppressors,
+)
 
-_DENSE = 384
-"""Up to this many boxes the full matrix is quicker than the grid."""
-
-_FIRST_BATCH = 32
+__all__ = ["MergeConfig", "legacy_topn_fault", "merge", "nmm", "nms", "soft_nms", "wbf"]
 
 
-def descending(scores: Floats) -> Ints:
-    """Indices in descending score, ties by input order, shape ``(N,)``."""
-    return np.argsort(-scores, kind="stable")
-
-
-def nms(
+def nmm(
     boxes: ArrayLike,
     scores: ArrayLike,
     labels: ArrayLike,
-    iou_threshold: float,
+    threshold: float,
     *,
+    metric: Metric = "ios",
     class_agnostic: bool = False,
     plus_one: bool = False,
-    metric: Metric = "iou",
-) -> Ints:
-    """Greedy non-maximum suppression.
+    until_stable: bool = False,
+) -> tuple[Boxes, Floats, Labels]:
+    """Greedy non-maximum merging: what `nms` would drop is joined to the box that drops it.
 
-    A box is dropped if its overlap with a kept box of higher score (and of its class) is greater
-    than the threshold.
+    The joined box is the smallest one around its members; score and label are those of the best.
+    Source: Akyon et al., "Slicing Aided Hyper Inference" (SAHI), 2022, GREEDYNMM.
 
     Args:
-        boxes: ``(N, 4)`` x1 y1 x2 y2, x1 <= x2 and y1 <= y2.
+        boxes: ``(N, 4)`` x1 y1 x2 y2.
         scores: ``(N,)``.
         labels: ``(N,)`` category ids.
-        iou_threshold: 0 to 1.
-        class_agnostic: compare boxes of different classes too.
-        plus_one: sides are ``x2 - x1 + 1`` (inclusive pixels), as in older software.
-        metric: ``iou``, or ``ios`` for intersection over the smaller area.
+        threshold: overlap above which boxes are joined, 0 to 1.
+        metric: ``ios`` (intersection over the smaller area) or ``iou``.
+        class_agnostic: join boxes of different classes too.
+        plus_one: sides are ``x2 - x1 + 1``.
+        until_stable: joined boxes have grown and may overlap anew: repeat until none do, so that
+            merging twice changes nothing.
 
     Returns:
-        Indices of the kept boxes in descending score, ties by input order.
+        Boxes, scores and labels in descending score, ties by input order of the best member.
     """
-    array, score, label = _columns(boxes, scores, labels)
-    owner = suppressors(
-        array, score, label, iou_threshold, class_agnostic, plus_one=plus_one, metric=metric
-    )
-    order = descending(score)
-    return np.asarray(order[owner[order] == order])
+    array, score, label = columns_of(boxes, scores, labels)
+    while True:
+        owner = suppressors(
+            array, score, label, threshold, class_agnostic, plus_one=plus_one, metric=metric
+        )
+        low, high = array[:, :2].copy(), array[:, 2:].copy()
+        np.minimum.at(low, owner, array[:, :2])
+        np.maximum.at(high, owner, array[:, 2:])
+        order = descending(score)
+        keep = order[owner[order] == order]
+        done = len(keep) == len(array) or not until_stable
+        array = np.concatenate([low, high], axis=1)[keep]
+        score, label = score[keep], label[keep]
+        if done:
+            return array, score, label
 
 
-def suppressors(
-    boxes: Boxes,
-    scores: Floats,
-    labels: Labels,
-    threshold: float,
-    class_agnostic: bool = False,
-    *,
-    plus_one: bool = False,
-    metric: Metric = "iou",
-) -> Ints:
-    """The kept box that each box yields to in greedy suppression (itself if kept), ``(N,)``."""
-    if not 0 <= threshold <= 1:
-        raise ConfigError(f"the overlap threshold must be between 0 and 1, got {threshold}")
-    if plus_one:
-        boxes = boxes + np.array([0.0, 0.0, 1.0, 1.0])
-    owner = np.arange(len(boxes))
-    order = descending(scores)
-    groups = [order]
-    if not class_agnostic and len(boxes) > _DENSE:
-        groups = [order[labels[order] == value] for value in np.unique(labels)]
-    for group in groups:
-        ranked = boxes[group]
-        if len(group) <= _DENSE:
-            apart = None if class_agnostic else labels[group]
-            owner[group] = group[_greedy_dense(ranked, apart, threshold, metric)]
-        else:
-            owner[group] = group[_greedy(ranked, threshold, metric)]
-    return owner
-
-
-def _greedy_dense(boxes: Boxes, labels: Labels | None, threshold: float, metric: Metric) -> Ints:
-    """Owners among boxes sorted by descending score, from the full matrix."""
-    above = np.triu(overlap_matrix(boxes, boxes, metric) > threshold, 1)
-    if labels is not None:
-        above &= labels[:, None] == labels[None, :]
-    source, target = np.nonzero(above)
-    owner = np.full(len(boxes), len(boxes))
-    _settle(owner, source, target)
-    return np.where(owner == len(boxes), np.arange(len(boxes)), owner)
-
-
-def _greedy(boxes: Boxes, threshold: float, metric: Metric) -> Ints:
-    """Owners among boxes sorted by descending score, batch by batch through the grid.
-
-    Batches grow, since the first ones remove most of a crowd; boxes already dropped leave the
-    index once they are the majority.
-    """
-    count = len(boxes)
-    owner = np.full(count, count)
-    pool = np.arange(count)
-    index = Index(boxes, threshold, metric)
-    begin, size = 0, _FIRST_BATCH
-    while begin < count:
-        alive = begin + np.flatnonzero(owner[begin:] == count)
-        batch, rest = alive[:size], alive[size:]
-        if len(batch) == 0:
-            break
-        if 2 * len(alive) < len(pool):
-            pool, index = alive, Index(boxes[alive], threshold, metric)
-        pieces = [(batch[q], pool[p]) for q, p in index.pairs(boxes[batch]) if len(q)]
-        later = [(s[s < t], t[s < t]) for s, t in pieces]
-        source = np.concatenate([s for s, _ in later] or [np.zeros(0, np.int64)])
-        target = np.concatenate([t for _, t in later] or [np.zeros(0, np.int64)])
-        _settle(owner, source, target)
-        begin = int(rest[0]) if len(rest) else count
-        size *= 2
-    return np.where(owner == count, np.arange(count), owner)
-
-
-def _settle(owner: Ints, source: Ints, target: Ints) -> None:
-    """Apply suppression pairs ``source < target`` in place, in rank order of the sources.
-
-    ``owner`` holds ``len(owner)`` for a box nobody suppresses. All pairs of a source have to come
-    in the same call, after every source of lower rank was settled.
-    """
-    free = len(owner)
-    contested = np.zeros(free, dtype=bool)
-    contested[target] = True
-    waits = contested[source]
-    # a source that is no target is kept for certain: its pairs count at once
-    np.minimum.at(owner, target[~waits], source[~waits])
-    source, target = source[waits], target[waits]
-    live = owner[source] == free
-    source, target = source[live], target[live]
-    order = np.argsort(source, kind="stable")
-    source, target = source[order], target[order]
-    heads, starts = np.unique(source, return_index=True)
-    edges = np.append(starts, len(source)).tolist()
-    for head, start, stop in zip(heads.tolist(), edges[:-1], edges[1:], strict=True):
-        if owner[head] == free:
-            mine = target[start:stop]
-            owner[mine] = np.minimum(owner[mine], head)
-
-
-def legacy_topn_fault(
+def wbf(
     boxes: ArrayLike,
     scores: ArrayLike,
     labels: ArrayLike,
     iou_threshold: float,
-    top_n: int,
     *,
+    source: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    rescale: bool = True,
     class_agnostic: bool = False,
-) -> Ints:
-    """The published fusion with its fault, for comparison only.
+) -> tuple[Boxes, Floats, Labels]:
+    """Weighted box fusion: clusters of boxes become their mean, weighted by score.
 
-    After class-wise NMS (+1 areas) the kept boxes, class by class, are cut to the ``top_n`` best,
-    but the positions within that subset are then used on the full list: wrong boxes whenever more
-    than ``top_n`` survive.
+    Boxes come in descending weighted score; each joins the cluster whose mean overlaps it most and
+    more than the threshold, or starts one. Source: Solovyev et al., "Weighted boxes fusion", 2021.
+
+    Args:
+        boxes: ``(N, 4)`` x1 y1 x2 y2.
+        scores: ``(N,)`` above 0, as the detectors gave them.
+        labels: ``(N,)`` category ids.
+        iou_threshold: 0 to 1.
+        source: ``(N,)`` number of the detector, 0 upwards; one detector if None.
+        weights: one weight a detector; 1 if None.
+        rescale: lower the score of a cluster that fewer boxes than detectors support, as
+            published; without it the score is the members' mean. Crops do not cover the image, so
+            fusing whole image and crops does not rescale.
+        class_agnostic: cluster boxes of different classes too; the first one's label is kept.
 
     Returns:
-        Indices into the input.
+        Boxes, scores and labels in descending score, ties by order of the clusters.
     """
-    _, score, label = _columns(boxes, scores, labels)
-    keep = nms(boxes, scores, labels, iou_threshold, class_agnostic=class_agnostic, plus_one=True)
-    if len(keep) <= top_n:
-        return keep
-    by_class = keep if class_agnostic else keep[np.argsort(label[keep], kind="stable")]
-    return descending(score[by_class])[:top_n]
+    array, score, label = columns_of(boxes, scores, labels)
+    origin = np.zeros(len(array), np.int64) if source is None else np.asarray(source, np.int64)
+    detectors = int(origin.max(initial=0)) + 1
+    weight = np.ones(detectors) if weights is None else np.asarray(weights, np.float64)
+    if len(weight) < detectors or (weight <= 0).any():
+        raise ConfigError(f"wbf needs a weight above 0 for each of {detectors} detectors: {weight}")
+    if not 0 <= iou_threshold <= 1:
+        raise ConfigError(f"the overlap threshold must be between 0 and 1, got {iou_threshold}")
+    factor = weight[origin]
+    order = descending(score * factor)
+    order = order[score[order] > 0]
+    groups = [order]
+    if not class_agnostic:
+        groups = [order[label[order] == value] for value in np.unique(label)]
+    parts = [
+        _clusters(array[group], (score * factor)[group], factor[group], iou_threshold)
+        for group in groups
+        if len(group)
+    ]
+    if not parts:
+        return np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
+    fused = np.concatenate([part[0] for part in parts])
+    total, members, mass = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
+    first = np.concatenate(
+        [g[part[4]] for g, part in zip((g for g in groups if len(g)), parts, strict=True)]
+    )
+    if rescale:
+        final = total / members * np.minimum(len(weight), members) / weight.sum()
+    else:
+        final = total / mass
+    order = descending(final)
+    return fused[order], final[order], label[first][order]
 
 
-def _columns(
-    boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike
-) -> tuple[Boxes, NDArray[np.float64], Labels]:
-    detections = Detections(as_boxes(boxes), np.asarray(scores), np.asarray(labels))
-    return detections.boxes, detections.scores, detections.labels
+def _clusters(
+    boxes: Boxes, scores: Floats, weights: Floats, threshold: float
+) -> tuple[Boxes, Floats, Floats, Floats, Ints]:
+    """Cluster boxes sorted by descending score.
+
+    Returns:
+        A cluster's mean box, sum of scores, number of members, sum of weights, first member.
+    """
+    size = len(boxes)
+    mean, total = np.zeros((size, 4)), np.zeros(size)
+    members, mass, first = np.zeros(size), np.zeros(size), np.zeros(size, np.int64)
+    count = 0
+    for row in range(size):
+        overlap = overlap_matrix(boxes[[row]], mean[:count])[0]
+        best = int(np.argmax(overlap)) if count else -1
+        if best < 0 or overlap[best] <= threshold:
+            best, count = count, count + 1
+            first[best] = row
+        share = scores[row] / (total[best] + scores[row])
+        mean[best] += share * (boxes[row] - mean[best])
+        total[best] += scores[row]
+        members[best] += 1
+        mass[best] += weights[row]
+    return mean[:count], total[:count], members[:count], mass[:count], first[:count]
 
 
 @dataclass(frozen=True)
@@ -200,13 +175,25 @@ class MergeConfig:
     iou: float = 0.7
     """Overlap above which two boxes are one object, 0 to 1."""
     metric: Literal["iou", "ios"] = "iou"
-    """Intersection over union, or over the smaller of the two areas."""
+    """Intersection over union, or over the smaller of the two areas (nms and nmm)."""
     class_agnostic: bool = False
     """Merge boxes of different classes too."""
     top_n: int = 500
     """Detections kept an image after merging, best first; 0 keeps all."""
+    min_score: float = 0.0
+    """Detections below this score are left out before merging."""
     plus_one: bool = False
     """Compute sides as x2 - x1 + 1 (inclusive pixels), as older software does."""
+    decay: Literal["linear", "gaussian"] = "gaussian"
+    """soft-nms: multiply scores by 1 - IoU, or by exp(-IoU^2 / sigma)."""
+    sigma: float = 0.5
+    """soft-nms: width of the gaussian."""
+    floor: float = 0.001
+    """soft-nms: boxes whose lowered score falls below this are dropped."""
+    until_stable: bool = False
+    """nmm: repeat until no joined boxes overlap."""
+    rescale: bool = False
+    """wbf: lower the score of boxes that not all detectors found, as published."""
 
 
 def merge(
@@ -216,16 +203,86 @@ def merge(
     group: Ints | None = None,
     weight: Floats | None = None,
 ) -> Detections:
-    """Merge the detections of one image; sorted by descending score, at most ``top_n``."""
-    del group, weight
+    """Merge the detections of one image.
+
+    Args:
+        detections: all boxes in image coordinates, scores already weighted.
+        config: settings.
+        group: ``(N,)`` number of the detector a row came from (weighted box fusion).
+        weight: ``(N,)`` the weight its score was multiplied with (weighted box fusion).
+
+    Returns:
+        Detections by descending score, ties by input order, at most ``top_n``.
+    """
     config = config or MergeConfig()
-    columns = (detections.boxes, detections.scores, detections.labels)
-    agnostic = config.class_agnostic
-    keep = nms(
-        *columns,
-        config.iou,
-        class_agnostic=agnostic,
-        plus_one=config.plus_one,
-        metric=config.metric,
+    if config.min_score > 0:
+        keep = detections.scores >= config.min_score
+        detections = detections[keep]
+        group = None if group is None else group[keep]
+        weight = None if weight is None else weight[keep]
+    merged = _merged(detections, config, group, weight)
+    return merged[: config.top_n] if config.top_n > 0 else merged
+
+
+def _merged(
+    found: Detections, config: MergeConfig, group: Ints | None, weight: Floats | None
+) -> Detections:
+    columns = (found.boxes, found.scores, found.labels)
+    iou, agnostic, plus_one = config.iou, config.class_agnostic, config.plus_one
+    match config.method:
+        case "nms":
+            keep = nms(
+                *columns, iou, class_agnostic=agnostic, plus_one=plus_one, metric=config.metric
+            )
+            return found[keep]
+        case "soft-nms":
+            keep, scores = soft_nms(
+                *columns,
+                iou,
+                class_agnostic=agnostic,
+                decay=config.decay,
+                sigma=config.sigma,
+                min_score=config.floor,
+                plus_one=plus_one,
+            )
+            return Detections(found.boxes[keep], scores, found.labels[keep])
+        case "nmm":
+            joined = nmm(
+                *columns,
+                iou,
+                metric=config.metric,
+                class_agnostic=agnostic,
+                plus_one=plus_one,
+                until_stable=config.until_stable,
+            )
+            return Detections(*joined)
+        case "wbf":
+            return _fused(found, config, group, weight)
+        case "legacy_topn_fault":
+            top = config.top_n if config.top_n > 0 else len(found)
+            return found[legacy_topn_fault(*columns, iou, top, class_agnostic=agnostic)]
+        case "none":
+            return found[descending(found.scores)]
+
+
+def _fused(
+    found: Detections, config: MergeConfig, group: Ints | None, weight: Floats | None
+) -> Detections:
+    """Weighted box fusion of rows whose scores already carry their weight."""
+    raw = found.scores if weight is None else found.scores / weight
+    source, weights = group, None
+    if group is not None and weight is not None:
+        pairs, source = np.unique(np.stack([group, weight]), axis=1, return_inverse=True)
+        source, weights = source.reshape(-1), pairs[1]
+    return Detections(
+        *wbf(
+            found.boxes,
+            raw,
+            found.labels,
+            config.iou,
+            source=source,
+            weights=weights if len(found) else None,
+            rescale=config.rescale,
+            class_agnostic=config.class_agnostic,
+        )
     )
-    return detections[keep[: config.top_n or None]]

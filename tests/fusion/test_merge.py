@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dmnet.core.boxes import from_xywh
 from dmnet.core.errors import ConfigError
-from dmnet.fusion import merge as module
-from dmnet.fusion.merge import legacy_topn_fault, nms
+from dmnet.core.records import Detections
+from dmnet.fusion import suppress as module
+from dmnet.fusion.merge import MergeConfig, legacy_topn_fault, merge, nmm, nms, soft_nms, wbf
+from dmnet.fusion.overlaps import Metric, overlap_matrix
 
 
 def crowd(rng: np.random.Generator, count: int, classes: int = 3) -> tuple[np.ndarray, ...]:
@@ -87,3 +94,189 @@ def test_agrees_with_torchvision(rng: np.random.Generator, count: int, threshold
         expected += rows[oracle(tensor[0][rows], tensor[1][rows], threshold).numpy()].tolist()
     assert sorted(keep.tolist()) == sorted(expected)
     assert np.all(np.diff(scores[keep]) < 0)
+
+
+@pytest.mark.parametrize("metric", ["iou", "ios"])
+@pytest.mark.parametrize("threshold", [0.0, 0.4, 0.8])
+def test_grid_and_matrix_agree(
+    rng: np.random.Generator, metric: Metric, threshold: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes, scores, labels = crowd(rng, 700)
+    boxes[:20, 2:] = boxes[:20, :2]  # without area
+    boxes[20:40] = boxes[40:60]  # twice
+    boxes[60:64] *= 30  # large and far away
+    answers = []
+    for dense in (0, 10**6):
+        monkeypatch.setattr(module, "_DENSE", dense)
+        answers.append(nms(boxes, scores, labels, threshold, metric=metric).tolist())
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("count", [33337])
+def test_speed_and_memory_of_a_crowd(rng: np.random.Generator, count: int) -> None:
+    """Loose bounds; the benchmark measures. The full matrix would take 9 GB."""
+    boxes, scores, labels = crowd(rng, count, classes=1)
+    start = time.perf_counter()
+    tracemalloc.start()
+    keep = nms(boxes, scores, labels, 0.5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    merged = nmm(boxes, scores, labels, 0.5)
+    assert time.perf_counter() - start < 10
+    assert peak < 4000 * count
+    assert 0 < len(merged[0]) < len(keep) < count
+
+
+class TestSoftNms:
+    def test_linear_by_hand(self) -> None:
+        boxes = [[0, 0, 10, 10], [0, 0, 10, 5], [50, 50, 60, 60]]
+        keep, scores = soft_nms(boxes, [0.9, 0.8, 0.5], [1, 1, 1], 0.4, decay="linear")
+        assert keep.tolist() == [0, 2, 1]
+        assert scores.tolist() == pytest.approx([0.9, 0.5, 0.4])
+
+    def test_gaussian_by_hand(self) -> None:
+        boxes = [[0, 0, 10, 10], [0, 0, 10, 5]]
+        keep, scores = soft_nms(boxes, [0.9, 0.8], [1, 1], 0.4, sigma=0.5)
+        assert keep.tolist() == [0, 1]
+        assert scores[1] == pytest.approx(0.8 * np.exp(-(0.5**2) / 0.5))
+
+    def test_other_classes_keep_their_scores(self) -> None:
+        boxes = [[0, 0, 10, 10], [0, 0, 10, 10]]
+        assert soft_nms(boxes, [0.9, 0.8], [1, 2], 0.4)[1].tolist() == [0.9, 0.8]
+        assert soft_nms(boxes, [0.9, 0.8], [1, 2], 0.4, class_agnostic=True)[1][1] < 0.2
+
+    def test_falls_below_the_floor(self) -> None:
+        boxes = [[0, 0, 10, 10], [0, 0, 10, 10]]
+        keep, _ = soft_nms(boxes, [0.9, 0.8], [1, 1], 0.4, decay="linear")
+        assert keep.tolist() == [0]
+
+    def test_empty(self) -> None:
+        assert [len(part) for part in soft_nms(np.zeros((0, 4)), [], [], 0.5)] == [0, 0]
+
+    def test_bad_sigma(self) -> None:
+        with pytest.raises(ConfigError, match="above 0"):
+            soft_nms(np.zeros((0, 4)), [], [], 0.5, sigma=0)
+
+
+def plain_nmm(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[list[float]]:
+    """Greedy merging of one class, box by box."""
+    order = np.argsort(-scores, kind="stable").tolist()
+    out = []
+    while order:
+        best = order.pop(0)
+        overlap = overlap_matrix(boxes[[best]], boxes, "ios")[0]
+        mine = [best] + [i for i in order if overlap[i] > threshold]
+        order = [i for i in order if i not in mine]
+        out.append([*boxes[mine, :2].min(axis=0), *boxes[mine, 2:].max(axis=0), scores[best]])
+    return out
+
+
+class TestNmm:
+    def test_joins_to_the_smallest_box_around(self) -> None:
+        boxes = [[0, 0, 10, 10], [2, 0, 12, 10], [30, 0, 40, 10]]
+        joined, scores, labels = nmm(boxes, [0.5, 0.9, 0.1], [1, 1, 1], 0.5)
+        assert joined.tolist() == [[0, 0, 12, 10], [30, 0, 40, 10]]
+        assert (scores.tolist(), labels.tolist()) == ([0.9, 0.1], [1, 1])
+
+    def test_once_or_until_stable(self) -> None:
+        boxes = [[0, 0, 10, 10], [6, 0, 16, 10], [3, 0, 13, 10]]
+        args = (boxes, [0.9, 0.8, 0.7], [1, 1, 1], 0.6)
+        assert nmm(*args)[0].tolist() == [[0, 0, 13, 10], [6, 0, 16, 10]]
+        assert nmm(*args, until_stable=True)[0].tolist() == [[0, 0, 16, 10]]
+
+    def test_agrees_with_plain_loop(self, rng: np.random.Generator) -> None:
+        boxes, scores, _ = crowd(rng, 600)
+        found = nmm(boxes, scores, np.ones(600), 0.5)
+        expected = plain_nmm(boxes, scores, 0.5)
+        assert np.column_stack(found[:2]).tolist() == expected
+
+    def test_empty(self) -> None:
+        assert [len(part) for part in nmm(np.zeros((0, 4)), [], [], 0.5)] == [0, 0, 0]
+
+
+class TestWbf:
+    def test_mean_is_weighted_by_score(self) -> None:
+        boxes = [[0, 0, 10, 10], [2, 0, 12, 10]]
+        fused, scores, _ = wbf(boxes, [0.9, 0.3], [1, 1], 0.5)
+        assert fused[0].tolist() == pytest.approx([0.5, 0, 10.5, 10])
+        assert scores.tolist() == pytest.approx([0.6 * 1])
+
+    def test_single_box_of_two_detectors_is_rescaled(self) -> None:
+        args = ([[0, 0, 10, 10], [50, 0, 60, 10]], [0.9, 0.3], [1, 1], 0.5)
+        assert wbf(*args, source=[0, 1])[1].tolist() == pytest.approx([0.45, 0.15])
+        assert wbf(*args, source=[0, 1], rescale=False)[1].tolist() == pytest.approx([0.9, 0.3])
+
+    @pytest.mark.parametrize("threshold", [0.4, 0.55, 0.7])
+    def test_agrees_with_ensemble_boxes(self, rng: np.random.Generator, threshold: float) -> None:
+        oracle = pytest.importorskip("ensemble_boxes").weighted_boxes_fusion
+        centre = rng.uniform(0.2, 0.8, (60, 2))
+        side = rng.uniform(0.02, 0.2, (60, 2))
+        parts, scores, labels = [], [], []
+        for _ in range(3):
+            at = centre + rng.normal(0, 0.01, (60, 2))
+            parts.append(np.concatenate([at - side / 2, at + side / 2], axis=1))
+            scores.append(rng.uniform(0.05, 1, 60))
+            labels.append(np.arange(60) % 3 + 1)
+        weights = [1.0, 2.0, 0.5]
+        expected = oracle(parts, scores, labels, weights=weights, iou_thr=threshold)
+        source = np.repeat([0, 1, 2], 60)
+        joined = (np.concatenate(parts), np.concatenate(scores), np.concatenate(labels))
+        fused = wbf(*joined, threshold, source=source, weights=weights)
+        order = np.lexsort((fused[0][:, 0], np.round(fused[1], 5)))
+        other = np.lexsort((expected[0][:, 0], np.round(expected[1], 5)))
+        np.testing.assert_allclose(fused[1][order], expected[1][other], atol=1e-5)
+        np.testing.assert_allclose(fused[0][order], expected[0][other], atol=1e-5)
+        assert fused[2][order].tolist() == expected[2][other].tolist()
+
+    def test_empty(self) -> None:
+        assert [len(part) for part in wbf(np.zeros((0, 4)), [], [], 0.5)] == [0, 0, 0]
+
+    def test_needs_a_weight_for_every_source(self) -> None:
+        with pytest.raises(ConfigError, match="weight above 0 for each of 2"):
+            wbf([[0, 0, 1, 1]], [0.5], [1], 0.5, source=[1], weights=[1.0])
+
+
+METHODS = ("nms", "soft-nms", "nmm", "wbf", "none", "legacy_topn_fault")
+
+
+@pytest.mark.parametrize("method", METHODS)
+class TestMerge:
+    def test_empty(self, method: Literal["nms"]) -> None:
+        assert len(merge(Detections.empty(), MergeConfig(method=method))) == 0
+
+    def test_sorted_and_cut(self, rng: np.random.Generator, method: Literal["nms"]) -> None:
+        merged = merge(Detections(*crowd(rng, 300)), MergeConfig(method=method, top_n=20))
+        assert len(merged) == 20
+        if method != "legacy_topn_fault":
+            assert np.all(np.diff(merged.scores) <= 0)
+
+    def test_min_score(self, rng: np.random.Generator, method: Literal["nms"]) -> None:
+        config = MergeConfig(method=method, min_score=0.9, top_n=0)
+        assert 0 < len(merge(Detections(*crowd(rng, 300)), config)) <= 30
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 120), st.sampled_from([0.1, 0.5, 0.7]))
+def test_nms_properties(seed: int, count: int, threshold: float) -> None:
+    rng = np.random.default_rng(seed)
+    found = Detections(*crowd(rng, count))
+    config = MergeConfig(iou=threshold)
+    merged = merge(found, config)
+    rows = {tuple(row) for row in np.column_stack([found.boxes, found.scores])}
+    assert {tuple(row) for row in np.column_stack([merged.boxes, merged.scores])} <= rows
+    again = merge(merged, config)
+    assert np.array_equal(again.boxes, merged.boxes)
+    shuffled = merge(found[rng.permutation(count)], config)
+    assert np.array_equal(shuffled.boxes, merged.boxes)
+    assert np.array_equal(shuffled.labels, merged.labels)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 80))
+def test_nmm_until_stable_is_idempotent(seed: int, count: int) -> None:
+    found = Detections(*crowd(np.random.default_rng(seed), count))
+    config = MergeConfig(method="nmm", iou=0.5, metric="ios", until_stable=True)
+    merged = merge(found, config)
+    again = merge(merged, config)
+    assert np.array_equal(again.boxes, merged.boxes)
+    assert np.array_equal(again.scores, merged.scores)
