@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dmnet.core import training
-from dmnet.core.errors import CheckpointError, ConfigError, InputError
+from dmnet.core.errors import CheckpointError, ConfigError, DmnetError, InputError
 from dmnet.core.images import MAX_PIXELS
 from dmnet.core.records import CLASSES, Detections, Image, Size
 
@@ -236,11 +236,9 @@ class NetDetector:
             max_pixels: refuse larger images, before they exhaust the memory.
         """
         self.device = pick_device(device)
-        self.net = net.to(self.device).deploy()
+        self.net = net.to(self.device).deploy().to(memory_format=torch.channels_last)
         self.amp = amp and self.device.type == "cuda"
         self.max_pixels = max_pixels
-        if self.device.type == "cuda":
-            self.net = self.net.to(memory_format=torch.channels_last)
 
     def input_shape(self, size: Size) -> Size:
         """Images of equal input shape are worth batching, see `DetectionNet.input_shape`."""
@@ -248,6 +246,17 @@ class NetDetector:
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast("cuda", dtype=torch.float16) if self.amp else nullcontext()
+
+    def _detect(self, images: Sequence[Image]) -> list[Found]:
+        try:
+            with self._precision():
+                return self.net.detect([to_tensor(image, self.device) for image in images])
+        except torch.OutOfMemoryError as error:
+            sizes = ", ".join(f"{image.shape[1]}x{image.shape[0]}" for image in images[:3])
+            raise DmnetError(
+                f"out of memory on {self.device} with {len(images)} images at once ({sizes} ...); "
+                "lower batch, batch_pixels, or the network's input size"
+            ) from error
 
     @torch.inference_mode()
     def predict(self, images: Sequence[Image]) -> list[Detections]:
@@ -268,8 +277,7 @@ class NetDetector:
             groups.setdefault(self.input_shape((height, width)), []).append(index)
         found: list[Detections] = [Detections.empty()] * len(images)
         for indices in groups.values():
-            with self._precision():
-                parts = self.net.detect([to_tensor(images[i], self.device) for i in indices])
+            parts = self._detect([images[i] for i in indices])
             for index, part in zip(indices, parts, strict=True):
                 found[index] = to_detections(part)
         return found

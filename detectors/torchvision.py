@@ -395,6 +395,33 @@ def _free_norm(kind: str) -> Callable[[int], nn.Module]:
     return norm_layer("group" if kind == "frozen" else kind)
 
 
+def fold_norms(module: nn.Module) -> None:
+    """Fold every batch norm that follows a convolution into it, in place.
+
+    With scale ``s = weight / sqrt(var + eps)``, ``norm(conv(x))`` is the convolution of weight ``s
+    W`` and bias ``s (b - mean) + beta``.
+    """
+    before: tuple[str, nn.Module] | None = None
+    for name, child in list(module.named_children()):
+        fold_norms(child)
+        norm = isinstance(child, nn.BatchNorm2d | ops.FrozenBatchNorm2d)
+        if norm and before is not None and isinstance(before[1], nn.Conv2d):
+            module.add_module(before[0], _folded(before[1], child))
+            module.add_module(name, nn.Identity())
+        before = (name, child)
+
+
+@torch.no_grad()
+def _folded(conv: nn.Conv2d, norm: Any) -> nn.Conv2d:
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    if conv.bias is not None:
+        shift = shift + conv.bias * scale
+    conv.weight.mul_(scale[:, None, None, None])
+    conv.bias = nn.Parameter(shift, requires_grad=False)
+    return conv
+
+
 # --- the networks --------------------------------------------------------------------------------
 
 
@@ -514,6 +541,12 @@ class TorchvisionNet(DetectionNet):
     def input_shape(self, size: Size) -> Size:
         """See `DetectionNet.input_shape`."""
         return padded_size(scaled_size(size, self.config), self.config.divisor)
+
+    def deploy(self) -> TorchvisionNet:
+        """Fold frozen and batch norm into the convolutions before them."""
+        self.eval()
+        fold_norms(self.model)
+        return self
 
     @property
     def input_scaling(self) -> dict[str, Any]:

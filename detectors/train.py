@@ -250,7 +250,8 @@ class _Run:
                 total = torch.stack(list(losses.values())).sum()
                 self.scaler.scale(total * share).backward()  # type: ignore[no-untyped-call]
             for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) * share
+                key = "loss/" + name.removeprefix("loss_")
+                sums[key] = sums.get(key, 0.0) + float(value.detach()) * share
         self._apply(sums)
         return sums
 

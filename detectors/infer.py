@@ -1,0 +1,188 @@
+"""Detection on whole images and their windows in one pass over the files.
+
+Each image is decoded once, by a thread, while the detector works; windows are views of the decoded
+pixels. Pieces of all images wait in groups of equal input shape and are detected a group at a time,
+so that a batch holds no padding beyond what each piece has alone: what a piece gives does not
+depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dmnet.core.boxes import Window
+from dmnet.core.errors import InputError
+from dmnet.core.images import MAX_PIXELS, read_image
+from dmnet.core.records import Detections, Image, Size
+from dmnet.detectors.base import Detector
+
+Job = tuple[Path, Sequence[Window | None]]
+"""An image file and the windows to look at; None is the whole image."""
+
+Found = list[Detections] | InputError
+"""Detections of each window, in pixels of the window, or why the image could not be used."""
+
+
+@dataclass(frozen=True)
+class InferConfig:
+    """How images and crops are put through a detector."""
+
+    batch: int = 8
+    """crops detected at once, at most"""
+    batch_pixels: int = 12_000_000
+    """input pixels detected at once, at most (one image is always possible)"""
+    open_images: int = 16
+    """decoded images in memory, at most"""
+    decoders: int = 2
+    """threads that decode images"""
+    max_pixels: int = MAX_PIXELS
+    """images with more pixels are refused"""
+
+
+@dataclass
+class _Open:
+    """A decoded image some of whose windows still wait."""
+
+    path: Path
+    found: list[Detections | None]
+    error: InputError | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.error is not None or None not in self.found
+
+    def result(self) -> tuple[Path, Found]:
+        parts = [part for part in self.found if part is not None]
+        return self.path, self.error if self.error is not None else parts
+
+
+@dataclass
+class _Piece:
+    owner: _Open
+    index: int
+    pixels: Image
+
+
+@dataclass
+class _Groups:
+    """Pieces that wait, by input shape."""
+
+    detector: Detector
+    config: InferConfig
+    waiting: dict[Size, list[_Piece]] = field(default_factory=dict)
+
+    def shape(self, size: Size) -> Size:
+        """Input shape where the detector tells, else the size itself."""
+        tell: Callable[[Size], Size] | None = getattr(self.detector, "input_shape", None)
+        return size if tell is None else tell(size)
+
+    def room(self, shape: Size) -> int:
+        """Pieces of a shape that go through at once."""
+        by_pixels = self.config.batch_pixels // (shape[0] * shape[1])
+        return max(1, min(self.config.batch, by_pixels))
+
+    def add(self, piece: _Piece) -> None:
+        """Put a piece in its group; a full group is detected."""
+        height, width = piece.pixels.shape[:2]
+        shape = self.shape((height, width))
+        group = self.waiting.setdefault(shape, [])
+        group.append(piece)
+        if len(group) >= self.room(shape):
+            self.detect(shape)
+
+    def detect(self, shape: Size) -> None:
+        """Detect the pieces of one group."""
+        pieces = self.waiting.pop(shape)
+        found = self.detector.predict([piece.pixels for piece in pieces])
+        for piece, detections in zip(pieces, found, strict=True):
+            piece.owner.found[piece.index] = detections
+
+    def finish(self, owner: _Open) -> None:
+        """Detect every group that holds a piece of this image."""
+        for shape, pieces in list(self.waiting.items()):
+            if any(piece.owner is owner for piece in pieces):
+                self.detect(shape)
+
+
+def cut_window(image: Image, window: Window | None, path: Path) -> Image:
+    """The pixels of a window: a view, not a copy.
+
+    Raises:
+        InputError: the window is empty or leaves the image.
+    """
+    if window is None:
+        return image
+    x1, y1, x2, y2 = window
+    height, width = image.shape[:2]
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+        raise InputError(
+            path,
+            f"the window {tuple(window)} does not lie in this image of {width}x{height}; "
+            "the crops were made from other images: make them again",
+        )
+    return image[y1:y2, x1:x2]
+
+
+def _decoded(jobs: Iterable[Job], config: InferConfig) -> Iterator[tuple[Job, Image | InputError]]:
+    """Jobs with their images, in order, decoded ahead by threads."""
+
+    def decode(path: Path) -> Image | InputError:
+        try:
+            return read_image(path, config.max_pixels)
+        except InputError as error:
+            return error
+
+    ahead: deque[tuple[Job, Future[Image | InputError]]] = deque()
+    rest = iter(jobs)
+    with ThreadPoolExecutor(config.decoders) as pool:
+        for job in itertools.islice(rest, config.decoders + 1):
+            ahead.append((job, pool.submit(decode, job[0])))
+        while ahead:
+            job, future = ahead.popleft()
+            image = future.result()
+            for following in itertools.islice(rest, 1):
+                ahead.append((following, pool.submit(decode, following[0])))
+            yield job, image
+
+
+def detect_items(
+    detector: Detector, jobs: Iterable[Job], config: InferConfig | None = None
+) -> Iterator[tuple[Path, Found]]:
+    """Detect on windows of many images; results come in the order of the jobs.
+
+    Args:
+        detector: any detector; one with ``input_shape`` decides what may share a batch.
+        jobs: image files with their windows, None for the whole image; read lazily.
+        config: batch and memory bounds.
+
+    Yields:
+        The path, and one `Detections` a window in pixels of that window; or the `InputError` of an
+        image that cannot be read.
+    """
+    config = config or InferConfig()
+    groups = _Groups(detector, config)
+    pending: deque[_Open] = deque()
+    for (path, windows), image in _decoded(jobs, config):
+        item = _Open(path, [None] * len(windows))
+        pending.append(item)
+        try:
+            if isinstance(image, InputError):
+                raise image
+            pieces = [cut_window(image, window, path) for window in windows]
+        except InputError as error:
+            item.error = error
+            pieces = []
+        for index, pixels in enumerate(pieces):
+            groups.add(_Piece(item, index, pixels))
+        if len(pending) >= config.open_images:
+            groups.finish(pending[0])
+        while pending and pending[0].done:
+            yield pending.popleft().result()
+    while pending:
+        groups.finish(pending[0])
+        yield pending.popleft().result()
