@@ -54,7 +54,7 @@ def read_rows(
     cells = [_split(lines[number - 1]) for number in numbers]
     flat = [cell for row in cells for cell in row]
     try:
-        values = np.array([float(cell) for cell in flat]).reshape(len(cells), columns)
+        values = np.array(list(map(float, flat))).reshape(len(cells), columns)
         sound = {len(row) for row in cells} <= {columns} and bool(np.isfinite(values).all())
     except ValueError:
         sound = False
