@@ -39,6 +39,8 @@ def execute(context: Context, stage: str) -> dict[str, str]:
         DmnetError: the stage cannot run; nothing that was done is lost.
     """
     start = time.perf_counter()
+    if stage.startswith("train-"):
+        context = replace(context, split="train")
     plan: Plan = stage_module(stage).plan(context)
     label = f"{stage} {context.split}"
     with open_artifact(context, stage, plan) as target, _log_file(target.root / LOG):

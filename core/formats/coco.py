@@ -10,7 +10,7 @@ Source: https://cocodataset.org/#format-data.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -210,10 +210,19 @@ def results_rows(image_id: int, det: Detections) -> list[Json]:
     ]
 
 
+def results_json(items: Iterable[tuple[int, Detections]]) -> Iterator[bytes]:
+    """Render a results file from ``(image_id, detections)`` piece by piece, one row a line."""
+    separator = "["
+    for image_id, det in items:
+        for row in results_rows(image_id, det):
+            yield f"{separator}{json.dumps(row)}".encode()
+            separator = ",\n"
+    yield b"]\n" if separator != "[" else b"[]\n"
+
+
 def write_results(items: Iterable[tuple[int, Detections]]) -> str:
-    """Render a results file from ``(image_id, detections)``, one row a line, in the given order."""
-    rows = [json.dumps(row) for image_id, det in items for row in results_rows(image_id, det)]
-    return "[" + ",\n".join(rows) + "]\n"
+    """Render a results file from ``(image_id, detections)``, in the given order."""
+    return b"".join(results_json(items)).decode()
 
 
 def read_results(

@@ -1,0 +1,61 @@
+"""Scores of a network while it is trained: whole images, a named protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dmnet.core.dataset import Dataset
+from dmnet.core.images import read_image
+from dmnet.core.records import Annotations, Detections, Image
+from dmnet.detectors.base import NetDetector
+from dmnet.detectors.data import Sample, load_scene
+from dmnet.fusion.evaluate import score
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Images to score on: a whole split, or some training samples."""
+
+    dataset: Dataset | None
+    protocol: str
+    threshold: float
+    samples: Sequence[Sample] = ()
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], protocol: str, threshold: float) -> Judge:
+        """Judge on training samples."""
+        return cls(None, protocol, threshold, tuple(samples))
+
+    def files(self) -> Mapping[str, Path]:
+        """Image and annotation files, as inputs of an item."""
+        entries = self.dataset.with_annotation if self.dataset else ()
+        named = {f"image {e.image_id}": e.image for e in entries if e.image}
+        return named | {f"annotation {e.image_id}": e.annotation for e in entries if e.annotation}
+
+    def scores(self, net: Any, device: str) -> dict[str, float]:
+        """AP, AP50, AP75 and, at the score threshold, precision, recall, F1 and mean IoU."""
+        from dmnet.fusion.analysis import operating_point
+
+        detector = NetDetector(net, device)
+        truths: list[Annotations] = []
+        found: dict[str, Detections] = {}
+        for truth, image in tqdm(self._pairs(), desc="validation", leave=False, disable=None):
+            truths.append(truth)
+            found[truth.image_id] = detector.predict([image])[0]
+        summary = score(truths, found, self.protocol).summary
+        point = operating_point(truths, found, self.threshold)
+        kept = {name: summary[name] for name in ("AP", "AP50", "AP75")}
+        return {**kept, "precision": point.precision, "recall": point.recall, "F1": point.f1,
+                "mean_iou": point.mean_iou}  # fmt: skip
+
+    def _pairs(self) -> Iterator[tuple[Annotations, Image]]:
+        for sample in self.samples:
+            yield sample.annotations, load_scene(sample, 1 << 40).image
+        for entry in self.dataset.with_annotation if self.dataset else ():
+            if entry.image is not None and self.dataset is not None:
+                yield self.dataset.annotations(entry)[0], read_image(entry.image)

@@ -1,0 +1,182 @@
+"""Stage ``detect``: run the detector on whole images and on crops, in one pass over the images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dmnet.core.artifact import Artifact, Item, Product, Result, file_digest
+from dmnet.core.boxes import Window
+from dmnet.core.config import read_yaml
+from dmnet.core.errors import ConfigError, InputError, MissingInputError
+from dmnet.core.formats import parts
+from dmnet.core.formats.coco import results_json
+from dmnet.core.formats.crops import CropSet
+from dmnet.core.records import Detections
+from dmnet.detectors.base import DETECTORS, FOREIGN, Detector, load_detector
+from dmnet.detectors.infer import InferConfig, detect_items
+from dmnet.detectors.results import ResultsDetector
+from dmnet.pipeline.context import Context, Plan
+from dmnet.pipeline.inputs import load_crops
+
+VERSION = 1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Config(InferConfig):
+    """How the detector is run (METHOD: detectors)."""
+
+    score_threshold: float = 0.01
+    """Detections below are dropped."""
+    settings: str | None = None
+    """YAML file with settings of the detector, for example how an ONNX file is decoded."""
+    across_images: bool = False
+    """Let batches span images: quicker on a GPU; the last digits then depend on the neighbours."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The detector and where its weights are."""
+
+    name: str | None
+    weights: Path
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What counts as input of every item."""
+        return {"detector": self.name, "weights": file_digest(self.weights)}
+
+
+def plan(context: Context) -> Plan:
+    """Two items an image: the whole image, and its crops."""
+    config = context.config("detect", Config)
+    crops = load_crops(context).crops
+    source = find_detector(context)
+    by_parent = crops.by_parent()
+    images = {e.image_id: e.image for e in context.dataset.with_image if e.image is not None}
+    items = []
+    for parent in crops.parents:
+        path = images.get(parent.image_id, context.dataset.root / "images" / parent.file_name)
+        windows = [crop.window for crop in by_parent[parent.image_id]]
+        items.append(Item(f"whole/{parent.image_id}", {"image": path}, {"id": parent.id}))
+        items.append(Item(f"crops/{parent.image_id}", {"image": path}, {"windows": windows}))
+    facts = source.facts
+    if config.settings is not None:
+        facts["settings"] = read_yaml(Path(config.settings))
+    return Plan(
+        config,
+        items,
+        stream=partial(detect, config, source, context.device, f"detect {context.split}"),
+        facts=facts,
+        finish=partial(sum_up, crops),
+        problems=context.dataset.problems,
+    )
+
+
+def find_detector(context: Context) -> Source:
+    """The detector given with ``DETECTOR_WEIGHTS=``, or the one of ``train-detector``.
+
+    Raises:
+        ConfigError: no detector of that name.
+        MissingInputError: there are no weights.
+    """
+    name = context.detector
+    if name is not None and name not in DETECTORS:
+        raise ConfigError(f"DETECTOR={name}: there are {', '.join(sorted(DETECTORS))}")
+    if context.detector_weights is not None:
+        if not context.detector_weights.is_file():
+            raise MissingInputError(f"DETECTOR_WEIGHTS={context.detector_weights}: no such file.")
+        return Source(name, context.detector_weights)
+    if name in FOREIGN and name != "mmdet":
+        raise MissingInputError(
+            f"DETECTOR={name}: give its file too, DETECTOR_WEIGHTS=file (an ONNX file or a COCO "
+            "results JSON)."
+        )
+    folder = context.require("train-detector", "train", "or give a detector: DETECTOR_WEIGHTS=file")
+    return Source("mmdet" if name == "mmdet" else None, folder / "weights.pt")
+
+
+def detect(
+    config: Config, source: Source, device: str, label: str, items: list[Item]
+) -> Iterator[tuple[Item, Result]]:
+    """Detect image by image; the items of one image share one decoding."""
+    given = read_yaml(Path(config.settings)) if config.settings else {}
+    detector = load_detector(
+        source.name or source.weights,
+        source.weights if source.name else None,
+        settings=given or None,
+        device=device,
+    )
+    groups: dict[Path, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.files["image"], []).append(item)
+    if isinstance(detector, ResultsDetector):
+        yield from _look_up(detector, config, items)
+        return
+    infer = config if config.across_images else replace(config, open_images=1)
+    jobs = [(path, [w for item in group for w in _windows(item)]) for path, group in groups.items()]
+    with tqdm(total=len(items), desc=label, unit="item") as bar:
+        for (path, found), group in zip(
+            detect_items(detector, jobs, infer), groups.values(), strict=True
+        ):
+            assert path == group[0].files["image"]
+            start = 0
+            for item in group:
+                bar.update()
+                if isinstance(found, InputError):
+                    yield item, found
+                    continue
+                stop = start + len(_windows(item))
+                yield item, _product(item, found[start:stop], config.score_threshold)
+                start = stop
+
+
+def _windows(item: Item) -> list[Window | None]:
+    """The windows of an item; None is the whole image."""
+    if item.id.startswith("whole/"):
+        return [None]
+    return [tuple(window) for window in item.facts["windows"]]
+
+
+def _product(item: Item, found: list[Detections], threshold: float) -> Product:
+    kept = [each[each.scores >= threshold] for each in found]
+    return {f"{item.id}.json": parts.write(kept)}, {"detections": sum(map(len, kept))}
+
+
+def _look_up(
+    detector: Detector, config: Config, items: list[Item]
+) -> Iterator[tuple[Item, Result]]:
+    """Detections of whole images from a results file, which knows nothing of crops."""
+    assert isinstance(detector, ResultsDetector)
+    whole = [item for item in items if item.id.startswith("whole/")]
+    detector.check({item.facts["id"]: item for item in whole})
+    for item in items:
+        found = [detector.for_image(item.facts["id"])] if "id" in item.facts else [
+            Detections.empty() for _ in item.facts["windows"]]  # fmt: skip
+        yield item, _product(item, found, config.score_threshold)
+
+
+def sum_up(crops: CropSet, artifact: Artifact) -> None:
+    """Write both results as COCO JSON; ids are those of ``crops.json``."""
+    by_parent = crops.by_parent()
+    done = [p for p in crops.parents if f"whole/{p.image_id}" in artifact.good]
+
+    def read(kind: str, image_id: str) -> list[Detections]:
+        return parts.read(artifact.root / kind / f"{image_id}.json")
+
+    whole = ((p.id, read("whole", p.image_id)[0]) for p in done)
+    artifact.output("results_images.json", results_json(whole))
+    cuts = (
+        (crop.id, found)
+        for p in done
+        if f"crops/{p.image_id}" in artifact.good
+        for crop, found in zip(by_parent[p.image_id], read("crops", p.image_id), strict=True)
+    )
+    artifact.output("results_crops.json", results_json(cuts))

@@ -1,0 +1,184 @@
+"""Stage ``fuse-eval``: merge the detections of images and crops, score them, write the report."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from dmnet.core.artifact import Artifact, Item, Product
+from dmnet.core.errors import InputError
+from dmnet.core.formats import parts, visdrone
+from dmnet.core.formats.coco import results_json
+from dmnet.core.formats.crops import CropSet
+from dmnet.core.records import Annotations, Detections
+from dmnet.fusion.evaluate import check_protocol, score
+from dmnet.fusion.place import FuseConfig, fuse_image
+from dmnet.fusion.scores import Scores
+from dmnet.pipeline.context import Context, Plan
+from dmnet.pipeline.inputs import FoundCrops, FoundDetections, load_crops, load_detections
+
+VERSION = 1
+RESULTS = ("whole image", "crops", "fused")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Config(FuseConfig):
+    """How detections are merged and scored (METHOD: fusion, evaluation protocols)."""
+
+    protocols: tuple[str, ...] = ("coco@500", "coco@100", "visdrone")
+    """Protocols to score by; the first one heads the report."""
+    ignore_regions: bool = False
+    """Remove what lies in ignored regions under the COCO protocols too."""
+    score_threshold: float = 0.3
+    """Precision, recall, confusions and the pictures use detections from this score on."""
+    pictures: int = 6
+    """Pictures in the report."""
+
+    def __post_init__(self) -> None:
+        """Check the protocols' names."""
+        for protocol in self.protocols:
+            check_protocol(protocol)
+
+
+def plan(context: Context) -> Plan:
+    """One fused list of detections for every image."""
+    config = context.config("fuse-eval", Config)
+    crops = load_crops(context)
+    found = load_detections(context, crops.crops)
+    by_parent = crops.crops.by_parent()
+    items = []
+    for parent in crops.crops.parents:
+        files, facts = found.item_inputs(parent.image_id)
+        windows = [crop.window for crop in by_parent[parent.image_id]]
+        items.append(
+            Item(parent.image_id, files, {"size": parent.size, "windows": windows, "found": facts})
+        )
+    return Plan(
+        config,
+        items,
+        partial(fuse, config, found),
+        facts={"truth": _truth_stamp(context)},
+        finish=partial(sum_up, context, config, crops, found),
+    )
+
+
+def _truth_stamp(context: Context) -> list[list[Any]]:
+    """Names and states of the annotation files: other ground truth, other scores."""
+    entries = context.dataset.with_annotation
+    states = [(e.image_id, e.annotation.stat()) for e in entries if e.annotation is not None]
+    return [[name, state.st_size, state.st_mtime_ns] for name, state in states]
+
+
+def fuse(config: Config, found: FoundDetections, item: Item) -> Product:
+    """Whole-image, crop and fused detections of one image, in image coordinates."""
+    whole, cuts = found.read(item.id)
+    windows = [tuple(window) for window in item.facts["windows"]]
+    if len(cuts) != len(windows):
+        raise InputError(
+            item.files.get("crops", item.id),
+            f"holds detections of {len(cuts)} crops, {item.id} has {len(windows)}; run detect",
+        )
+    placed = list(zip(windows, cuts, strict=True))
+    nothing = Detections.empty()
+    size = tuple(item.facts["size"])
+    sources = [
+        fuse_image(whole, [], size, config),
+        fuse_image(nothing, placed, size, config),
+        fuse_image(whole, placed, size, config),
+    ]
+    return {
+        f"parts/{item.id}.json": parts.write(sources),
+        f"visdrone/{item.id}.txt": visdrone.write_results(sources[2]).encode(),
+    }, {"detections": [len(source) for source in sources]}
+
+
+def read_parts(artifact: Artifact, image_id: str) -> dict[str, Detections]:
+    """The three lists of an image by name."""
+    read = parts.read(artifact.root / "parts" / f"{image_id}.json")
+    return dict(zip(RESULTS, read, strict=True))
+
+
+def sum_up(
+    context: Context, config: Config, crops: FoundCrops, found: FoundDetections, artifact: Artifact
+) -> None:
+    """Write the fused COCO results, the scores and the report; print the scores."""
+    artifact.output("results.json", _results(artifact, crops.crops))
+    truths = ground_truth(context, set(artifact.good))
+    if not truths:
+        _log.warning("fuse-eval %s: no annotations, so no scores", context.split)
+        return
+    results: dict[str, dict[str, Detections]] = {name: {} for name in RESULTS}
+    for truth in truths:
+        for name, detections in read_parts(artifact, truth.image_id).items():
+            results[name][truth.image_id] = detections
+    scores = {
+        protocol: {
+            name: score(
+                truths, results[name], protocol, ignore_regions=config.ignore_regions, name=name
+            )
+            for name in RESULTS
+        }
+        for protocol in config.protocols
+    }
+    artifact.output("scores.json", _scores_json(scores, crops))
+    artifact.output("scores.csv", _scores_csv(scores))
+    for line in table(scores, crops.source):
+        print(line)
+
+
+def _results(artifact: Artifact, crops: CropSet) -> Iterator[bytes]:
+    """The fused detections as COCO results, image by image."""
+    return results_json(
+        (parent.id, read_parts(artifact, parent.image_id)["fused"])
+        for parent in crops.parents
+        if parent.image_id in artifact.good
+    )
+
+
+def ground_truth(context: Context, ids: set[str]) -> list[Annotations]:
+    """Annotations of the fused images, in order."""
+    truths = []
+    for entry in context.dataset.with_annotation:
+        if entry.image_id in ids:
+            try:
+                truths.append(context.dataset.annotations(entry)[0])
+            except InputError as error:
+                _log.error("not scored: %s", error)
+    return truths
+
+
+ByProtocol = Mapping[str, Mapping[str, Scores]]
+
+
+def _scores_json(scores: ByProtocol, crops: FoundCrops) -> bytes:
+    data = {
+        "crops_from": crops.source,
+        "protocols": {p: {n: s.to_json() for n, s in row.items()} for p, row in scores.items()},
+    }
+    return (json.dumps(data, indent=1) + "\n").encode()
+
+
+def _scores_csv(scores: ByProtocol) -> bytes:
+    rows: list[tuple[str, ...]] = []
+    for row in scores.values():
+        for each in row.values():
+            rows += each.csv_rows()[1 if rows else 0 :]
+    return "".join(",".join(row) + "\n" for row in rows).encode()
+
+
+def table(scores: ByProtocol, source: str) -> Iterator[str]:
+    """Scores of the three results side by side, the protocol in every line."""
+    names = {"true": "ground-truth maps (uses the labels)", "predicted": "predicted maps"}
+    yield f"crops from: {names.get(source, source)}"
+    for protocol, row in scores.items():
+        metrics = list(next(iter(row.values())).summary)
+        shown = [m for m in metrics if m.startswith(("AP", "AR500"))]
+        yield f"{protocol:<15} {'':<12}" + "".join(f"{m:>11}" for m in shown)
+        for name, each in row.items():
+            values = "".join(f"{each.summary[m]:>11.4f}" for m in shown)
+            yield f"{protocol:<15} {name:<12}{values}"

@@ -1,0 +1,150 @@
+"""Stage ``train-detector``: train a detector on whole images and on crops."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dmnet.core import config as settings
+from dmnet.core.artifact import Item, Product
+from dmnet.core.curves import curves_png
+from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.training import history_csv
+from dmnet.detectors.base import build_model
+from dmnet.detectors.data import Sample, read_coco, read_coco_crops
+from dmnet.detectors.torchvision import TorchvisionConfig
+from dmnet.detectors.train import TrainConfig, train
+from dmnet.pipeline.context import Context, Plan
+from dmnet.pipeline.inputs import load_crops, readable
+from dmnet.pipeline.judge import Judge
+from dmnet.pipeline.training import checkpoint_name, remove_checkpoints
+
+VERSION = 1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Config(TrainConfig):
+    """Training of the detector (METHOD: detectors)."""
+
+    model: str = "fasterrcnn-r50"
+    """Network: fasterrcnn-r50, fasterrcnn-r50-v2, fasterrcnn-mobilenetv3, fasterrcnn-mobilenetv2,
+    retinanet-r50, fcos-r50, yolov6-n/-t/-s/-m/-l, or mmdet."""
+    crops: bool = True
+    """Train on the crops too, not on whole images alone."""
+    validate_on: str | None = None
+    """Split on whose whole images every epoch is scored; its best epoch is kept. none: the last
+    epoch is kept, so that no split to be reported is used for the choice."""
+    protocol: str = "coco@500"
+    """Protocol of these scores."""
+    score_threshold: float = 0.3
+    """Precision, recall, F1 and mean IoU count detections from this score on."""
+    judge_train: int = 0
+    """Also report them on so many training images."""
+    torchvision: TorchvisionConfig = field(default_factory=TorchvisionConfig)
+    """Settings of the torchvision networks."""
+
+
+def plan(context: Context) -> Plan:
+    """One item: the weights."""
+    config = context.config("train-detector", Config)
+    convert = context.require("convert", "train")
+    files = {"instances": convert / "instances.json"}
+    if config.crops:
+        files["crop instances"] = convert / "crop-instances.json"
+        files["crops"] = load_crops(context).path
+    images = {
+        entry.image_id: entry.image
+        for entry in context.dataset.with_image
+        if entry.image is not None
+    }
+    if not images:
+        raise MissingInputError(f"{context.dataset.root}: holds no image to train on.")
+    judge = None
+    if config.validate_on is not None:
+        judge = Judge(
+            context.dataset_of(config.validate_on), config.protocol, config.score_threshold
+        )
+        files |= {f"val {name}": path for name, path in judge.files().items()}
+    files |= {f"image {name}": path for name, path in images.items()}
+    root = context.folder("train-detector")
+    checkpoint = root / checkpoint_name(config, files)
+    return Plan(
+        config,
+        [Item("weights", files)],
+        partial(learn, config, images, judge, checkpoint, context.device),
+        finish=lambda artifact: remove_checkpoints(artifact.root),
+    )
+
+
+def network_settings(config: Any) -> dict[str, Any]:
+    """Settings of the chosen network's family."""
+    family = "yolov6" if config.model.startswith("yolov6") else "torchvision"
+    return settings.resolved(getattr(config, family))
+
+
+def learn(
+    config: Config,
+    images: Mapping[str, Path],
+    judge: Judge | None,
+    checkpoint: Path,
+    device: str,
+    item: Item,
+) -> Product:
+    """Train, going on from the checkpoint of a killed run."""
+    ids, aside = readable(images)
+    samples = read_samples(config, item, {images[name] for name in ids})
+    if not samples:
+        raise InputError(item.files["instances"], "no annotated image can be decoded")
+    judges = [("", judge)] if judge else []
+    if config.judge_train:
+        some = [sample for sample in samples if sample.window is None][: config.judge_train]
+        judges.append(("train_", Judge.of(some, config.protocol, config.score_threshold)))
+
+    def evaluate(net: Any) -> dict[str, float]:
+        return {
+            f"{prefix}{name}": value
+            for prefix, each in judges
+            for name, value in each.scores(net, device).items()
+        }
+
+    loop = replace(config, metric="train_AP") if judges and not judge else config
+    trained = train(
+        build_model(config.model, network_settings(config)),
+        samples,
+        loop,
+        evaluate=evaluate if judges else None,
+        checkpoint=checkpoint,
+        device=device,
+        log_folder=checkpoint.parent / "tensorboard" if config.tensorboard else None,
+    )
+    losses = sorted({name for row in trained.history for name in row if "loss" in name})
+    panels = {
+        "loss": losses,
+        "average precision": ["AP", "AP50", "train_AP", "train_AP50"],
+        "at the score threshold": ["precision", "recall", "F1", "train_precision", "train_recall"],
+        "mean IoU of matches": ["mean_iou", "train_mean_iou"],
+    }
+    files = {
+        "weights.pt": trained.weights,
+        "history.csv": history_csv(trained.history),
+        "curves.png": curves_png(trained.history, panels),
+    }
+    last = trained.history[trained.best_epoch - 1]
+    return files, {"kept": last, "samples": len(samples), "set_aside": aside}
+
+
+def read_samples(config: Config, item: Item, usable: set[Path]) -> list[Sample]:
+    """Images and crops with their annotations, without images that cannot be decoded."""
+    folder = next(iter(usable)).parent if usable else Path()
+    samples = read_coco(item.files["instances"], folder)
+    if config.crops:
+        from dmnet.core.formats import crops as crop_format
+
+        crops = crop_format.read(item.files["crops"])
+        samples += read_coco_crops(item.files["crop instances"], crops, folder)
+    return [sample for sample in samples if sample.image in usable]
