@@ -11,8 +11,8 @@ import numpy as np
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.records import CLASSES, IGNORED_REGION, Annotations, Detections
 from dmnet.fusion import coco, visdrone
-from dmnet.fusion.inputs import TruthSet, read_found, read_truth
-from dmnet.fusion.samples import Sample, samples_of
+from dmnet.fusion.inputs import read_found, read_truth
+from dmnet.fusion.samples import Sample, TruthSet, samples_of
 from dmnet.fusion.scores import Scores, guard
 
 PROTOCOLS = ("visdrone", "visdrone-macro", "coco@100", "coco@500")

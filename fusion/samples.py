@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from dmnet.core.boxes import from_xywh, to_xywh
+from dmnet.core.images import SUFFIXES
 from dmnet.core.records import Annotations, Detections, Size
 from dmnet.fusion.overlaps import Floats
 
@@ -59,3 +61,27 @@ def samples_of(truths: Sequence[Annotations], results: Mapping[str, Detections])
     """Samples of a set, in the order of ``truths``; images without an entry have no detections."""
     none = Detections.empty()
     return [sample_of(truth, results.get(truth.image_id, none)) for truth in truths]
+
+
+@dataclass(frozen=True)
+class TruthSet:
+    """Ground truth of a set: samples without detections yet, in the order of their names.
+
+    ``numbers`` gives the position of each COCO image id, ``labels`` the label of each category id
+    in a results file, ``warnings`` what was dropped.
+    """
+
+    path: Path
+    samples: tuple[Sample, ...]
+    numbers: Mapping[int, int]
+    classes: Mapping[int, str]
+    labels: Mapping[int, int]
+    is_json: bool
+    warnings: tuple[str, ...] = ()
+    images: Mapping[str, Path] = field(default_factory=dict)
+
+
+def stem_of(name: str) -> str:
+    """Name without an image suffix; other dots belong to the name."""
+    plain = PurePosixPath(name.strip())
+    return plain.stem if plain.suffix.lower() in SUFFIXES else plain.name
