@@ -170,16 +170,22 @@ def merge(
     Returns:
         Windows sorted by ``(y1, x1, y2, x2)``.
     """
-    kept = sorted(set(windows), key=_raster)
-    while len(kept) > 1:
-        pair = _best_pair(box.as_boxes(kept), overlap, waste, limit)
-        if pair is None:
-            break
-        a, b = (kept[i] for i in pair)
-        hull = min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
-        rest = [w for i, w in enumerate(kept) if i not in pair]
-        kept = sorted({*rest, hull}, key=_raster)
-    return kept
+    kept = box.as_boxes(sorted(set(windows), key=_raster))
+    wasted = _wasted(kept, kept, overlap, waste, limit)
+    alive = np.ones(len(kept), dtype=np.bool_)
+    np.fill_diagonal(wasted, np.inf)
+    while wasted.size and np.isfinite(wasted).any():
+        one, other = divmod(int(np.argmin(wasted)), len(kept))
+        kept[one, :2] = np.minimum(kept[one, :2], kept[other, :2])
+        kept[one, 2:] = np.maximum(kept[one, 2:], kept[other, 2:])
+        alive[other] = False
+        row = _wasted(kept[one][None], kept, overlap, waste, limit)[0]
+        line = np.where(alive, row, np.inf)
+        line[one] = np.inf
+        wasted[one], wasted[:, one] = line, line
+        wasted[other], wasted[:, other] = np.inf, np.inf
+    found = kept[alive].astype(int).tolist()
+    return sorted(((x1, y1, x2, y2) for x1, y1, x2, y2 in found), key=_raster)
 
 
 def _raster(window: Window) -> Window:
@@ -187,18 +193,16 @@ def _raster(window: Window) -> Window:
     return y1, x1, y2, x2
 
 
-def _best_pair(
-    b: box.Boxes, overlap: float, waste: float, limit: int | None
-) -> tuple[int, int] | None:
-    inter, area = box.intersection(b, b), box.area(b)
-    side = np.maximum(b[:, None, 2:], b[None, :, 2:]) - np.minimum(b[:, None, :2], b[None, :, :2])
+def _wasted(
+    a: box.Boxes, b: box.Boxes, overlap: float, waste: float, limit: int | None
+) -> NDArray[np.float64]:
+    """Share of each pair's hull that neither covers, ``(len(a), len(b))``; inf: keep apart."""
+    inter = box.intersection(a, b)
+    area, other = box.area(a)[:, None], box.area(b)[None, :]
+    side = np.maximum(a[:, None, 2:], b[None, :, 2:]) - np.minimum(a[:, None, :2], b[None, :, :2])
     hull = side[..., 0] * side[..., 1]
-    wasted = (hull - (area[:, None] + area[None, :] - inter)) / hull
-    same = inter > overlap * np.minimum(area[:, None], area[None, :])
-    allowed = np.triu(same | (wasted < waste), k=1)
+    share = (hull - (area + other - inter)) / hull
+    due = (inter > overlap * np.minimum(area, other)) | (share < waste)
     if limit is not None:
-        allowed &= side.max(axis=2) <= limit
-    if not allowed.any():
-        return None
-    first = int(np.argmin(np.where(allowed, wasted, np.inf)))
-    return first // len(b), first % len(b)
+        due &= (side[..., 0] <= limit) & (side[..., 1] <= limit)
+    return np.where(due, share, np.inf)

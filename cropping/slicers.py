@@ -15,7 +15,7 @@ from dmnet.core.boxes import Window
 from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.records import Annotations, DensityMap, Size
 from dmnet.cropping import regions
-from dmnet.cropping.windows import WindowScan, scan_windows, starts
+from dmnet.cropping.windows import WindowScan, scan_windows, starts, window_grid
 
 CANDIDATES = 32
 """Thresholds tried at most when a target (`max_crops`, `pixel_budget`) is given."""
@@ -291,10 +291,7 @@ def _oracle(
         )
     objects = box.clip(annotations.objects.boxes, size)
     objects = objects[box.area(objects) > 0]
-    scan = scan_windows(
-        DensityMap(np.zeros((-(-size[0] // 8), -(-size[1] // 8)), np.float32), 8, size),
-        config.window,
-    )
+    scan = window_grid(size, config.window)
     shrink = _hull_of(objects)
     found = regions.components(scan, _touched(scan, objects), connectivity=8)
     hulls = [hull for hull in map(shrink, found) if hull is not None]

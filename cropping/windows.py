@@ -7,7 +7,7 @@ the mask and (in `dmnet.cropping.regions`) for the connected components, exactly
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -95,6 +95,21 @@ class WindowScan:
         return int(np.diff(self.y_edges) @ cells @ np.diff(self.x_edges))
 
 
+def window_grid(size: Size, window: Size, step: Size | None = None) -> WindowScan:
+    """The windows of an image of ``size`` ``(height, width)``, all sums 0.
+
+    Args:
+        size: of the image, pixels.
+        window: ``(height, width)`` in pixels.
+        step: distance of neighbouring windows in pixels ``(y, x)``; default the window itself.
+    """
+    step = window if step is None else step
+    top, left = starts(size[0], window[0], step[0]), starts(size[1], window[1], step[1])
+    cut = min(window[0], size[0]), min(window[1], size[1])
+    sums = np.zeros((len(top), len(left)))
+    return WindowScan(sums, top, left, cut, _edges(top, cut[0]), _edges(left, cut[1]))
+
+
 def scan_windows(density: DensityMap, window: Size, step: Size | None = None) -> WindowScan:
     """Sum the density in every window; float64, at any stride, without upsampling.
 
@@ -106,18 +121,14 @@ def scan_windows(density: DensityMap, window: Size, step: Size | None = None) ->
         window: ``(height, width)`` in pixels.
         step: distance of neighbouring windows in pixels ``(y, x)``; default the window itself.
     """
-    height, width = density.size
-    step = window if step is None else step
-    top, left = starts(height, window[0], step[0]), starts(width, window[1], step[1])
-    cut = min(window[0], height), min(window[1], width)
-    y_edges, x_edges = _edges(top, cut[0]), _edges(left, cut[1])
-    sums = rectangle_sums(density, y_edges, x_edges)
-    total = np.zeros((len(y_edges), len(x_edges)))
+    grid = window_grid(density.size, window, step)
+    sums = rectangle_sums(density, grid.y_edges, grid.x_edges)
+    total = np.zeros((len(grid.y_edges), len(grid.x_edges)))
     total[1:, 1:] = sums.cumsum(axis=0).cumsum(axis=1)
-    y0, y1 = _span(y_edges, top, cut[0])
-    x0, x1 = _span(x_edges, left, cut[1])
+    y0, y1 = _span(grid.y_edges, grid.top, grid.window[0])
+    x0, x1 = _span(grid.x_edges, grid.left, grid.window[1])
     rows = total[y1] - total[y0]
-    return WindowScan(rows[:, x1] - rows[:, x0], top, left, cut, y_edges, x_edges)
+    return replace(grid, sums=rows[:, x1] - rows[:, x0])
 
 
 def rectangle_sums(density: DensityMap, y_edges: Ints, x_edges: Ints) -> Floats:
