@@ -77,7 +77,6 @@ def test_voc(official: Callable[[str], Case], tmp_path: Path, split: str) -> Non
         back, warnings = voc.read(path)
         assert_same(ann, back)
         assert warnings == []
-        path.unlink()
 
 
 @pytest.mark.slow
@@ -95,8 +94,8 @@ def test_coco(official: Callable[[str], Case], tmp_path: Path, split: str) -> No
 @pytest.mark.parametrize("split", [name for name, *_ in SPLITS])
 def test_yolo(official: Callable[[str], Case], tmp_path: Path, split: str) -> None:
     """YOLO carries the scored objects; their boxes and classes are exact."""
-    path = tmp_path / "a.txt"
     for ann in official(split).items:
+        path = tmp_path / f"{ann.image_id}.txt"
         path.write_text(yolo.write(ann), encoding="utf-8")
         back, warnings = yolo.read(path, ann.image_id, ann.size)
         scored = ann[~ann.ignore]
