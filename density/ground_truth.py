@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from dmnet.core.boxes import area
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import CLASSES, Annotations, DensityMap
 from dmnet.density.kernels import Kernel, KernelBank
@@ -129,6 +128,10 @@ def density_map(
 
     Returns:
         values ``(ceil(h / stride), ceil(w / stride))`` float32.
+
+    Raises:
+        ConfigError: a sigma above the bank, with the preset ``corrected`` and ``sigma.above`` set
+            to ``error``.
     """
     config = sigma or SigmaConfig()
     height, width = annotations.size
@@ -137,7 +140,7 @@ def density_map(
         widths = np.minimum(widths, bank.largest)
     values = np.zeros((-(-height // stride), -(-width // stride)))
     for (x, y), s in zip(points(annotations).tolist(), widths.tolist(), strict=True):
-        factor = bank.profile(bank.nearest(s))
+        factor = bank.profile(bank.nearest(s, config.above))
         top, rows = _cells(factor, y, height, stride, preset)
         left, columns = _cells(factor, x, width, stride, preset)
         values[top : top + len(rows), left : left + len(columns)] += rows[:, None] * columns
@@ -163,19 +166,20 @@ def _cells(
 
 
 def class_sigmas(items: Iterable[Annotations]) -> tuple[float, ...]:
-    """Measure one sigma a class on a training set: the mean box size, sqrt(width x height), px.
+    """Measure one sigma a class on a training set: half the diagonal of the class's mean box, px.
 
-    Classes that do not occur get the mean over all objects.
+    On the VisDrone training set this gives the authors' table to within a pixel or two. Classes
+    that do not occur get half the diagonal of the mean box of all objects.
 
     Raises:
         ConfigError: the set holds no object.
     """
-    total, count = np.zeros(len(CLASSES)), np.zeros(len(CLASSES))
+    total, count = np.zeros((len(CLASSES), 2)), np.zeros((len(CLASSES), 1))
     for item in items:
         objects = item.objects
-        np.add.at(total, objects.labels - 1, np.sqrt(area(objects.boxes)))
+        np.add.at(total, objects.labels - 1, objects.boxes[:, 2:] - objects.boxes[:, :2])
         np.add.at(count, objects.labels - 1, 1)
     if not count.any():
         raise ConfigError("class sigmas cannot be measured: the training set holds no object")
-    mean = np.where(count > 0, total / np.maximum(count, 1), total.sum() / count.sum())
-    return tuple(round(float(value), 3) for value in mean)
+    mean = np.where(count > 0, total / np.maximum(count, 1), total.sum(axis=0) / count.sum())
+    return tuple(round(float(half), 3) for half in np.hypot(mean[:, 0], mean[:, 1]) / 2)

@@ -51,28 +51,23 @@ def profile(sigma: float) -> Kernel:
 class KernelBank:
     """Kernels by sigma, found by the nearest one.
 
-    A sigma above the largest of the bank is never capped silently: with ``above="extend"`` the grid
-    goes on with its last step, with ``above="error"`` it is a `ConfigError`.
+    A sigma above the largest of the bank is never capped silently: `nearest` goes on with the
+    grid's last step, or raises.
     """
 
-    def __init__(self, profiles: SortedDict, above: Literal["extend", "error"] = "extend") -> None:
+    def __init__(self, profiles: SortedDict) -> None:
         """Take a ``SortedDict`` of sigma to profile; `build` and `load` make one."""
         if not profiles:
             raise ConfigError("a kernel bank needs at least one sigma")
         self._profiles = profiles
         self._extra: dict[float, Kernel] = {}
-        self.above = above
         keys = profiles.keys()
         self.largest: float = keys[-1]
         """Largest sigma of the stored bank, in pixels."""
         self._step = keys[-1] - keys[-2] if len(keys) > 1 else 10.0**-DECIMALS
 
     @classmethod
-    def build(
-        cls,
-        sigmas: Iterable[float] | None = None,
-        above: Literal["extend", "error"] = "extend",
-    ) -> KernelBank:
+    def build(cls, sigmas: Iterable[float] | None = None) -> KernelBank:
         """Compute a bank; by default the 801 published sigmas.
 
         Raises:
@@ -84,7 +79,7 @@ class KernelBank:
         bad = [s for s in listed if not (math.isfinite(s) and s >= 0)]
         if bad:
             raise ConfigError(f"sigmas of a kernel bank must be finite and >= 0, got {bad[0]}")
-        return cls(SortedDict((s, profile(s)) for s in listed), above)
+        return cls(SortedDict((s, profile(s)) for s in listed))
 
     def __len__(self) -> int:
         """Number of stored kernels."""
@@ -110,17 +105,21 @@ class KernelBank:
             found = self._extra[sigma] = profile(sigma)
         return found
 
-    def nearest(self, sigma: float) -> float:
+    def nearest(self, sigma: float, above: Literal["extend", "error"] = "extend") -> float:
         """The sigma of the bank nearest to ``sigma``; on a tie the larger one.
 
+        Args:
+            sigma: in pixels.
+            above: what a sigma above the largest of the bank does: extend the grid with its last
+                step, or raise an error.
+
         Raises:
-            ConfigError: ``sigma`` is negative or not finite, or above the bank while
-                ``above="error"``.
+            ConfigError: ``sigma`` is negative or not finite, or too large with ``above="error"``.
         """
         if not (math.isfinite(sigma) and sigma >= 0):
             raise ConfigError(f"a sigma must be finite and >= 0, got {sigma}")
         if sigma > self.largest:
-            return self._beyond(sigma)
+            return self._beyond(sigma, above)
         keys = self._profiles.keys()
         index = self._profiles.bisect_left(sigma)
         high: float = keys[index]
@@ -129,8 +128,8 @@ class KernelBank:
         low: float = keys[index - 1]
         return high if high - sigma <= sigma - low else low
 
-    def _beyond(self, sigma: float) -> float:
-        if self.above == "error":
+    def _beyond(self, sigma: float, above: str) -> float:
+        if above == "error":
             raise ConfigError(
                 f"sigma {sigma:.3f} px is above the largest of the kernel bank, {self.largest} px; "
                 "set sigma.above to 'extend', or lower sigma.fixed, sigma.factor or "
@@ -160,7 +159,7 @@ class KernelBank:
         temporary.replace(path)
 
     @classmethod
-    def load(cls, path: Path, above: Literal["extend", "error"] = "extend") -> KernelBank:
+    def load(cls, path: Path) -> KernelBank:
         """Read a bank written by `save`.
 
         Raises:
@@ -176,4 +175,4 @@ class KernelBank:
         if not np.array_equal(lengths, 2 * radii + 1) or lengths.sum() != len(joined):
             raise InputError(path, "the kernels do not fit their sigmas; delete it")
         factors = np.split(joined, np.cumsum(lengths)[:-1])
-        return cls(SortedDict(zip(sigmas.tolist(), factors, strict=True)), above)
+        return cls(SortedDict(zip(sigmas.tolist(), factors, strict=True)))

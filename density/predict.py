@@ -55,7 +55,7 @@ def predict(
         int(cast(Any, getattr(network, name))) for name in ("stride", "multiple", "reach")
     )
     scaling = scaling or Scaling()
-    network = network.to(device).eval()
+    network = network.to(device).to(memory_format=torch.channels_last).eval()
     height, width = image.shape[:2]
     values = np.zeros((-(-height // stride), -(-width // stride)), dtype=np.float32)
     margin = _up(reach if overlap is None else overlap, multiple)
@@ -65,7 +65,9 @@ def predict(
     for start in range(0, len(tiles), batch):
         chosen = tiles[start : start + batch]
         inputs = torch.stack([_input(image, rows, columns, scaling) for rows, columns in chosen])
-        outputs = network(inputs.to(device)).clamp_(min=0).float().cpu().numpy()
+        # twice as fast as the default layout on a CPU
+        inputs = inputs.to(device, memory_format=torch.channels_last)
+        outputs = network(inputs).clamp_(min=0).float().cpu().numpy()
         for (rows, columns), output in zip(chosen, outputs, strict=True):
             _keep(values, output[0], rows, columns, stride)
     return DensityMap(values, stride, (height, width))
@@ -101,6 +103,9 @@ def _tiles(
 
 
 def _spans(length: int, side: int, margin: int) -> Iterator[Span]:
+    if side >= length:
+        yield 0, length, 0, length
+        return
     starts = [*range(0, length - side, side - 2 * margin), length - side]
     for index, start in enumerate(starts):
         first = start + margin if index else 0

@@ -28,7 +28,7 @@ from dmnet.core.training import (
     warmup_cosine,
     write_atomic,
 )
-from dmnet.density.metrics import count_errors
+from dmnet.density.metrics import count_errors, grid_error
 from dmnet.density.networks import Scaling, build, save_network
 from dmnet.density.predict import predict
 from dmnet.density.samples import Augmentation, Pairs, Sample
@@ -123,8 +123,8 @@ class TrainResult:
     last: bytes
     """The weights after the last epoch."""
     history: list[Row]
-    """``epoch``, ``lr``, ``loss`` and, with a validation set, ``val_mae``, ``val_rmse`` and the
-    further measures."""
+    """``epoch``, ``lr``, ``loss`` and, with a validation set, ``val_mae``, ``val_rmse``,
+    ``val_game`` and the further measures."""
 
 
 @dataclass
@@ -205,21 +205,23 @@ def evaluate(
     device: str = "cpu",
     measure: Measure | None = None,
 ) -> Row:
-    """Count MAE, RMSE and further measures over a set of whole images; empty for an empty set."""
+    """Count MAE, RMSE, GAME(2) and further measures over whole images; empty for an empty set."""
     if not samples:
         return {}
-    predicted, true = [], []
+    predicted, true, grid = [], [], []
     sums: dict[str, tuple[float, float]] = {}
     for index, sample in enumerate(tqdm(samples, desc="validation", leave=False, disable=None)):
         found = predict(network, read_image(sample.image), scaling, device=device)
+        known = sample.density()
         predicted.append(found.count)
-        true.append(sample.density().count)
+        true.append(known.count)
+        grid.append(grid_error(found, known))
         for name, (part, whole) in (measure(index, found) if measure else {}).items():
             before = sums.get(name, (0.0, 0.0))
             sums[name] = (before[0] + part, before[1] + whole)
     mae, rmse = count_errors(predicted, true)
     ratios = {name: part / whole if whole else 0.0 for name, (part, whole) in sums.items()}
-    return {"val_mae": mae, "val_rmse": rmse, **ratios}
+    return {"val_mae": mae, "val_rmse": rmse, "val_game": sum(grid) / len(grid), **ratios}
 
 
 def _board(log_dir: Path | None) -> Any:

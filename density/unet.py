@@ -25,7 +25,7 @@ class UNet(nn.Module):
 
     multiple = 2**DEPTH
     """With padding "same", input sides must be multiples of this."""
-    reach = 96
+    reach = 112
     """With padding "same", no output depends on input further away than this many pixels."""
 
     def __init__(

@@ -202,7 +202,7 @@ def _attributes(path: Path, attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_numpy(path: Path) -> NDArray[Any]:
     try:
-        loaded = np.load(path, allow_pickle=False)
+        loaded = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
         with loaded:

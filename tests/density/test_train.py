@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dmnet.core.config import build
+from dmnet.core.errors import CheckpointError, ConfigError
+from dmnet.core.images import encode_jpeg
+from dmnet.core.records import DensityMap
+from dmnet.density.networks import Scaling, load_network
+from dmnet.density.predict import predict
+from dmnet.density.samples import Sample
+from dmnet.density.train import TrainConfig, TrainResult, evaluate, train
+
+SMALL = TrainConfig(epochs=3, batch=2, crop=32, lr=1e-3, seed=3)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def blobs(folder: Path, count: int, size: int = 48, seed: int = 0) -> list[Sample]:
+    """Images with white squares on grey, each an object of one bright cell."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for index in range(count):
+        cells = np.zeros((size // 4, size // 4), np.float32)
+        image = np.full((size, size, 3), 60, np.uint8)
+        for y, x in rng.integers(1, size // 4 - 1, (rng.integers(0, 7), 2)):
+            cells[y, x] += 1
+            image[y * 4 : y * 4 + 4, x * 4 : x * 4 + 4] = 250
+        path = folder / f"{seed}-{index}.png"
+        path.write_bytes(encode_jpeg(image))
+        density = DensityMap(cells, 4, (size, size))
+        made.append(Sample(path, lambda density=density: density))  # type: ignore[misc]
+    return made
+
+
+def same_weights(a: bytes, b: bytes, folder: Path) -> bool:
+    paths = [folder / "a.pt", folder / "b.pt"]
+    for path, data in zip(paths, (a, b), strict=True):
+        path.write_bytes(data)
+    states = [load_network(path)[0].state_dict() for path in paths]
+    return all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_history_and_weights(tmp_path: Path) -> None:
+    samples = blobs(tmp_path, 5)
+    result = train(samples, samples[:2], SMALL, checkpoint=tmp_path / "c.pt")
+    assert [row["epoch"] for row in result.history] == [1, 2, 3]
+    expected = ["epoch", "lr", "loss", "val_mae", "val_rmse", "val_game"]
+    assert all(list(row) == expected for row in result.history)
+    path = tmp_path / "w.pt"
+    path.write_bytes(result.last)
+    network, meta = load_network(path)
+    assert meta["architecture"] == "mcnn"
+    assert meta["config"]["crop"] == 32
+    assert Scaling.of(meta) == SMALL.scaling
+    row = evaluate(network, samples[:2], Scaling.of(meta))
+    assert row["val_mae"] == pytest.approx(result.history[-1]["val_mae"], rel=1e-5)
+
+
+def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
+    samples = blobs(tmp_path, 4)
+    result = train(samples, samples, SMALL, checkpoint=tmp_path / "c.pt")
+    path = tmp_path / "w.pt"
+    path.write_bytes(result.best)
+    found = evaluate(load_network(path)[0], samples, SMALL.scaling)["val_mae"]
+    assert found == pytest.approx(min(float(row["val_mae"]) for row in result.history), rel=1e-5)
+
+
+def test_without_a_validation_set_the_last_is_the_best(tmp_path: Path) -> None:
+    result = train(blobs(tmp_path, 2), [], replace(SMALL, epochs=2), checkpoint=tmp_path / "c.pt")
+    assert list(result.history[0]) == ["epoch", "lr", "loss"]
+    assert result.best == result.last
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["mcnn", "unet"])
+def test_training_learns_to_count(network: str, tmp_path: Path) -> None:
+    samples, val = blobs(tmp_path, 24), blobs(tmp_path, 12, seed=1)
+    config = TrainConfig(network=network, width=4, epochs=12, batch=4, crop=48, lr=3e-3, ema=0.9)  # type: ignore[arg-type]
+    config = replace(config, target_scale=10.0)
+    result = train(samples, val, config, checkpoint=tmp_path / "c.pt")
+    counts = np.array([sample.density().count for sample in val])
+    constant = np.abs(counts - np.mean([s.density().count for s in samples])).mean()
+    assert min(float(row["val_mae"]) for row in result.history) < 0.5 * constant
+
+
+def test_training_repeats(tmp_path: Path) -> None:
+    samples = blobs(tmp_path, 3)
+    config = replace(SMALL, epochs=2)
+    runs = [train(samples, samples[:1], config, checkpoint=tmp_path / f"{n}.pt") for n in "ab"]
+    assert runs[0].last == runs[1].last
+    assert runs[0].history == runs[1].history
+    other = train(samples, [], replace(config, seed=4), checkpoint=tmp_path / "c.pt")
+    assert not same_weights(other.last, runs[0].last, tmp_path)
+
+
+def test_reading_in_other_processes_changes_nothing(tmp_path: Path) -> None:
+    samples = blobs(tmp_path, 3)
+    config = replace(SMALL, epochs=1)
+    alone = train(samples, [], config, checkpoint=tmp_path / "a.pt")
+    helped = train(samples, [], config, checkpoint=tmp_path / "b.pt", workers=1)
+    assert alone.last == helped.last
+
+
+def interrupted(samples: list[Sample], config: TrainConfig, checkpoint: Path) -> TrainResult:
+    """Stop with an exception in the validation of the second epoch, then go on."""
+    calls = 0
+
+    def stop(index: int, density: DensityMap) -> dict[str, tuple[float, float]]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(samples, samples[:1], config, checkpoint=checkpoint, measure=stop)
+    assert checkpoint.exists()
+    return train(samples, samples[:1], config, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SMALL,
+        replace(SMALL, optimizer="sgd", lr=1e-6, ema=0.0, schedule="constant", loss="l1"),
+        replace(SMALL, network="unet", width=2),
+    ],
+)
+def test_an_interrupted_training_ends_with_the_same_weights(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    samples = blobs(tmp_path, 3)
+    straight = train(samples, samples[:1], config, checkpoint=tmp_path / "a.pt")
+    resumed = interrupted(samples, config, tmp_path / "b.pt")
+    assert resumed.last == straight.last
+    assert resumed.best == straight.best
+    assert resumed.history == straight.history
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch
+torch.set_num_threads(1)
+from test_train import SMALL, blobs, replace, train
+folder = Path(sys.argv[2])
+result = train(blobs(folder, 2), [], replace(SMALL, epochs=12), checkpoint=folder / "c.pt")
+(folder / "last.pt").write_bytes(result.last)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    folders = [tmp_path / "straight", tmp_path / "killed"]
+    for folder in folders:
+        folder.mkdir()
+    commands = [
+        [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(folder)]
+        for folder in folders
+    ]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(commands[0], check=True, timeout=120, **quiet)  # type: ignore[call-overload]
+    process = subprocess.Popen(commands[1], **quiet)  # type: ignore[call-overload]
+    deadline = time.monotonic() + 60
+    while not (folders[1] / "c.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (folders[1] / "last.pt").exists()
+    subprocess.run(commands[1], check=True, timeout=120, **quiet)  # type: ignore[call-overload]
+    straight, killed = ((folder / "last.pt").read_bytes() for folder in folders)
+    assert straight == killed
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    samples = blobs(tmp_path, 2)
+    path = tmp_path / "c.pt"
+    train(samples, [], replace(SMALL, epochs=1), checkpoint=path)
+    with pytest.raises(CheckpointError, match="other settings; delete it"):
+        train(samples, [], replace(SMALL, epochs=2), checkpoint=path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="not a readable torch file"):
+        train(samples, [], replace(SMALL, epochs=1), checkpoint=path)
+
+
+def test_a_finished_training_gives_its_result_again(tmp_path: Path) -> None:
+    samples, config = blobs(tmp_path, 2), replace(SMALL, epochs=1)
+    first = train(samples, [], config, checkpoint=tmp_path / "c.pt")
+    assert train(samples, [], config, checkpoint=tmp_path / "c.pt") == first
+
+
+def test_further_measures_are_ratios_of_sums(tmp_path: Path) -> None:
+    samples = blobs(tmp_path, 2)
+
+    def measure(index: int, density: DensityMap) -> dict[str, tuple[float, float]]:
+        assert density.size == (48, 48)
+        return {"recall": (index, index + 2)}
+
+    config = replace(SMALL, epochs=1)
+    result = train(samples, samples, config, checkpoint=tmp_path / "c.pt", measure=measure)
+    assert result.history[0]["recall"] == pytest.approx(1 / 5)
+
+
+def test_the_scale_of_the_targets_is_not_in_the_prediction(tmp_path: Path) -> None:
+    """A network that learned a constant answers it, whatever the scale."""
+    image = np.full((32, 32, 3), 200, np.uint8)
+    path = tmp_path / "a.png"
+    path.write_bytes(encode_jpeg(image))
+    density = DensityMap(np.full((8, 8), 0.5, np.float32), 4, (32, 32))
+    sample = Sample(path, lambda: density)
+    config = TrainConfig(
+        epochs=60, batch=1, crop=32, lr=3e-3, warmup=0, ema=0, scale_jitter=0, target_scale=10
+    )
+    result = train([sample], [], config, checkpoint=tmp_path / "c.pt")
+    (tmp_path / "w.pt").write_bytes(result.last)
+    network, _ = load_network(tmp_path / "w.pt")
+    found = predict(network, image, config.scaling).values
+    assert found.mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_no_image_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no image to train"):
+        train([], [], SMALL, checkpoint=tmp_path / "c.pt")
+
+
+def test_a_loss_that_explodes_is_an_error(tmp_path: Path) -> None:
+    config = replace(SMALL, optimizer="sgd", lr=1e9, grad_clip=0, warmup=0, epochs=4)
+    with pytest.raises(ConfigError, match=r"loss became .* lower train_density\.lr"):
+        train(blobs(tmp_path, 4), [], config, checkpoint=tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"crop": 100}, "multiple of 16"),
+        ({"crop": 0}, "need batch 1"),
+        ({"lr": 0}, "lr must be above 0"),
+        ({"ema": 1.0}, "ema must be in"),
+        ({"epochs": 0}, "epochs must be above 0"),
+    ],
+)
+def test_settings_out_of_range(values: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(TrainConfig, values, "train_density")
+
+
+def test_tensorboard_is_optional(tmp_path: Path) -> None:
+    from dmnet.core.errors import MissingExtraError
+
+    try:
+        import tensorboard  # noqa: F401
+    except ModuleNotFoundError:
+        with pytest.raises(MissingExtraError, match=r"dmnet\[tensorboard\]"):
+            train(
+                blobs(tmp_path, 1), [], SMALL, checkpoint=tmp_path / "c.pt", log_dir=tmp_path / "t"
+            )
+        return
+    config = replace(SMALL, epochs=1)
+    train(blobs(tmp_path, 1), [], config, checkpoint=tmp_path / "c.pt", log_dir=tmp_path / "t")
+    assert any((tmp_path / "t").iterdir())
