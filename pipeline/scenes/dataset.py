@@ -1,0 +1,66 @@
+"""A folder of scenes in the layout of VisDrone-DET."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dmnet.core.formats.visdrone import write_annotations
+from dmnet.core.images import encode_jpeg
+from dmnet.core.records import Annotations, Image
+from dmnet.pipeline.scenes.scene import SceneConfig, make_scene
+
+
+def scene_seed(split: str, index: int) -> int:
+    """Seed of one picture: it depends on nothing but its split and its place there."""
+    words = np.random.SeedSequence([zlib.crc32(split.encode()), index]).generate_state(1)
+    return int(words[0])
+
+
+def make_item(split: str, index: int, config: SceneConfig) -> tuple[Image, Annotations]:
+    """Picture ``index`` of a split, with its ``image_id``; independent of all others."""
+    image, annotations = make_scene(scene_seed(split, index), config)
+    return image, replace(annotations, image_id=f"{split}_{index:05d}")
+
+
+def write_item(
+    root: Path, split: str, image: Image, annotations: Annotations, quality: int
+) -> Path:
+    """Write ``images/ID.jpg`` and ``annotations/ID.txt`` of one picture; returns the image path."""
+    folder = root / f"VisDrone2019-DET-{split}"
+    picture = folder / "images" / f"{annotations.image_id}.jpg"
+    rows = folder / "annotations" / f"{annotations.image_id}.txt"
+    for path in (picture, rows):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    picture.write_bytes(encode_jpeg(image, quality))
+    rows.write_text(write_annotations(annotations))
+    return picture
+
+
+def write_dataset(
+    root: Path,
+    splits: Mapping[str, int],
+    config: SceneConfig = SceneConfig(),  # noqa: B008
+    quality: int = 90,
+) -> Iterator[Path]:
+    """Write ``ROOT/VisDrone2019-DET-<split>/{images,annotations}``, one picture after another.
+
+    A generator: it writes as it is consumed, so that the caller shows progress or stops.
+
+    Args:
+        root: folder to write into; made where it does not exist.
+        splits: number of pictures of each split, for example ``{"train": 40, "val": 10}``.
+        config: how the scenes look.
+        quality: of the JPEG files.
+
+    Yields:
+        The path of each image written.
+    """
+    for split, count in splits.items():
+        for index in range(count):
+            image, annotations = make_item(split, index, config)
+            yield write_item(root, split, image, annotations, quality)

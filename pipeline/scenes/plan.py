@@ -1,0 +1,136 @@
+"""The plan of a scene: what lies where, before anything is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dmnet.pipeline.scenes.camera import Camera, Points
+from dmnet.pipeline.scenes.objects import MAKERS, PEOPLE, Maker, rider
+from dmnet.pipeline.scenes.props import Building, Tree
+
+_SMALLEST = {1: 5.0, 2: 5.5, 3: 5.0, 10: 4.5}
+"""Pixels a metre below which a class is not placed: it would be a smear."""
+
+Rect = tuple[float, float, float, float]
+"""``(u1, u2, v1, v2)`` metres in the town's own axes."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object: category, what draws it, where it stands ``(x, y, z)`` and where it heads."""
+
+    label: int
+    maker: Maker
+    place: NDArray[np.float64]
+    heading: float
+
+
+@dataclass
+class Plan:
+    """Collects paint, objects, trees and buildings, given in the town's axes ``(u, v)``.
+
+    The town is turned by ``yaw`` against the camera; its origin lies in the middle of the picture.
+    """
+
+    camera: Camera
+    rng: np.random.Generator
+    yaw: float
+    limit: int
+    paints: list[tuple[list[Points], str, ArrayLike]] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+    trees: list[Tree] = field(default_factory=list)
+    buildings: list[Building] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Find the middle of the picture on the ground."""
+        height, width = self.camera.size
+        self.origin = self.camera.to_ground(np.array([[width / 2, height / 2]]))[0]
+        sin, cos = np.sin(self.yaw), np.cos(self.yaw)
+        self._turn = np.array([[cos, sin], [-sin, cos]])
+
+    def world(self, points: Points) -> Points:
+        """Town ``(N, 2)`` to world ``(N, 2)``."""
+        return points @ self._turn + self.origin
+
+    @property
+    def extent(self) -> Rect:
+        """The rectangle in the town's axes that holds all that is seen, with a margin."""
+        view = (self.camera.view - self.origin) @ self._turn.T
+        (u1, v1), (u2, v2) = view.min(axis=0) - 12, view.max(axis=0) + 12
+        return float(u1), float(u2), float(v1), float(v2)
+
+    def in_view(self, points: Points, margin: float = 0.0) -> NDArray[np.bool_]:
+        """Which town points ``(N, 2)`` show in the picture, ``margin`` pixels beyond included."""
+        world = self.world(points)
+        height, width = self.camera.size
+        x, y = self.camera.project(world).T
+        ahead = self.camera.depth(world) > 0.25 * self.camera.height
+        inside = (x > -margin) & (x < width + margin) & (y > -margin) & (y < height + margin)
+        return np.asarray(ahead & inside)
+
+    def paint(self, material: str, areas: list[Points], tint: ArrayLike = 0.0) -> None:
+        """Paint areas (town, ``(N, 2)`` each), over what was painted before."""
+        if areas:
+            self.paints.append(([self.world(a) for a in areas], material, tint))
+
+    def add(self, label: int, at: tuple[float, float], heading: float, seat: bool = False) -> None:
+        """Place an object; ``seat`` puts a rider on it, who is an object of the class people."""
+        point = np.array([at])
+        if len(self.items) >= self.limit or not self.in_view(point, 60)[0]:
+            return
+        world = self.world(point)[0]
+        if self.camera.scale(world[None])[0] < _SMALLEST.get(label, 0.0):
+            return
+        place = np.append(world, 0.0)
+        self.items.append(Item(label, MAKERS[label], place, heading + self.yaw))
+        if seat:
+            self.items.append(Item(PEOPLE, rider, place, heading + self.yaw))
+
+    def tree(self, at: tuple[float, float], radius: float) -> None:
+        """Plant a tree or, with a small radius, a bush."""
+        point = np.array([at])
+        if self.in_view(point, 150)[0]:
+            high = radius * (0.6 if radius < 1.3 else self.rng.uniform(1.0, 1.5))
+            place = np.append(self.world(point)[0], high)
+            self.trees.append(Tree(place, radius, int(self.rng.integers(1000))))
+
+    def building(self, rect: Rect, height: float) -> None:
+        """Put a building on a rectangle."""
+        rng = self.rng
+        u1, u2, v1, v2 = rect
+        corners = np.array([[u1, v1], [u2, v1], [u2, v2], [u1, v2]])
+        if not self.in_view(np.vstack([corners, corners.mean(axis=0)]), 400).any():
+            return
+        place = np.append(self.world(corners.mean(axis=0)[None])[0], 0.0)
+        half = ((u2 - u1) / 2, (v2 - v1) / 2)
+        style = int(rng.choice([0, 0, 1, 2] if height < 13 else [0]))
+        wall = _WALLS[rng.integers(len(_WALLS))] + rng.normal(0, 6, 3)
+        roofs = _ROOFS[style]
+        roof = np.array(roofs[rng.integers(len(roofs))]) + rng.normal(0, 5, 3)
+        seed = int(rng.integers(2**31))
+        self.buildings.append(Building(place, half, self.yaw, height, wall, roof, style, seed))
+
+
+_WALLS = np.array(
+    [[206, 198, 184], [184, 178, 170], [198, 170, 146], [172, 120, 98], [216, 214, 208]], float
+)
+_ROOFS: dict[int, list[tuple[float, float, float]]] = {
+    0: [(150, 148, 142), (128, 126, 124), (176, 170, 160), (142, 120, 106)],
+    1: [(62, 112, 168), (176, 182, 186), (150, 72, 62), (84, 128, 140)],
+    2: [(150, 76, 58), (126, 70, 58), (98, 92, 92)],
+}
+
+
+def rect_outline(rect: Rect) -> Points:
+    """Corners ``(4, 2)`` of a rectangle."""
+    u1, u2, v1, v2 = rect
+    return np.array([[u1, v1], [u2, v1], [u2, v2], [u1, v2]])
+
+
+def inset(rect: Rect, by: float) -> Rect:
+    """A rectangle made smaller on all sides."""
+    u1, u2, v1, v2 = rect
+    return u1 + by, u2 - by, v1 + by, v2 - by
