@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core.boxes import from_xywh
-from dmnet.fusion.matched import Matched
+from dmnet.core.records import Annotations, Detections
+from dmnet.fusion.coco import coco_samples
+from dmnet.fusion.matched import Matched, matched
 from dmnet.fusion.matching import NONE, Rows, match
 from dmnet.fusion.overlaps import Floats, Ints, overlap_matrix
+from dmnet.fusion.samples import samples_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,19 @@ def working_point(
         alarms,
         total - hits,
     )
+
+
+def operating_point(
+    truths: Sequence[Annotations],
+    results: Mapping[str, Detections],
+    threshold: float,
+    *,
+    iou: float = 0.5,
+) -> WorkingPoint:
+    """`working_point` of records in memory; ground truth of score 0 is left out."""
+    samples = coco_samples(samples_of(truths, results))
+    table = matched(samples, "coco@500", thresholds=np.array([iou]))
+    return working_point(table, threshold, iou=iou)
 
 
 def best_f1(table: Matched, *, label: int | None = None, iou: float = 0.5) -> WorkingPoint:

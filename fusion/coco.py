@@ -7,7 +7,7 @@ cap in the protocol's name, since printed COCO tables mix caps when ``maxDets`` 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dmnet.core.records import CLASSES
 from dmnet.fusion.overlaps import Floats
 from dmnet.fusion.samples import Sample
+from dmnet.fusion.visdrone import drop_ignored
 
 Json = dict[str, Any]
 
@@ -69,6 +70,22 @@ def _mean(values: Floats) -> float:
 
 def _caps(cap: int) -> list[int]:
     return sorted({1, 10, cap})
+
+
+def coco_samples(
+    samples: Sequence[Sample], *, ignore_regions: bool = False, crowd: bool = False
+) -> list[Sample]:
+    """What the COCO protocols score: without empty rows, and without or beside ignored ones."""
+    out = []
+    for sample in samples:
+        if ignore_regions:
+            sample = drop_ignored(sample)
+        keep = (sample.truth[:, 2:4] > 0).all(axis=1)
+        if not (crowd or ignore_regions):
+            keep &= sample.truth[:, 4] != 0
+        areas = None if sample.areas is None else sample.areas[keep]
+        out.append(replace(sample, truth=sample.truth[keep], areas=areas))
+    return out
 
 
 def as_coco(

@@ -11,6 +11,7 @@ import numpy as np
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.records import CLASSES, IGNORED_REGION, Annotations, Detections
 from dmnet.fusion import coco, visdrone
+from dmnet.fusion.coco import coco_samples
 from dmnet.fusion.inputs import read_found, read_truth
 from dmnet.fusion.samples import Sample, TruthSet, samples_of
 from dmnet.fusion.scores import Scores, guard
@@ -128,22 +129,6 @@ def check_protocol(protocol: str) -> None:
     if protocol in PROTOCOLS or (head == "coco" and cap.isdecimal() and int(cap) > 0):
         return
     raise ConfigError(f"no protocol '{protocol}'; there are {', '.join(PROTOCOLS)}")
-
-
-def coco_samples(
-    samples: Sequence[Sample], *, ignore_regions: bool = False, crowd: bool = False
-) -> list[Sample]:
-    """What the COCO protocols score: without empty rows, and without or beside ignored ones."""
-    out = []
-    for sample in samples:
-        if ignore_regions:
-            sample = visdrone.drop_ignored(sample)
-        keep = (sample.truth[:, 2:4] > 0).all(axis=1)
-        if not (crowd or ignore_regions):
-            keep &= sample.truth[:, 4] != 0
-        areas = None if sample.areas is None else sample.areas[keep]
-        out.append(replace(sample, truth=sample.truth[keep], areas=areas))
-    return out
 
 
 def summarised(truth: TruthSet) -> list[str]:

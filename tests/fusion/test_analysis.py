@@ -11,10 +11,10 @@ import pytest
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import CLASSES
 from dmnet.fusion import coco, visdrone
-from dmnet.fusion.analysis import best_f1, confusion, working_point
+from dmnet.fusion.analysis import best_f1, confusion, operating_point, working_point
 from dmnet.fusion.bootstrap import compare, draws, intervals
+from dmnet.fusion.coco import coco_samples
 from dmnet.fusion.errors import TYPES, error_costs, error_kinds
-from dmnet.fusion.evaluate import coco_samples
 from dmnet.fusion.matched import Matched, ap_table, curve, matched, set_ap
 from dmnet.fusion.matching import IGNORED, NONE, Rows, match
 from dmnet.fusion.samples import Sample
@@ -126,6 +126,12 @@ class TestWorkingPoint:
         assert (point.hits, point.alarms, point.misses) == (2, 1, 1)
         assert point.precision == point.recall == point.f1 == pytest.approx(2 / 3)
         assert point.mean_iou == pytest.approx(0.9)
+
+    def test_records(self) -> None:
+        sample = Sample(self.truth, self.found, (500, 500), "a")
+        point = operating_point([sample.annotations()], {"a": sample.detections()}, 0.5)
+        assert point == working_point(table_of(self.truth, self.found), 0.5)
+        assert operating_point([sample.annotations()], {}, 0.5).misses == 3
 
     def test_one_class(self) -> None:
         point = working_point(table_of(self.truth, self.found), 0.5, label=1)
