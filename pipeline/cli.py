@@ -69,6 +69,7 @@ class Tool:
 
 
 TOOLS: dict[str, Tool] = {
+    "evaluate": Tool("evaluate", "score any detections by a named protocol"),
     "slice-report": Tool("slice_report", "what each slicer is worth, without a detector"),
     "pictures": Tool("pictures", "density, windows and crops of images as a contact sheet"),
     "data": Tool("data", "download VisDrone, with resume and checks"),

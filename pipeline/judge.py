@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,10 @@ from dmnet.core.images import read_image
 from dmnet.core.records import Annotations, Detections, Image
 from dmnet.detectors.base import NetDetector
 from dmnet.detectors.data import Sample, load_scene
-from dmnet.fusion.evaluate import score
+from dmnet.fusion.analysis import working_point
+from dmnet.fusion.evaluate import coco_samples, score
+from dmnet.fusion.matched import matched
+from dmnet.fusion.samples import samples_of
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,6 @@ class Judge:
 
     def scores(self, net: Any, device: str) -> dict[str, float]:
         """AP, AP50, AP75 and, at the score threshold, precision, recall, F1 and mean IoU."""
-        from dmnet.fusion.analysis import operating_point
-
         detector = NetDetector(net, device)
         truths: list[Annotations] = []
         found: dict[str, Detections] = {}
@@ -48,10 +50,12 @@ class Judge:
             truths.append(truth)
             found[truth.image_id] = detector.predict([image])[0]
         summary = score(truths, found, self.protocol).summary
-        point = operating_point(truths, found, self.threshold)
+        table = matched(coco_samples(samples_of(truths, found)), "coco@500")
+        point = working_point(table, self.threshold)
         kept = {name: summary[name] for name in ("AP", "AP50", "AP75")}
-        return {**kept, "precision": point.precision, "recall": point.recall, "F1": point.f1,
-                "mean_iou": point.mean_iou}  # fmt: skip
+        rates = {"precision": point.precision, "recall": point.recall, "F1": point.f1}
+        every = {**kept, **rates, "mean_iou": point.mean_iou}
+        return {name: 0.0 if math.isnan(value) else value for name, value in every.items()}
 
     def _pairs(self) -> Iterator[tuple[Annotations, Image]]:
         for sample in self.samples:
