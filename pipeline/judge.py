@@ -15,10 +15,8 @@ from dmnet.core.images import read_image
 from dmnet.core.records import Annotations, Detections, Image
 from dmnet.detectors.base import NetDetector
 from dmnet.detectors.data import Sample, load_scene
-from dmnet.fusion.analysis import working_point
-from dmnet.fusion.evaluate import coco_samples, score
-from dmnet.fusion.matched import matched
-from dmnet.fusion.samples import samples_of
+from dmnet.fusion.analysis import operating_point
+from dmnet.fusion.evaluate import score
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,7 @@ class Judge:
             truths.append(truth)
             found[truth.image_id] = detector.predict([image])[0]
         summary = score(truths, found, self.protocol).summary
-        table = matched(coco_samples(samples_of(truths, found)), "coco@500")
-        point = working_point(table, self.threshold)
+        point = operating_point(truths, found, self.threshold)
         kept = {name: summary[name] for name in ("AP", "AP50", "AP75")}
         rates = {"precision": point.precision, "recall": point.recall, "F1": point.f1}
         every = {**kept, **rates, "mean_iou": point.mean_iou}

@@ -13,8 +13,9 @@ from dmnet.core.artifact import write_atomic
 from dmnet.core.errors import ConfigError
 from dmnet.fusion.analysis import best_f1, confusion, working_point
 from dmnet.fusion.bootstrap import compare, intervals
+from dmnet.fusion.coco import coco_samples
 from dmnet.fusion.errors import error_costs
-from dmnet.fusion.evaluate import PROTOCOLS, coco_samples, evaluate
+from dmnet.fusion.evaluate import PROTOCOLS, evaluate
 from dmnet.fusion.inputs import read_found, read_truth
 from dmnet.fusion.matched import Matched, matched
 from dmnet.fusion.scores import columns
