@@ -1,0 +1,106 @@
+"""The detection loss of a batch: weighs and adds what `losses` defines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed
+
+from dmnet.detectors.yolov6 import losses
+from dmnet.detectors.yolov6.assigner import Objects, Positives
+from dmnet.detectors.yolov6.head import Cells, Outputs, by_side
+
+CLASS_WEIGHT, BOX_WEIGHT, SIDE_WEIGHT = 1.0, 2.5, 0.5
+"""Of varifocal loss, box loss and DFL."""
+
+BoxLoss = Callable[[Tensor, Tensor], Tensor]
+BOX_LOSSES: dict[str, BoxLoss] = {"siou": losses.siou, "giou": losses.giou}
+
+
+class Batch(NamedTuple):
+    """Predictions of a batch and what they are to learn."""
+
+    outputs: Outputs
+    boxes: Tensor
+    """``[B, A, 4]`` the predicted boxes in pixels."""
+    objects: Objects
+    positives: Positives
+    cells: Cells
+    ignored: Tensor
+    """``[B, A]`` cells whose centre lies in an ignored region."""
+
+
+def centres_in(cells: Cells, regions: Sequence[Tensor]) -> Tensor:
+    """Cells whose centre lies in one of an image's regions ``[m, 4]``: bool ``[B, A]``."""
+    rows = []
+    for boxes in regions:
+        covered = torch.zeros(len(cells.centres), dtype=torch.bool, device=cells.centres.device)
+        for box in boxes:
+            covered |= ((cells.centres >= box[:2]) & (cells.centres < box[2:])).all(1)
+        rows.append(covered)
+    return torch.stack(rows)
+
+
+def _normaliser(positives: Positives) -> Tensor:
+    """Sum of the scores to learn, at least 1; under DDP the mean over the processes."""
+    total = positives.score.sum()
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(total)
+        total = total / distributed.get_world_size()
+    return total.clamp(min=1.0)
+
+
+def detection_losses(batch: Batch, box_loss: BoxLoss, bins: int) -> dict[str, Tensor]:
+    """``classes``, ``boxes`` and, with bins, ``sides``: weighted scalars.
+
+    Everything is divided by the sum of the scores to learn; positives weigh as their score.
+    Background in ignored regions has no class loss.
+    """
+    logits, positives, objects = batch.outputs.logits, batch.positives, batch.objects
+    image, cell, row, score = positives
+    target = torch.zeros_like(logits)
+    target[image, cell, objects.labels[row]] = score
+    background = batch.ignored.clone()
+    background[image, cell] = False
+    classes = losses.varifocal(logits, target).masked_fill(background[..., None], 0.0)
+    total = _normaliser(positives)
+    boxes = box_loss(batch.boxes[image, cell], objects.boxes[row])
+    found = {
+        "classes": CLASS_WEIGHT * classes.sum() / total,
+        "boxes": BOX_WEIGHT * (boxes * score).sum() / total,
+    }
+    if bins:
+        sides = by_side(batch.outputs.sides[image, cell], bins)
+        wanted = true_distances(objects.boxes[row], batch.cells, cell)
+        loss = losses.distribution_focal(sides, wanted).mean(1)
+        found["sides"] = SIDE_WEIGHT * (loss * score).sum() / total
+    return found
+
+
+def true_distances(boxes: Tensor, cells: Cells, cell: Tensor) -> Tensor:
+    """Distances from cells to the sides of boxes ``[n, 4]``, in strides."""
+    centre, stride = cells.centres[cell], cells.strides[cell]
+    return torch.cat([centre - boxes[:, :2], boxes[:, 2:] - centre], 1) / stride
+
+
+def distillation_losses(
+    student: Outputs, teacher: Outputs, positives: Positives, bins: int, weight: float
+) -> dict[str, Tensor]:
+    """``distil_classes`` and, with bins, ``distil_sides``: KL divergences times ``weight``.
+
+    Classes over all cells, sides where there is an object; both divided by the number of those.
+    """
+    image, cell = positives.image, positives.cell
+    count = max(1, len(cell))
+    found = {
+        "distil_classes": weight
+        * losses.class_divergence(student.logits, teacher.logits).sum()
+        / count
+    }
+    if bins:
+        own, wanted = (by_side(out.sides[image, cell], bins) for out in (student, teacher))
+        sides = losses.side_divergence(own, wanted).mean(1)
+        found["distil_sides"] = weight * sides.sum() / count
+    return found

@@ -1,0 +1,316 @@
+"""YOLOv6 as a `DetectionNet`: images in, losses or detections out.
+
+Li et al., "YOLOv6: A Single-Stage Object Detection Framework for Industrial Applications"
+(arXiv 2209.02976) and "YOLOv6 v3.0" (arXiv 2301.05586).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision import ops
+
+from dmnet.core import training
+from dmnet.core.config import build as build_settings
+from dmnet.core.errors import ConfigError
+from dmnet.core.records import Size as ImageSize
+from dmnet.detectors.base import DetectionNet, Found, Target, load_net, load_state
+from dmnet.detectors.yolov6 import losses
+from dmnet.detectors.yolov6.assigner import Objects, Positives, adaptive, task_aligned
+from dmnet.detectors.yolov6.criterion import (
+    BOX_LOSSES,
+    Batch,
+    centres_in,
+    detection_losses,
+    distillation_losses,
+)
+from dmnet.detectors.yolov6.fuse import fuse
+from dmnet.detectors.yolov6.head import STRIDES, Cells, Outputs, cells_of, distances, to_boxes
+from dmnet.detectors.yolov6.sizes import SIZES, Body, Size
+
+GREY = 114 / 255
+"""Colour of the padding."""
+
+CANDIDATES = 10_000
+"""Detections of an image that enter the NMS at most."""
+
+
+@dataclass(frozen=True)
+class YoloConfig:
+    """Settings of the YOLOv6 sizes."""
+
+    input_size: int = 1280
+    """longer side of the network's input, pixels"""
+    max_zoom: float = 4.0
+    """small crops are enlarged at most this many times"""
+    border: int = 0
+    """grey border around each image, pixels within input_size; a mosaic teaches the network to
+    expect one, so without mosaic in the last epochs 0 is best, else half a stride (16)"""
+    form: Literal["rep", "plain", "search", "repopt"] = "rep"
+    """training form of the 3x3 blocks: three branches, none, or RepOptimizer's two runs"""
+    pool: Literal["sppf", "csp"] = "sppf"
+    """pyramid pooling: as first published, or that of version 3"""
+    weights: str = "none"
+    """starting weights: none, or a file of the same architecture"""
+    scales: str = "none"
+    """form repopt: weights file of a training with form search"""
+    teacher: str = "none"
+    """self-distillation: weights file of the same architecture, trained without"""
+    atss_epochs: int = 0
+    """first epochs with ATSS instead of task-aligned assignment"""
+    min_side: float = 8.0
+    """objects count as at least this large when cells are assigned, pixels of the input; with 0,
+    as published, objects between the cell centres are never learnt"""
+    score_threshold: float = 0.03
+    """detections below are dropped"""
+    nms: float = 0.65
+    """IoU of the detector's own class-wise NMS"""
+    max_detections: int = 500
+    """detections an image"""
+
+
+# --- input ---------------------------------------------------------------------------------------
+
+
+def scaled_size(size: ImageSize, config: YoloConfig) -> ImageSize:
+    """Size of an image after scaling, without border; the aspect is kept."""
+    room = config.input_size - 2 * config.border
+    scale = min(room / max(size), config.max_zoom)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def canvas_size(size: ImageSize, config: YoloConfig) -> ImageSize:
+    """Size of the network's input for an image: scaled, bordered, sides multiples of 32."""
+    step = STRIDES[-1]
+    height, width = (-(-(side + 2 * config.border) // step) * step for side in size)
+    return height, width
+
+
+class Letterbox:
+    """Images of a batch on one grey canvas, and the way back for the boxes."""
+
+    def __init__(self, images: Sequence[Tensor], config: YoloConfig) -> None:
+        """Scale and place the images ``[3, h, w]``."""
+        self.border = config.border
+        self.original = [(image.shape[-2], image.shape[-1]) for image in images]
+        self.scaled = [scaled_size(size, config) for size in self.original]
+        sizes = [canvas_size(size, config) for size in self.scaled]
+        height, width = max(s[0] for s in sizes), max(s[1] for s in sizes)
+        self.canvas = images[0].new_full((len(images), 3, height, width), GREY)
+        for place, image, new in zip(self.canvas, images, self.scaled, strict=True):
+            top, left = self.border, self.border
+            place[:, top : top + new[0], left : left + new[1]] = resized(image, new)
+
+    def _ratio(self, index: int, like: Tensor) -> Tensor:
+        (old_h, old_w), (new_h, new_w) = self.original[index], self.scaled[index]
+        return like.new_tensor([new_w / old_w, new_h / old_h] * 2)
+
+    def onto(self, boxes: Tensor, index: int) -> Tensor:
+        """Boxes of image ``index`` on the canvas."""
+        return boxes * self._ratio(index, boxes) + self.border
+
+    def back(self, boxes: Tensor, index: int) -> Tensor:
+        """Boxes on the canvas as boxes of image ``index``, clipped into it."""
+        plain = (boxes - self.border) / self._ratio(index, boxes)
+        clipped: Tensor = ops.clip_boxes_to_image(plain, self.original[index])
+        return clipped
+
+
+def resized(image: Tensor, size: ImageSize) -> Tensor:
+    """Bilinear, with smoothing where it shrinks; ``[3, h, w]``."""
+    if tuple(image.shape[-2:]) == size:
+        return image
+    shrinks = size[0] < image.shape[-2]
+    return functional.interpolate(image[None], size, mode="bilinear", antialias=shrinks)[0]
+
+
+# --- the network ---------------------------------------------------------------------------------
+
+
+class YoloV6(DetectionNet):
+    """One of `SIZES` behind the interface of `DetectionNet`."""
+
+    def __init__(
+        self, name: str, config: YoloConfig, classes: int, size: Size | None = None
+    ) -> None:
+        """Build the network.
+
+        Args:
+            name: a key of `SIZES`.
+            config: settings.
+            classes: number of classes.
+            size: instead of that of ``name`` (for tests and trials).
+
+        Raises:
+            ConfigError: settings that do not fit together.
+            CheckpointError: a weights file that does not fit.
+        """
+        super().__init__()
+        self.architecture, self.classes, self.config = name, classes, config
+        self.settings = asdict(config)
+        self.size = size or SIZES[name]
+        check(config, self.size)
+        self.body = Body(self.size, classes, form=config.form, pool=config.pool)
+        self.epoch, self.epochs = 0, 1
+        self._teacher: list[YoloV6] = []  # in a list: no part of the state_dict
+
+    def predictions(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoded boxes and scores, without NMS; what is exported.
+
+        Args:
+            images: ``[B, 3, H, W]`` RGB 0..1, sides multiples of 32.
+
+        Returns:
+            ``[B, A, 4]`` boxes in pixels of the input, ``[B, A, classes]`` scores 0..1.
+        """
+        outputs = as_float(self.body(images))
+        boxes = to_boxes(distances(outputs.sides, self.size.bins), cells_for(images))
+        return boxes, outputs.logits.sigmoid()
+
+    def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """See `DetectionNet.losses`: classes, boxes, sides; with a teacher its divergences."""
+        box = Letterbox(images, self.config)
+        outputs = self.body(box.canvas)
+        with torch.autocast(box.canvas.device.type, enabled=False):
+            return self._losses(as_float(outputs), box, targets)
+
+    def _losses(
+        self, outputs: Outputs, box: Letterbox, targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        cells = cells_for(box.canvas)
+        boxes = to_boxes(distances(outputs.sides, self.size.bins), cells)
+        objects = objects_of(targets, box)
+        positives = self._assign(outputs, boxes, objects, cells)
+        regions = [box.onto(target["ignore"], i) for i, target in enumerate(targets)]
+        batch = Batch(outputs, boxes, objects, positives, cells, centres_in(cells, regions))
+        found = detection_losses(batch, BOX_LOSSES[self.size.iou], self.size.bins)
+        if self.config.teacher != "none":
+            found |= self._distil(outputs, box.canvas, positives)
+        return found
+
+    def _assign(self, outputs: Outputs, boxes: Tensor, objects: Objects, cells: Cells) -> Positives:
+        side, plain = self.config.min_side, boxes.detach()
+        if self.epoch < self.config.atss_epochs:
+            return adaptive(plain, objects, cells, min_side=side)
+        return task_aligned(outputs.logits.detach().sigmoid(), plain, objects, cells, min_side=side)
+
+    def _distil(self, outputs: Outputs, canvas: Tensor, positives: Positives) -> dict[str, Tensor]:
+        if not self._teacher:
+            self._teacher.append(load_teacher(self, canvas.device))
+        with torch.no_grad():
+            wanted = as_float(self._teacher[0].body(canvas))
+        weight = losses.cosine_decay(self.epoch, self.epochs)
+        return distillation_losses(outputs, wanted, positives, self.size.bins, weight)
+
+    def detect(self, images: Sequence[Tensor]) -> list[Found]:
+        """See `DetectionNet.detect`."""
+        box = Letterbox(images, self.config)
+        boxes, scores = self.predictions(box.canvas)
+        found = []
+        for i in range(len(images)):
+            kept = self._select(boxes[i], scores[i])
+            kept["boxes"] = box.back(kept["boxes"], i)
+            found.append(kept)
+        return found
+
+    def _select(self, boxes: Tensor, scores: Tensor) -> Found:
+        """Class-wise NMS of one image; a cell may give several classes."""
+        cell, label = (scores > self.config.score_threshold).nonzero(as_tuple=True)
+        score = scores[cell, label]
+        order = score.argsort(descending=True, stable=True)[:CANDIDATES]
+        cell, label, score = cell[order], label[order], score[order]
+        keep = ops.batched_nms(boxes[cell], score, label, self.config.nms)
+        keep = keep[: self.config.max_detections]
+        return Found(boxes=boxes[cell[keep]], scores=score[keep], labels=label[keep] + 1)
+
+    def input_shape(self, size: ImageSize) -> ImageSize:
+        """See `DetectionNet.input_shape`."""
+        return canvas_size(scaled_size(size, self.config), self.config)
+
+    @property
+    def input_scaling(self) -> dict[str, Any]:
+        """RGB 0..1 on a grey canvas."""
+        config = self.config
+        size = {"input_size": config.input_size, "border": config.border, "grey": GREY}
+        return {"order": "RGB", "range": [0, 1], **size}
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Set the assigner of the epoch and the weight of the distillation."""
+        self.epoch, self.epochs = epoch, epochs
+
+    def deploy(self) -> YoloV6:
+        """Re-parameterise, in place."""
+        fuse(self.eval().body)
+        return self
+
+
+def as_float(outputs: Outputs) -> Outputs:
+    """Single precision, where half precision would lose small losses and far corners."""
+    return Outputs(outputs.logits.float(), outputs.sides.float())
+
+
+def cells_for(canvas: Tensor) -> Cells:
+    """The cells of a network input ``[B, 3, H, W]``."""
+    height, width = canvas.shape[-2:]
+    return cells_of([(height // s, width // s) for s in STRIDES], canvas.device)
+
+
+def objects_of(targets: Sequence[Target], box: Letterbox) -> Objects:
+    """All objects of a batch, on the canvas, classes from 0."""
+    boxes = [box.onto(target["boxes"].float(), i) for i, target in enumerate(targets)]
+    image = [torch.full_like(target["labels"], i) for i, target in enumerate(targets)]
+    labels = [target["labels"] - 1 for target in targets]
+    return Objects(torch.cat(boxes), torch.cat(labels), torch.cat(image))
+
+
+def check(config: YoloConfig, size: Size) -> None:
+    """Refuse settings that do not fit together.
+
+    Raises:
+        ConfigError: see the text.
+    """
+    if config.input_size - 2 * config.border < STRIDES[-1]:
+        raise ConfigError(
+            f"input_size: {config.input_size} leaves no {STRIDES[-1]} pixels inside a border of "
+            f"{config.border}"
+        )
+    if size.act == "silu" and config.form in ("search", "repopt"):
+        raise ConfigError(
+            f"form '{config.form}': this size is made of plain convolutions with SiLU, there are "
+            "no branches to re-parameterise; leave form as it is"
+        )
+    if config.scales != "none" and config.form != "repopt":
+        raise ConfigError("scales: only used with form repopt")
+
+
+def load_teacher(net: YoloV6, device: torch.device) -> YoloV6:
+    """The teacher of a self-distillation, fused and frozen.
+
+    Raises:
+        CheckpointError: not weights of the same architecture and classes.
+    """
+    clean = {"teacher": "none", "scales": "none"}
+    teacher = load_net(Path(net.config.teacher), net.architecture, clean, net.classes)
+    assert isinstance(teacher, YoloV6)
+    return teacher.deploy().to(device).requires_grad_(False)
+
+
+def build(name: str, settings: Mapping[str, Any], classes: int) -> YoloV6:
+    """Make one of `SIZES`, see `dmnet.detectors.base.Builder`.
+
+    Raises:
+        ConfigError: unknown settings, or ones that do not fit together.
+        CheckpointError: starting weights that do not fit.
+    """
+    config = build_settings(YoloConfig, settings, name)
+    net = YoloV6(name, config, classes)
+    if config.weights != "none":
+        path = Path(config.weights)
+        load_state(net, training.read_weights(path)[0], path)
+    return net
