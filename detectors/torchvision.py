@@ -144,6 +144,21 @@ class Rpn(rpn.RegionProposalNetwork):  # type: ignore[misc]
             label[covered & (label == 0)] = -1
         return labels, matched
 
+    def compute_loss(
+        self,
+        objectness: Tensor,
+        deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of the sampled anchors; 0 where every anchor is in an ignored region."""
+        if all(bool((label < 0).all()) for label in labels):
+            return objectness.sum() * 0, deltas.sum() * 0
+        losses: tuple[Tensor, Tensor] = super().compute_loss(
+            objectness, deltas, labels, regression_targets
+        )
+        return losses
+
 
 class RoiHeads(roi_heads.RoIHeads):  # type: ignore[misc]
     """Second stage of Faster R-CNN; proposals in ignored regions are not sampled."""
@@ -153,7 +168,17 @@ class RoiHeads(roi_heads.RoIHeads):  # type: ignore[misc]
     def select_training_samples(self, proposals: list[Tensor], targets: list[Target]) -> Any:
         """Keep the ignored regions at hand for `assign_targets_to_proposals`."""
         self.regions = [target["ignore"] for target in targets]
-        return super().select_training_samples(proposals, targets)
+        samples = super().select_training_samples(proposals, targets)
+        self.sampled = sum(len(boxes) for boxes in samples[0])
+        return samples
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Torchvision's, with losses 0 where every proposal is in an ignored region."""
+        detections, losses = super().forward(*args, **kwargs)
+        if self.training and not self.sampled:
+            zero = torch.stack([p.sum() for p in self.parameters()]).sum() * 0
+            losses = {name: zero for name in losses}
+        return detections, losses
 
     def assign_targets_to_proposals(
         self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
@@ -314,6 +339,11 @@ def norm_kind(config: TorchvisionConfig) -> str:
             "norm 'group': ImageNet weights were made with batch norm; "
             "set norm to frozen or batch, or weights to none"
         )
+    if kind == "frozen" and not given:
+        raise ConfigError(
+            "norm 'frozen': random weights have no statistics to freeze; "
+            "set norm to group or batch, or name backbone weights"
+        )
     return kind
 
 
@@ -358,13 +388,7 @@ def make_trunk(trunk: Trunk, config: TorchvisionConfig, kind: str) -> nn.Module:
 
 
 def freeze_stages(layers: nn.Module, trunk: Trunk, trainable: int) -> None:
-    """Freeze all but the last ``trainable`` of the five stages.
-
-    Raises:
-        ConfigError: not 0 to 5.
-    """
-    if not 0 <= trainable <= 5:
-        raise ConfigError(f"trainable_layers: must be 0 to 5, got {trainable}")
+    """Freeze all but the last ``trainable`` of the five stages."""
     for stage in trunk.stages[: 5 - trainable]:
         for name in stage:
             layers.get_submodule(name).requires_grad_(False)
@@ -376,8 +400,11 @@ def make_backbone(family: str, trunk: Trunk, config: TorchvisionConfig) -> Backb
     Strides 4 to 64 for Faster R-CNN, 8 to 128 for the one-stage networks.
     """
     kind = norm_kind(config)
+    if not 0 <= config.trainable_layers <= 5:
+        raise ConfigError(f"trainable_layers: must be 0 to 5, got {config.trainable_layers}")
     layers = make_trunk(trunk, config, kind)
-    freeze_stages(layers, trunk, config.trainable_layers if config.weights != "none" else 5)
+    if config.weights != "none":
+        freeze_stages(layers, trunk, config.trainable_layers)
     first = 0 if family.startswith("fasterrcnn") else 1
     out = config.fpn_channels or (128 if trunk.light else 256)
     return BackboneWithFPN(
@@ -466,13 +493,11 @@ def retinanet_model(
     sizes = [tuple(side * 2 ** (k / 3) for k in range(3)) for side in config.anchors]
     generator = AnchorGenerator(sizes, [config.ratios] * 5)
     free = None if norm_kind(config) == "frozen" else _free_norm(norm_kind(config))
-    head = RetinaHead(
-        backbone.out_channels, generator.num_anchors_per_location()[0], classes + 1, free
-    )
+    head = RetinaHead(backbone.out_channels, generator.num_anchors_per_location()[0], classes, free)
     head.ignore_share = config.ignore_share
     model: nn.Module = retinanet.RetinaNet(
         backbone,
-        classes + 1,
+        classes,
         anchor_generator=generator,
         head=head,
         score_thresh=config.score_threshold,
@@ -487,11 +512,11 @@ def fcos_model(family: str, trunk: Trunk, config: TorchvisionConfig, classes: in
     """FCOS: one point a cell, so no anchor settings."""
     backbone = make_backbone(family, trunk, config)
     generator = AnchorGenerator([(8,), (16,), (32,), (64,), (128,)], [(1.0,)] * 5)
-    head = FcosHead(backbone.out_channels, 1, classes + 1)
+    head = FcosHead(backbone.out_channels, 1, classes)
     head.ignore_share = config.ignore_share
     model: nn.Module = fcos.FCOS(
         backbone,
-        classes + 1,
+        classes,
         anchor_generator=generator,
         head=head,
         score_thresh=config.score_threshold,
@@ -527,16 +552,20 @@ class TorchvisionNet(DetectionNet):
         self.settings = asdict(config)
         family, trunk = ARCHITECTURES[name]
         self.model = FAMILIES[family](family, trunk, config, classes)
+        self.first = 1 if family.startswith("fasterrcnn") else 0  # index of the first class
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """See `DetectionNet.losses`; the names are torchvision's."""
-        out: dict[str, Tensor] = self.model(list(images), list(targets))
+        shift = self.first - 1
+        shifted = [{**target, "labels": target["labels"] + shift} for target in targets]
+        out: dict[str, Tensor] = self.model(list(images), shifted)
         return out
 
     def detect(self, images: Sequence[Tensor]) -> list[Found]:
         """See `DetectionNet.detect`."""
+        shift = 1 - self.first
         out: list[Found] = self.model(list(images))
-        return out
+        return [Found(one, labels=one["labels"] + shift) for one in out]
 
     def input_shape(self, size: Size) -> Size:
         """See `DetectionNet.input_shape`."""
