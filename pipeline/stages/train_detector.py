@@ -18,6 +18,7 @@ from dmnet.detectors.base import build_model
 from dmnet.detectors.data import Sample, read_coco, read_coco_crops
 from dmnet.detectors.torchvision import TorchvisionConfig
 from dmnet.detectors.train import TrainConfig, train
+from dmnet.detectors.yolov6 import YoloConfig
 from dmnet.pipeline.context import Context, Plan
 from dmnet.pipeline.inputs import load_crops, readable
 from dmnet.pipeline.judge import Judge
@@ -47,6 +48,8 @@ class Config(TrainConfig):
     """Also report them on so many training images."""
     torchvision: TorchvisionConfig = field(default_factory=TorchvisionConfig)
     """Settings of the torchvision networks."""
+    yolov6: YoloConfig = field(default_factory=YoloConfig)
+    """Settings of the YOLOv6 networks."""
 
 
 def plan(context: Context) -> Plan:
