@@ -40,7 +40,8 @@ def predict(
         image: ``(h, w, 3)`` uint8 RGB.
         scaling: of the input; None for unscaled RGB 0..255.
         device: where the network runs; it is moved there.
-        max_pixels: largest tile. A tile needs about 200 (MCNN) bytes of memory a pixel.
+        max_pixels: largest tile. A pixel needs about 350 bytes of memory with MCNN and 35 bytes a
+            channel of the first level with U-Net.
         overlap: pixels around the kept part of a tile; None takes the network's ``reach``, with
             which tiles give what the whole image gives, to rounding.
         batch: tiles at a time.

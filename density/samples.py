@@ -36,11 +36,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a pair: ``crop`` pixels a side (0: whole image), flips, scale jitter."""
+    """What is done to a pair: ``crop`` pixels a side (0: whole image), flips, scale jitter.
+
+    The sides of whole images are padded to a multiple of ``multiple`` pixels.
+    """
 
     crop: int = 256
     flips: bool = True
     scale_jitter: float = 0.25
+    multiple: int = STRIDE
 
 
 def target(density: DensityMap) -> DensityMap:
@@ -74,6 +78,9 @@ def augment(
     Returns:
         image ``(crop, crop, 3)`` and cells ``(crop / 4, crop / 4)``.
     """
+    if not how.crop:
+        step = how.multiple // STRIDE
+        cells = np.pad(cells, [(0, -side % step) for side in cells.shape])
     image = _padded_image(image, cells.shape[0] * STRIDE, cells.shape[1] * STRIDE, mean)
     if how.crop:
         side = how.crop // STRIDE

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -85,9 +85,9 @@ class TrainConfig:
     """Decay of the moving average of the weights, which is judged and stored; 0 for none."""
     amp: bool = True
     """bfloat16 arithmetic on a GPU that has it."""
-    input_mean: float = 0.0
+    input_mean: float = 128.0
     """Subtracted from RGB 0..255."""
-    input_std: float = 255.0
+    input_std: float = 64.0
     """Divides what is left."""
     seed: int = 0
     """Seed of weights, order and augmentation."""
@@ -267,7 +267,8 @@ def _epoch(
     workers: int,
 ) -> tuple[float, float]:
     """Train for one epoch; mean loss an image, and the last learning rate."""
-    how = Augmentation(config.crop, config.flips, config.scale_jitter)
+    multiple = int(cast(Any, state.network.multiple))
+    how = Augmentation(config.crop, config.flips, config.scale_jitter, multiple)
     steps = -(-len(samples) // config.batch)
     loader = DataLoader(
         Pairs(samples, how, config.scaling, config.seed, epoch),

@@ -76,6 +76,15 @@ def test_whole_images_keep_their_size(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(target_part, cells)
 
 
+def test_whole_images_are_padded_for_the_network(rng: np.random.Generator) -> None:
+    image, cells = grid(5, 8)
+    how = Augmentation(0, False, 0.0, multiple=16)
+    part, target_part = augment(image[:18, :27], cells, how, 9.0, rng)
+    assert part.shape == (32, 32, 3) and target_part.shape == (8, 8)
+    assert target_part.sum() == cells.sum()
+    assert (part[18:] == 9).all()
+
+
 def test_pairs_are_read_lazily_and_do_not_depend_on_order(tmp_path: Path) -> None:
     image, cells = grid(10, 10)
     path = tmp_path / "a.jpg"

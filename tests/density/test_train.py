@@ -97,6 +97,13 @@ def test_training_learns_to_count(network: str, tmp_path: Path) -> None:
     assert min(float(row["val_mae"]) for row in result.history) < 0.5 * constant
 
 
+@pytest.mark.parametrize("network", ["mcnn", "unet"])
+def test_whole_images_of_any_size(network: str, tmp_path: Path) -> None:
+    config = replace(SMALL, network=network, width=2, epochs=1, crop=0, batch=1)  # type: ignore[arg-type]
+    result = train(blobs(tmp_path, 2, size=52), [], config, checkpoint=tmp_path / "c.pt")
+    assert np.isfinite(float(result.history[0]["loss"]))
+
+
 def test_training_repeats(tmp_path: Path) -> None:
     samples = blobs(tmp_path, 3)
     config = replace(SMALL, epochs=2)
