@@ -1,0 +1,376 @@
+"""ONNX detectors through onnxruntime: our own exports, and foreign ones of the YOLO family.
+
+An own export describes itself. A foreign file needs a small YAML description, `OnnxDecoding`: how
+the input is scaled and padded, and what the numbers of the output mean.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from torchvision import ops
+
+from dmnet.core import config
+from dmnet.core.boxes import clip
+from dmnet.core.errors import CheckpointError, ConfigError, optional
+from dmnet.core.records import CLASSES, Detections, Image, Size
+from dmnet.detectors.classmap import DROPPED
+from dmnet.detectors.export import KEY
+
+
+@dataclass(frozen=True)
+class OnnxDecoding:
+    """How an ONNX detector is fed and read."""
+
+    layout: Literal["yolox", "cxcywh", "xyxy", "detections"] = "cxcywh"
+    """boxes: yolox (offsets in cells and logarithms of sides, in strides), cxcywh or xyxy (pixels
+    of the input), or detections (three outputs after NMS: boxes xyxy, scores, labels from 1)"""
+    transposed: bool = False
+    """the output is channels x boxes (YOLOv8) instead of boxes x channels"""
+    objectness: bool = True
+    """a fifth value multiplies the class scores"""
+    activation: Literal["none", "sigmoid"] = "none"
+    """what is still to be applied to the scores"""
+    strides: tuple[int, ...] = (8, 16, 32)
+    """of the levels, pixels; layout yolox only"""
+    several_classes: bool = False
+    """a box may count for every class above the threshold, not only for its best one"""
+    class_map: tuple[str, ...] = ()
+    """class index of the detector (from 0) = category 1-10 each; other classes are dropped"""
+    channels: Literal["RGB", "BGR"] = "RGB"
+    """order of the input's channels"""
+    maximum: float = 1.0
+    """input value of the brightest pixel, before mean and std: 1 or 255"""
+    mean: tuple[float, ...] = (0.0,)
+    """subtracted from the input, one value or one a channel"""
+    std: tuple[float, ...] = (1.0,)
+    """divides the input, one value or one a channel"""
+    input_size: tuple[int, int] | None = None
+    """fixed width and height of the input, pixels; none: from the sides below"""
+    short_side: int = 0
+    """shorter side of the scaled image is at most this, pixels; 0: no bound"""
+    long_side: int = 1280
+    """longer side of the scaled image is at most this, pixels"""
+    max_zoom: float = 1e9
+    """small images are enlarged at most this many times"""
+    divisor: int = 32
+    """sides of the input are padded to multiples of this, pixels"""
+    border: int = 0
+    """pixels left free around the image"""
+    centred: bool = False
+    """the image lies in the middle of its padding, not at the top left"""
+    smooth: bool = False
+    """smooth the image when it is made smaller"""
+    fill: tuple[float, ...] = (114.0,)
+    """padding, 0..255, one value or one a channel"""
+    score_threshold: float = 0.01
+    """detections below are dropped"""
+    nms: float = 0.65
+    """IoU of the class-wise NMS"""
+    max_detections: int = 500
+    """detections an image"""
+
+
+CANDIDATES = 10_000
+"""Boxes of an image that enter the NMS at most."""
+
+
+# --- input ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies on the network's input, all sizes ``(height, width)``."""
+
+    original: Size
+    scaled: Size
+    canvas: Size
+    offset: Size
+
+    def back(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Boxes on the input as boxes of the image, clipped into it."""
+        shift = np.array([self.offset[1], self.offset[0]] * 2, dtype=np.float64)
+        ratio = [self.scaled[1] / self.original[1], self.scaled[0] / self.original[0]] * 2
+        return clip((boxes - shift) / np.array(ratio), self.original)
+
+
+def place(size: Size, how: OnnxDecoding) -> Placement:
+    """Scale and position of an image of ``size`` on the input."""
+    height, width = size
+    if how.input_size is not None:
+        room = (how.input_size[1] - 2 * how.border, how.input_size[0] - 2 * how.border)
+        scale = min(room[0] / height, room[1] / width, how.max_zoom)
+    else:
+        scale = min(how.long_side / max(size), how.max_zoom)
+        if how.short_side:
+            scale = min(how.short_side / min(size), scale)
+    scaled = max(1, round(height * scale)), max(1, round(width * scale))
+    canvas = _canvas(scaled, how)
+    free = tuple(
+        (c - s) // 2 if how.centred else how.border for c, s in zip(canvas, scaled, strict=True)
+    )
+    return Placement(size, scaled, canvas, (free[0], free[1]))
+
+
+def _canvas(scaled: Size, how: OnnxDecoding) -> Size:
+    if how.input_size is not None:
+        return how.input_size[1], how.input_size[0]
+    height, width = (-(-(s + 2 * how.border) // how.divisor) * how.divisor for s in scaled)
+    return height, width
+
+
+def network_input(image: Image, where: Placement, how: OnnxDecoding) -> Tensor:
+    """One image on its canvas, ``[3, H, W]`` float32."""
+    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float()
+    if where.scaled != where.original:
+        shrinks = how.smooth and where.scaled[0] < where.original[0]
+        x = functional.interpolate(x[None], where.scaled, mode="bilinear", antialias=shrinks)[0]
+    canvas = _per_channel(how.fill).expand(3, *where.canvas).clone()
+    (top, left), (height, width) = where.offset, where.scaled
+    canvas[:, top : top + height, left : left + width] = x
+    canvas = canvas * (how.maximum / 255)
+    canvas = (canvas.flip(0) if how.channels == "BGR" else canvas) - _per_channel(how.mean)
+    return canvas / _per_channel(how.std)
+
+
+def _per_channel(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
+
+
+# --- output --------------------------------------------------------------------------------------
+
+
+def grid(canvas: Size, strides: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Cell indices x, y ``[A, 2]`` and strides ``[A, 1]``, level by level, row by row."""
+    cells, steps = [], []
+    for stride in strides:
+        rows, columns = canvas[0] // stride, canvas[1] // stride
+        y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+        cells.append(torch.stack([x, y], -1).reshape(-1, 2))
+        steps.append(torch.full((rows * columns, 1), stride))
+    return torch.cat(cells).float(), torch.cat(steps).float()
+
+
+def to_corners(raw: Tensor, canvas: Size, how: OnnxDecoding) -> Tensor:
+    """Boxes ``[A, 4]`` of any layout as x1 y1 x2 y2 in pixels of the input.
+
+    Raises:
+        ValueError: the number of boxes is not that of the cells (layout yolox).
+    """
+    if how.layout == "xyxy":
+        return raw
+    centre, side = raw[:, :2], raw[:, 2:]
+    if how.layout == "yolox":
+        cells, steps = grid(canvas, how.strides)
+        if len(cells) != len(raw):
+            raise ValueError(
+                f"gives {len(raw)} boxes where strides {how.strides} have {len(cells)} cells at "
+                f"{canvas[1]}x{canvas[0]}"
+            )
+        centre, side = (centre + cells) * steps, side.exp() * steps
+    return torch.cat([centre - side / 2, centre + side / 2], 1)
+
+
+def select(boxes: Tensor, scores: Tensor, how: OnnxDecoding) -> tuple[Tensor, Tensor, Tensor]:
+    """Threshold and class-wise NMS: boxes ``[A, 4]``, scores ``[A, C]`` -> boxes, scores, classes.
+
+    By descending score; equal scores keep the order of the boxes.
+    """
+    if how.several_classes:
+        box, label = (scores > how.score_threshold).nonzero(as_tuple=True)
+    else:
+        best = scores.max(1)
+        box = (best.values > how.score_threshold).nonzero()[:, 0]
+        label = best.indices[box]
+    score = scores[box, label]
+    order = score.argsort(descending=True, stable=True)[:CANDIDATES]
+    box, label, score = box[order], label[order], score[order]
+    keep = ops.batched_nms(boxes[box], score, label, how.nms)[: how.max_detections]
+    return boxes[box[keep]], score[keep], label[keep]
+
+
+def class_table(class_map: Sequence[str]) -> NDArray[np.int64]:
+    """Category of each class index, `DROPPED` where there is none.
+
+    Raises:
+        ConfigError: entries that are not ``index=category``, or none at all.
+    """
+    pairs = {}
+    for entry in class_map:
+        index, _, category = entry.partition("=")
+        if not (index.isdigit() and category.isdigit() and int(category) in CLASSES):
+            raise ConfigError(
+                f"onnx.class_map: '{entry}' is not of the form index=category with a category "
+                "1-10, for example 0=1"
+            )
+        pairs[int(index)] = int(category)
+    if not pairs:
+        raise ConfigError(
+            "onnx.class_map: the file does not say what its classes are; describe it in a YAML "
+            "file of settings (configs/onnx/yolox-nano-coco.yaml is an example)"
+        )
+    table = np.full(max(pairs) + 1, DROPPED, dtype=np.int64)
+    table[list(pairs)] = list(pairs.values())
+    return table
+
+
+# --- the detector --------------------------------------------------------------------------------
+
+
+def open_session(path: Path, device: str = "auto") -> tuple[Any, dict[str, Any]]:
+    """Open an ONNX file.
+
+    Returns:
+        The onnxruntime session, and our metadata (empty for foreign files).
+
+    Raises:
+        CheckpointError: missing or damaged.
+        ConfigError: a GPU is asked for and this onnxruntime has none.
+    """
+    runtime = optional("onnxruntime", "onnx")
+    if not path.is_file():
+        raise CheckpointError(path, "no such ONNX file")
+    available, providers = runtime.get_available_providers(), ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" in available and not device.startswith("cpu"):
+        providers.insert(0, "CUDAExecutionProvider")
+    elif device.startswith("cuda"):
+        raise ConfigError(
+            "this onnxruntime runs on the CPU only; install onnxruntime-gpu in its place, or "
+            "choose the CPU as device"
+        )
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    errors = runtime.capi.onnxruntime_pybind11_state
+    names = ("Fail", "InvalidProtobuf", "InvalidGraph", "InvalidArgument", "NotImplemented",
+             "RuntimeException", "NoModel")  # fmt: skip
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=providers)
+    except tuple(getattr(errors, name) for name in names) as error:
+        raise CheckpointError(path, f"not a usable ONNX file ({error})") from error
+    text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    try:
+        meta = json.loads(text) if text else {}
+    except ValueError as error:
+        raise CheckpointError(path, f"its metadata is damaged ({error})") from error
+    if not isinstance(meta, dict):
+        raise CheckpointError(path, "its metadata is damaged (not a mapping)")
+    return session, meta
+
+
+class OnnxDetector:
+    """An ONNX file as a `dmnet.detectors.base.Detector`."""
+
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any] | None = None, device: str = "auto"
+    ) -> None:
+        """Open the file.
+
+        Args:
+            path: an own export, or a foreign model of the YOLO family.
+            settings: of `OnnxDecoding`; for an own export they override what it says itself.
+            device: ``auto``, ``cpu`` or ``cuda``.
+
+        Raises:
+            CheckpointError: missing, damaged, or no detector.
+            ConfigError: a foreign file without a description, or one that does not fit.
+        """
+        self.path = path
+        self.session, meta = open_session(path, device)
+        if meta.get("kind", "detector") != "detector":
+            raise CheckpointError(path, f"holds a {meta['kind']} network, not a detector")
+        merged = config.merged(meta.get("decoding", {}), settings or {})
+        self.how = config.build(OnnxDecoding, merged, "onnx")
+        self.table = class_table(self.how.class_map)
+        inputs = self.session.get_inputs()
+        shape = inputs[0].shape
+        if len(shape) != 4 or shape[1] not in (3, "channels") or len(inputs) > 2:
+            raise CheckpointError(
+                path, f"its input has shape {shape}, expected one [batch, 3, height, width]"
+            )
+        self._check_size(shape)
+        self.names = [entry.name for entry in inputs]
+        self.single = shape[0] == 1 or self.how.layout == "detections"
+
+    def _check_size(self, shape: Sequence[Any]) -> None:
+        """Refuse a description of another input size than the file's."""
+        fixed = tuple(side for side in shape[2:] if isinstance(side, int))
+        given = self.how.input_size
+        if len(fixed) == 2 and (given is None or fixed != (given[1], given[0])):
+            raise ConfigError(
+                f"{self.path}: its input is {fixed[1]}x{fixed[0]} pixels; set input_size to "
+                f"[{fixed[1]}, {fixed[0]}] in its description"
+            )
+
+    def input_shape(self, size: Size) -> Size:
+        """Images of equal input shape can go in one batch."""
+        return place(size, self.how).canvas
+
+    def predict(self, images: Sequence[Image]) -> list[Detections]:
+        """See `dmnet.detectors.base.Detector.predict`.
+
+        Raises:
+            CheckpointError: the file's outputs are not as described.
+        """
+        places = [place((image.shape[0], image.shape[1]), self.how) for image in images]
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for index, where in enumerate(places):
+            key = (index,) if self.single else where.canvas
+            groups.setdefault(key, []).append(index)
+        found: list[Detections] = [Detections.empty()] * len(images)
+        for indices in groups.values():
+            batch = torch.stack([network_input(images[i], places[i], self.how) for i in indices])
+            feed = {self.names[0]: batch.numpy()}
+            if len(self.names) == 2:
+                feed[self.names[1]] = np.array(places[indices[0]].scaled, dtype=np.int64)
+            outputs = [torch.from_numpy(o) for o in self.session.run(None, feed)]
+            for row, index in enumerate(indices):
+                found[index] = self._read(outputs, row, places[index])
+        return found
+
+    def _read(self, outputs: list[Tensor], row: int, where: Placement) -> Detections:
+        try:
+            if self.how.layout == "detections":
+                boxes, scores, labels = outputs
+                keep = scores > self.how.score_threshold
+                boxes, scores, labels = boxes[keep], scores[keep], labels[keep] - 1
+            else:
+                raw, values = self._columns(outputs, row)
+                boxes = to_corners(raw, where.canvas, self.how)
+                boxes, scores, labels = select(boxes, values, self.how)
+        except (ValueError, IndexError, RuntimeError) as error:
+            raise CheckpointError(
+                self.path, f"its outputs are not as described (layout {self.how.layout}): {error}"
+            ) from error
+        index = labels.numpy()
+        inside = index < len(self.table)
+        category = np.where(inside, self.table[np.where(inside, index, 0)], DROPPED)
+        known = category != DROPPED
+        corners = where.back(boxes.double().numpy()[known])
+        return Detections(corners, scores.double().numpy()[known], category[known])
+
+    def _columns(self, outputs: list[Tensor], row: int) -> tuple[Tensor, Tensor]:
+        """Boxes ``[A, 4]`` as the file gives them and class scores ``[A, C]`` of one image."""
+        one = torch.cat([output[row] for output in outputs], -1 if not self.how.transposed else 0)
+        one = one.T if self.how.transposed else one
+        first = 5 if self.how.objectness else 4
+        if one.ndim != 2 or one.shape[1] < first + len(self.table):
+            raise ValueError(
+                f"shape {tuple(one.shape)} has no room for {len(self.table)} classes after "
+                f"{first} values"
+            )
+        scores = one[:, 4:].sigmoid() if self.how.activation == "sigmoid" else one[:, 4:]
+        return one[:, :4], scores[:, 1:] * scores[:, :1] if self.how.objectness else scores
+
+
+def load(path: Path, settings: Mapping[str, Any], device: str) -> OnnxDetector:
+    """Make the detector from plain settings; see `dmnet.detectors.base.FOREIGN`."""
+    return OnnxDetector(path, settings, device)
