@@ -112,4 +112,4 @@ class Head(nn.Module):
             x = self.stems[i](feature)
             logits.append(self.class_out[i](self.class_convs[i](x)).flatten(2))
             sides.append(self.side_out[i](self.side_convs[i](x)).flatten(2))
-        return Outputs(torch.cat(logits, 2).mT, torch.cat(sides, 2).mT)
+        return Outputs(torch.cat(logits, 2).transpose(1, 2), torch.cat(sides, 2).transpose(1, 2))
