@@ -6,8 +6,9 @@ Li et al., "YOLOv6: A Single-Stage Object Detection Framework for Industrial App
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,9 @@ from dmnet.detectors.yolov6.criterion import (
 )
 from dmnet.detectors.yolov6.fuse import fuse
 from dmnet.detectors.yolov6.head import STRIDES, Cells, Outputs, cells_of, distances, to_boxes
+from dmnet.detectors.yolov6.int8 import compile_int8
+from dmnet.detectors.yolov6.quantise import Sensitivity, insert, quantise
+from dmnet.detectors.yolov6.repoptimizer import adopt_scales
 from dmnet.detectors.yolov6.sizes import SIZES, Body, Size
 
 GREY = 114 / 255
@@ -52,16 +56,17 @@ class YoloConfig:
     border: int = 0
     """grey border around each image, pixels within input_size; a mosaic teaches the network to
     expect one, so without mosaic in the last epochs 0 is best, else half a stride (16)"""
-    form: Literal["rep", "plain", "search", "repopt"] = "rep"
-    """training form of the 3x3 blocks: three branches, none, or RepOptimizer's two runs"""
+    form: Literal["rep", "plain", "search", "repopt", "int8"] = "rep"
+    """training form of the 3x3 blocks: three branches, none, or RepOptimizer's two runs; int8: the
+    fused network with 8-bit rounding, made by `quantised`"""
     pool: Literal["sppf", "csp"] = "sppf"
     """pyramid pooling: as first published, or that of version 3"""
     weights: str = "none"
-    """starting weights: none, or a file of the same architecture"""
-    scales: str = "none"
-    """form repopt: weights file of a training with form search"""
+    """starting weights: none, or a file of the same architecture and form; with form repopt those
+    of a training with form search, which gives the gradients' multipliers"""
     teacher: str = "none"
-    """self-distillation: weights file of the same architecture, trained without"""
+    """distillation: weights file of the same architecture, trained without; with form int8 it
+    teaches the neck's channels, else classes and sides"""
     atss_epochs: int = 0
     """first epochs with ATSS instead of task-aligned assignment"""
     min_side: float = 8.0
@@ -156,7 +161,7 @@ class YoloV6(DetectionNet):
         self.settings = asdict(config)
         self.size = size or SIZES[name]
         check(config, self.size)
-        self.body = Body(self.size, classes, form=config.form, pool=config.pool)
+        self.body = make_body(self.size, config, classes)
         self.epoch, self.epochs = 0, 1
         self._teacher: list[YoloV6] = []  # in a list: no part of the state_dict
 
@@ -176,23 +181,24 @@ class YoloV6(DetectionNet):
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """See `DetectionNet.losses`: classes, boxes, sides; with a teacher its divergences."""
         box = Letterbox(images, self.config)
-        outputs = self.body(box.canvas)
+        features = self.body.features(box.canvas)
+        outputs = as_float(self.body.head(features))
         with torch.autocast(box.canvas.device.type, enabled=False):
-            return self._losses(as_float(outputs), box, targets)
+            found, positives = self._losses(outputs, box, targets)
+            if self.config.teacher != "none":
+                found |= self._distil(features, outputs, box.canvas, positives)
+        return found
 
     def _losses(
         self, outputs: Outputs, box: Letterbox, targets: Sequence[Target]
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], Positives]:
         cells = cells_for(box.canvas)
         boxes = to_boxes(distances(outputs.sides, self.size.bins), cells)
         objects = objects_of(targets, box)
         positives = self._assign(outputs, boxes, objects, cells)
         regions = [box.onto(target["ignore"], i) for i, target in enumerate(targets)]
         batch = Batch(outputs, boxes, objects, positives, cells, centres_in(cells, regions))
-        found = detection_losses(batch, BOX_LOSSES[self.size.iou], self.size.bins)
-        if self.config.teacher != "none":
-            found |= self._distil(outputs, box.canvas, positives)
-        return found
+        return detection_losses(batch, BOX_LOSSES[self.size.iou], self.size.bins), positives
 
     def _assign(self, outputs: Outputs, boxes: Tensor, objects: Objects, cells: Cells) -> Positives:
         side, plain = self.config.min_side, boxes.detach()
@@ -200,13 +206,19 @@ class YoloV6(DetectionNet):
             return adaptive(plain, objects, cells, min_side=side)
         return task_aligned(outputs.logits.detach().sigmoid(), plain, objects, cells, min_side=side)
 
-    def _distil(self, outputs: Outputs, canvas: Tensor, positives: Positives) -> dict[str, Tensor]:
+    def _distil(
+        self, features: list[Tensor], outputs: Outputs, canvas: Tensor, positives: Positives
+    ) -> dict[str, Tensor]:
         if not self._teacher:
             self._teacher.append(load_teacher(self, canvas.device))
+        teacher = self._teacher[0].body
         with torch.no_grad():
-            wanted = as_float(self._teacher[0].body(canvas))
+            wanted = teacher.features(canvas)
+            soft = as_float(teacher.head(wanted))
+        if self.config.form == "int8":
+            return {"distil_channels": channel_loss(features, wanted)}
         weight = losses.cosine_decay(self.epoch, self.epochs)
-        return distillation_losses(outputs, wanted, positives, self.size.bins, weight)
+        return distillation_losses(outputs, soft, positives, self.size.bins, weight)
 
     def detect(self, images: Sequence[Tensor]) -> list[Found]:
         """See `DetectionNet.detect`."""
@@ -245,8 +257,11 @@ class YoloV6(DetectionNet):
         self.epoch, self.epochs = epoch, epochs
 
     def deploy(self) -> YoloV6:
-        """Re-parameterise, in place."""
+        """Re-parameterise, in place; form int8 on a CPU goes onto integer kernels."""
         fuse(self.eval().body)
+        if self.config.form == "int8" and next(self.parameters()).device.type == "cpu":
+            compile_int8(self.body)
+        self.body.to(memory_format=torch.channels_last)
         return self
 
 
@@ -269,6 +284,50 @@ def objects_of(targets: Sequence[Target], box: Letterbox) -> Objects:
     return Objects(torch.cat(boxes), torch.cat(labels), torch.cat(image))
 
 
+def make_body(size: Size, config: YoloConfig, classes: int) -> Body:
+    """The network in its training form; int8 starts fused, its ranges unknown."""
+    if config.form != "int8":
+        return Body(size, classes, form=config.form, pool=config.pool)
+    body = Body(size, classes, form="plain", pool=config.pool)
+    insert(fuse(body))
+    return body
+
+
+def channel_loss(features: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """Channel-wise distillation of the neck's levels, added."""
+    pairs = zip(features, wanted, strict=True)
+    return torch.stack([losses.channel_divergence(a.float(), b.float()) for a, b in pairs]).sum()
+
+
+def quantised(
+    net: YoloV6, images: Sequence[Tensor], keep: int = 0
+) -> tuple[YoloV6, list[Sensitivity]]:
+    """Post-training quantisation: a new network of form int8.
+
+    Save it with `dmnet.detectors.base.save_net`; train it further (quantisation-aware) with its
+    file as ``weights``, the original's as ``teacher``, and form int8.
+
+    Args:
+        net: a trained network of another form, left as it is.
+        images: pictures ``[3, h, w]`` RGB 0..1 like those to come, a hundred or so.
+        keep: how many of the most sensitive layers stay in floating point.
+
+    Returns:
+        The network, and the sensitivity of its layers, worst first.
+
+    Raises:
+        ConfigError: no images, or the network is quantised already.
+    """
+    if net.config.form == "int8":
+        raise ConfigError("form: this network is quantised already; start from its float weights")
+    config = replace(net.config, form="int8", weights="none", teacher="none")
+    made = YoloV6(net.architecture, config, net.classes, net.size)
+    made.body = copy.deepcopy(net.body).eval()
+    insert(fuse(made.body))
+    inputs = [Letterbox([image], config).canvas for image in images]
+    return made.eval(), quantise(made.body, inputs, keep)
+
+
 def check(config: YoloConfig, size: Size) -> None:
     """Refuse settings that do not fit together.
 
@@ -285,8 +344,6 @@ def check(config: YoloConfig, size: Size) -> None:
             f"form '{config.form}': this size is made of plain convolutions with SiLU, there are "
             "no branches to re-parameterise; leave form as it is"
         )
-    if config.scales != "none" and config.form != "repopt":
-        raise ConfigError("scales: only used with form repopt")
 
 
 def load_teacher(net: YoloV6, device: torch.device) -> YoloV6:
@@ -295,10 +352,26 @@ def load_teacher(net: YoloV6, device: torch.device) -> YoloV6:
     Raises:
         CheckpointError: not weights of the same architecture and classes.
     """
-    clean = {"teacher": "none", "scales": "none"}
-    teacher = load_net(Path(net.config.teacher), net.architecture, clean, net.classes)
+    path, clean = Path(net.config.teacher), {"teacher": "none"}
+    teacher = load_net(path, net.architecture, clean, net.classes)
     assert isinstance(teacher, YoloV6)
     return teacher.deploy().to(device).requires_grad_(False)
+
+
+def start_from(net: YoloV6, path: Path) -> None:
+    """Load starting weights; for form repopt, multipliers and kernels from a search training.
+
+    Raises:
+        CheckpointError: the file cannot be read or does not fit.
+        ConfigError: it holds no scales of this size.
+    """
+    state, _ = training.read_weights(path)
+    if net.config.form != "repopt":
+        load_state(net, state, path)
+        return
+    searched = Body(net.size, net.classes, form="search", pool=net.config.pool)
+    own = {key.removeprefix("body."): value for key, value in state.items()}
+    adopt_scales(net.body, searched, own)
 
 
 def build(name: str, settings: Mapping[str, Any], classes: int) -> YoloV6:
@@ -311,6 +384,5 @@ def build(name: str, settings: Mapping[str, Any], classes: int) -> YoloV6:
     config = build_settings(YoloConfig, settings, name)
     net = YoloV6(name, config, classes)
     if config.weights != "none":
-        path = Path(config.weights)
-        load_state(net, training.read_weights(path)[0], path)
+        start_from(net, Path(config.weights))
     return net

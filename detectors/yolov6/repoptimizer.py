@@ -12,6 +12,7 @@ branches would have taken. In two runs:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,20 @@ def gradient_multiplier(block: LinearAdd) -> Tensor:
     return multiplier
 
 
+class _MultiplyGradient(torch.autograd.Function):
+    """Passes a weight on, and its gradient back multiplied."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, multiplier: Tensor) -> Tensor:
+        ctx.save_for_backward(multiplier)
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (multiplier,) = ctx.saved_tensors
+        return gradient * multiplier, None
+
+
 class RepOptConv(nn.Module):
     """A plain 3x3 convolution, normalisation, ReLU, whose gradient is multiplied.
 
@@ -79,17 +94,18 @@ class RepOptConv(nn.Module):
     """
 
     def __init__(self, cin: int, cout: int, stride: int = 1) -> None:
-        """Register the multiplication; it works with any optimizer (exactly with SGD)."""
+        """Any optimizer can train it (with SGD every step is exactly that of the branches)."""
         super().__init__()
         self.conv = nn.Conv2d(cin, cout, 3, stride, 1, bias=False)
         self.norm = norm(cout)
         self.multiplier: Tensor
         self.register_buffer("multiplier", torch.ones_like(self.conv.weight))
-        self.conv.weight.register_hook(lambda gradient: gradient * self.multiplier)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, cin, h, w]`` -> ``[B, cout, h / stride, w / stride]``."""
-        return functional.relu(self.norm(self.conv(x)))
+        weight: Tensor = _MultiplyGradient.apply(self.conv.weight, self.multiplier)
+        out = functional.conv2d(x, weight, None, self.conv.stride, 1)
+        return functional.relu(self.norm(out))
 
     @torch.no_grad()
     def adopt(self, block: LinearAdd) -> None:
