@@ -10,16 +10,19 @@ from functools import partial
 from typing import Any
 
 from dmnet.core.artifact import Artifact, Item, Product
-from dmnet.core.errors import InputError
+from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.formats import parts, visdrone
 from dmnet.core.formats.coco import results_json
 from dmnet.core.formats.crops import CropSet
+from dmnet.core.images import read_image
 from dmnet.core.records import Annotations, Detections
 from dmnet.fusion.evaluate import check_protocol, score
 from dmnet.fusion.place import FuseConfig, fuse_image
+from dmnet.fusion.report import ReportConfig, Result, render
 from dmnet.fusion.scores import Scores
 from dmnet.pipeline.context import Context, Plan
 from dmnet.pipeline.inputs import FoundCrops, FoundDetections, load_crops, load_detections
+from dmnet.pipeline.sections import count_windows, crop_figures, sections
 
 VERSION = 1
 RESULTS = ("whole image", "crops", "fused")
@@ -37,10 +40,18 @@ class Config(FuseConfig):
     score_threshold: float = 0.3
     """Precision, recall, confusions and the pictures use detections from this score on."""
     pictures: int = 6
-    """Pictures in the report."""
+    """Pictures in the report; 0 for none."""
+    bootstrap: int = 100
+    """Repetitions behind the report's confidence intervals; 0 leaves them out."""
 
     def __post_init__(self) -> None:
-        """Check the protocols' names."""
+        """Check the protocols' names.
+
+        Raises:
+            ConfigError: none is given, or one does not exist.
+        """
+        if not self.protocols:
+            raise ConfigError("fuse_eval.protocols: name at least one, such as coco@500")
         for protocol in self.protocols:
             check_protocol(protocol)
 
@@ -125,8 +136,10 @@ def sum_up(
         }
         for protocol in config.protocols
     }
-    artifact.output("scores.json", _scores_json(scores, crops))
+    figures = crop_figures(count_windows(crops, truths))
+    artifact.output("scores.json", _scores_json(scores, crops, figures))
     artifact.output("scores.csv", _scores_csv(scores))
+    artifact.output("report.html", _report(context, config, crops, truths, results, scores))
     for line in table(scores, crops.source):
         print(line)
 
@@ -155,9 +168,36 @@ def ground_truth(context: Context, ids: set[str]) -> list[Annotations]:
 ByProtocol = Mapping[str, Mapping[str, Scores]]
 
 
-def _scores_json(scores: ByProtocol, crops: FoundCrops) -> bytes:
+def _report(
+    context: Context,
+    config: Config,
+    crops: FoundCrops,
+    truths: list[Annotations],
+    results: Mapping[str, Mapping[str, Detections]],
+    scores: ByProtocol,
+) -> bytes:
+    images = {e.image_id: e.image for e in context.dataset.with_image if e.image is not None}
+    page = render(
+        f"{context.split}: whole image, crops, fused",
+        truths,
+        [Result(name, results[name], [row[name] for row in scores.values()]) for name in RESULTS],
+        image=lambda name: read_image(images[name]) if name in images else None,
+        config=ReportConfig(
+            protocol=config.protocols[0],
+            score_threshold=config.score_threshold,
+            pictures=config.pictures,
+            bootstrap=config.bootstrap,
+        ),
+        sections=sections(context, crops, truths, min(3, config.pictures)),
+        subtitle=f"{len(truths)} images, {len(crops.crops.crops)} crops; run '{context.run}'",
+    )
+    return page.encode()
+
+
+def _scores_json(scores: ByProtocol, crops: FoundCrops, figures: Mapping[str, float]) -> bytes:
     data = {
         "crops_from": crops.source,
+        "crops": dict(figures),
         "protocols": {p: {n: s.to_json() for n, s in row.items()} for p, row in scores.items()},
     }
     return (json.dumps(data, indent=1) + "\n").encode()
