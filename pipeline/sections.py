@@ -16,7 +16,7 @@ from dmnet.core.formats import density_h5
 from dmnet.core.images import encode_jpeg, read_image
 from dmnet.core.records import Annotations
 from dmnet.cropping.pictures import crop_picture
-from dmnet.cropping.recall import GROUPS, SliceCounts, count_crops, merge_counts
+from dmnet.cropping.recall import GROUPS, UNIT, SliceCounts, count_crops, merge_counts
 from dmnet.cropping.slicers import CropConfig
 from dmnet.pipeline.context import Context
 from dmnet.pipeline.inputs import FoundCrops
@@ -36,9 +36,8 @@ def sections(
 ) -> list[Section]:
     """``(title, html)`` of every part there is something for."""
     found = [("Crops", _crop_table(crops, truths))]
-    density = "".join(
-        _density_pictures(context, crops, truths[:: max(1, len(truths) // 3)][:pictures])
-    )
+    some = truths[:: max(1, len(truths) // max(1, pictures))][:pictures]
+    density = "".join(_density_pictures(context, crops, some))
     if density:
         found.append(("Density, windows and crops", density))
     for stage, title in (
@@ -62,7 +61,7 @@ def crop_figures(counts: SliceCounts) -> dict[str, float]:
     images = max(1, counts.images)
     figures = {
         "crops_per_image": counts.crops / images,
-        "relative_pixels": counts.pixels / images / 1e9,
+        "relative_pixels": counts.pixels / images / UNIT,
     }
     for index, group in enumerate(GROUPS[:4]):
         objects = int(counts.objects[index])
@@ -78,8 +77,8 @@ def _crop_table(crops: FoundCrops, truths: Sequence[Annotations]) -> str:
     )
     source = html.escape(NAMES.get(crops.source, crops.source))
     return (
-        f"<p>Windows come from {source}. Region recall is the share of objects that lie fully inside "
-        f"at least one crop; relative pixels are the crops' pixels over the image's.</p>"
+        f"<p>Windows come from {source}. Region recall is the share of objects that lie fully "
+        f"inside at least one crop; relative pixels are the crops' pixels over the image's.</p>"
         f"<table>{rows}</table>"
     )
 
