@@ -1,8 +1,9 @@
-"""What lies between the roads: car parks, squares, markets and depots; parks, roofs, fields, water."""
+"""What lies between the roads: crowded blocks and empty ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from dmnet.pipeline.scenes.objects import (
     TRUCK,
     VAN,
 )
-from dmnet.pipeline.scenes.plan import Plan, Rect, inset, rect_outline
+from dmnet.pipeline.scenes.plan import Plan, Rect, disc, inset, rect_outline
 
 _BAY, _DEPTH, _AISLE = 2.5, 5.2, 6.4
 
@@ -90,8 +91,8 @@ def square(plan: Plan, rect: Rect) -> None:
     plan.paint("brick", [_ring(inset(rect, 3.0), k) for k in range(4)])
     middle = _inside(rng, inset(rect, min(_sides(rect)) * 0.3))
     radius = min(_sides(rect)) * rng.uniform(0.08, 0.16)
-    plan.paint("kerb", [_disc(middle, radius + 0.6)])
-    plan.paint(str(rng.choice(["grass", "water", "hedge"])), [_disc(middle, radius)])
+    plan.paint("kerb", [disc(middle, radius + 0.6)])
+    plan.paint(str(rng.choice(["grass", "water", "hedge"])), [disc(middle, radius)])
     for k in range(14):
         angle = k * 2 * np.pi / 14
         spot = (
@@ -166,12 +167,12 @@ def park(plan: Plan, rect: Rect) -> None:
         if rng.random() < 0.2:
             plan.add(PEDESTRIAN, (u[i], v[i]), rng.choice([0, np.pi]) + rng.normal(0, 0.3))
     area = np.prod(_sides(rect))
-    for _ in range(int(area / 330) + 1):
+    for _ in range(int(area / 200) + 1):
         at = _inside(rng, rect)
         for _ in range(int(rng.integers(2, 9))):
             spot = (at[0] + rng.normal(0, 5), at[1] + rng.normal(0, 5))
             if _within(spot, rect, 2.0) and np.abs(np.interp(spot[0], u, v) - spot[1]) > 4:
-                plan.tree(spot, rng.uniform(1.6, 4.2))
+                plan.tree(spot, rng.uniform(1.6, 4.8))
 
 
 def houses(plan: Plan, rect: Rect) -> None:
@@ -201,7 +202,7 @@ def houses(plan: Plan, rect: Rect) -> None:
                 plan.building(inset(cell, rng.uniform(3.5, 5.5)), float(high))
                 for s in np.arange(cell[0] + 2, cell[1] - 2, 5.0):
                     if rng.random() < 0.35:
-                        plan.tree((s, cell[2] + 1.2), rng.uniform(1.0, 1.8))
+                        plan.tree((s, cell[2] + 1.2), rng.uniform(1.2, 2.6))
                     elif rng.random() < 0.2:
                         plan.add(CAR, (s, cell[2] + 1.4), 0.0 if rng.random() < 0.5 else np.pi)
 
@@ -211,7 +212,7 @@ def field(plan: Plan, rect: Rect) -> None:
     rng = plan.rng
     edges = np.sort(rng.uniform(0.2, 0.8, int(rng.integers(0, 3))))
     shares = [0.0, *edges.tolist(), 1.0]
-    for a, b in zip(shares[:-1], shares[1:], strict=True):
+    for a, b in pairwise(shares):
         width = rect[1] - rect[0]
         strip = (rect[0] + a * width, rect[0] + b * width, rect[2], rect[3])
         plan.paint(
@@ -245,7 +246,7 @@ def water(plan: Plan, rect: Rect) -> None:
 def pavement(plan: Plan, outer: Rect, inner: Rect, lively: float) -> None:
     """The strip around a block: trees along the kerb, walkers, and rows of motors and bicycles."""
     rng = plan.rng
-    spacing, trees = rng.uniform(7, 12), rng.random() < 0.6
+    spacing, size, trees = rng.uniform(5, 10), rng.uniform(1.7, 3.3), rng.random() < 0.75
     for axis in (0, 1):
         low, high = outer[2 * axis], outer[2 * axis + 1]
         for side in (0, 1):
@@ -259,7 +260,7 @@ def pavement(plan: Plan, outer: Rect, inner: Rect, lively: float) -> None:
 
             if trees:
                 for s in np.arange(low + 4, high - 3, spacing):
-                    plan.tree(at(s, 0.28), rng.uniform(1.3, 2.5))
+                    plan.tree(at(s, 0.28), size * rng.uniform(0.75, 1.2))
             for s in rng.uniform(low, high, rng.poisson((high - low) * 0.05 * lively)):
                 plan.add(
                     PEDESTRIAN,
@@ -305,13 +306,6 @@ def _inside(rng: np.random.Generator, rect: Rect) -> tuple[float, float]:
 def _within(at: tuple[float, float], rect: Rect, margin: float) -> bool:
     u1, u2, v1, v2 = inset(rect, margin)
     return bool(u1 < at[0] < u2 and v1 < at[1] < v2)
-
-
-def _disc(middle: tuple[float, float], radius: float) -> Points:
-    angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
-    return np.stack(
-        [middle[0] + radius * np.cos(angle), middle[1] + radius * np.sin(angle)], axis=1
-    )
 
 
 def _ring(rect: Rect, side: int) -> Points:

@@ -19,7 +19,7 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the picture is taken from; ``pitch`` in radians below the horizon, pi/2 is straight down.
+    """Where the picture is taken from; ``pitch`` in radians, pi/2 is straight down.
 
     ``focal`` in pixels, ``height`` in metres above ground.
     """
@@ -88,10 +88,10 @@ class Light:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Light:
         """Draw the time of day and how cloudy it is."""
-        azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.65, 1.1)
+        azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.1)
         flat = np.cos(elevation)
         sun = np.array([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)])
-        direct = float(rng.choice([0.25, 0.45, 0.55]))
+        direct = float(rng.choice([0.32, 0.45, 0.55]))
         return cls(sun, 1.02 - 0.75 * direct, direct)
 
     @property

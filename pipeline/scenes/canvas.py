@@ -19,8 +19,9 @@ _SHIFT = 4
 
 
 def fixed(points: Points) -> NDArray[np.int32]:
-    """Half-open pixel coordinates as OpenCV's fixed-point numbers (pixel centres are whole there)."""
-    return np.round((points - 0.5) * 2**_SHIFT).clip(-(2**26), 2**26).astype(np.int32)
+    """Half-open pixels as OpenCV's fixed-point numbers, where pixel centres are whole."""
+    steps = np.round((points - 0.5) * 2**_SHIFT).clip(-(2**26), 2**26)
+    return np.asarray(steps, dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Canvas:
         cv2.polylines(self.pixels, [fixed(points)], False, rgb, width, cv2.LINE_AA, _SHIFT)
 
     def stamp(self, sprite: Image, box: tuple[int, int, int, int]) -> None:
-        """Lay an RGBA sprite over the window ``x1, y1, x2, y2``, which may leave the picture."""
+        """Lay an RGBA sprite over a window ``x1, y1, x2, y2`` that may leave the picture."""
         x1, y1, x2, y2 = box
         height, width = self.size
         left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
@@ -74,7 +75,7 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Faces:
-    """The visible faces of one solid in drawing order: corners ``(F, 8, 2)``, colours ``(F, 3)``."""
+    """Visible faces of a solid in drawing order: corners ``(F, 8, 2)``, colours ``(F, 3)``."""
 
     corners: Points
     colours: NDArray[np.float64]

@@ -12,7 +12,7 @@ import numpy as np
 from dmnet.core.formats.visdrone import write_annotations
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import Annotations, Image
-from dmnet.pipeline.scenes.scene import SceneConfig, make_scene
+from dmnet.pipeline.scenes.scene import DEFAULT, SceneConfig, make_scene
 
 
 def scene_seed(split: str, index: int) -> int:
@@ -44,7 +44,7 @@ def write_item(
 def write_dataset(
     root: Path,
     splits: Mapping[str, int],
-    config: SceneConfig = SceneConfig(),  # noqa: B008
+    config: SceneConfig = DEFAULT,
     quality: int = 90,
 ) -> Iterator[Path]:
     """Write ``ROOT/VisDrone2019-DET-<split>/{images,annotations}``, one picture after another.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -29,12 +29,12 @@ class Material:
 
 
 MATERIALS: dict[str, Material] = {
-    "grass": Material((92, 112, 62), 15, 13, 16),
-    "meadow": Material((128, 130, 84), 15, 15, 20),
+    "grass": Material((100, 108, 70), 17, 15, 18),
+    "meadow": Material((134, 130, 92), 16, 16, 20),
     "soil": Material((142, 116, 90), 11, 13, 18),
-    "crops": Material((96, 116, 58), 12, 8, 12, furrows=26),
-    "asphalt": Material((98, 99, 102), 5, 5, 7),
-    "worn": Material((122, 121, 118), 6, 8, 9),
+    "crops": Material((100, 112, 68), 12, 8, 12, furrows=22),
+    "asphalt": Material((104, 105, 107), 6, 6, 9),
+    "worn": Material((128, 126, 121), 7, 10, 11),
     "concrete": Material((158, 154, 146), 6, 7, 8, slabs=10),
     "pavement": Material((164, 150, 138), 8, 6, 6, slabs=14),
     "plaza": Material((170, 164, 154), 5, 5, 7, slabs=18),
@@ -80,28 +80,36 @@ class Ground:
         for outline in outlines:
             cv2.fillConvexPoly(self.shadows, fixed(outline), strength, cv2.LINE_AA, 4)
 
+    def darken_ground(self, area: Points, strength: int) -> None:
+        """Add a stain, a ground polygon ``(N, 2)``."""
+        near = self._pixels(area)
+        if len(near) >= 3:
+            self.darken([near], strength)
+
     def _pixels(self, area: Points) -> Points:
         near = clip_near(area, self.camera)
         return self.camera.project(near) if len(near) else near
 
+    def material_at(self, place: Points) -> str:
+        """Name of the material at a place ``(1, 2)`` in the world, or at the border next to it."""
+        (x, y), (height, width) = self.camera.project(place)[0], self.codes.shape
+        row, column = int(np.clip(y, 0, height - 1)), int(np.clip(x, 0, width - 1))
+        return list(MATERIALS)[self.codes[row, column]]
+
     def finish(self, textures: Textures, light: Light) -> Image:
         """Texture and shadow; the finished ground ``(H, W, 3)``."""
-        strength = {
-            name: np.array([getattr(m, name) for m in MATERIALS.values()] + [0.0] * 256)[:256]
-            for name in ("grain", "patches", "drift", "slabs", "furrows")
-        }
         total = np.zeros(self.codes.shape, dtype=np.float32)
         for name, field in textures.fields.items():
-            if name in ("grain", "patches", "drift") or strength[name][self.codes.max()] >= 0:
-                total += cv2.LUT(self.codes, strength[name].astype(np.float32)) * field
+            table = np.zeros(256, dtype=np.float32)
+            table[: len(MATERIALS)] = [getattr(m, name) for m in MATERIALS.values()]
+            cv2.accumulateProduct(cv2.LUT(self.codes, table), field, total)
         shadow = cv2.GaussianBlur(self.shadows, (0, 0), 1.2)
         gain = 1.0 - shadow.astype(np.float32) * ((1.0 - light.shade) / 255)
-        warm = np.array([1.08, 1.0, 0.9], dtype=np.float32)
-        out = np.empty_like(self.pixels)
-        for channel in range(3):
-            plane = (self.pixels[..., channel] + warm[channel] * total) * gain
-            out[..., channel] = np.clip(plane, 0, 255)
-        return out
+        planes = [
+            cv2.multiply(cv2.scaleAdd(total, warm, plane.astype(np.float32)), gain, dtype=cv2.CV_8U)
+            for warm, plane in zip((1.08, 1.0, 0.9), cv2.split(self.pixels), strict=True)
+        ]
+        return np.asarray(cv2.merge(planes), dtype=np.uint8)
 
 
 def clip_near(area: Points, camera: Camera) -> Points:
@@ -126,26 +134,33 @@ class Textures:
     fields: dict[str, Field]
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, camera: Camera, yaw: float) -> Textures:
+    def draw(
+        cls, rng: np.random.Generator, camera: Camera, yaw: float, *, furrows: bool = False
+    ) -> Textures:
         """Draw tiles of noise and lay them on the ground, turned by ``yaw``.
 
         A texel of the grain is a pixel in the middle of the picture, so that nothing shimmers.
+        Smooth fields are laid at half size and enlarged.
         """
-        middle = camera.height / np.sin(camera.pitch) / camera.focal  # metres a pixel
-        fields = {}
-        for name, blur, metres in (
-            ("grain", 0.8, middle),
-            ("patches", 3.0, 0.25),
-            ("drift", 8.0, 1.4),
-        ):
-            noise = rng.standard_normal((512, 512), dtype=np.float32)
-            tile = _wrapped_blur(noise, blur)
-            fields[name] = _laid(tile / (2.2 * tile.std()), camera, yaw, metres)
-        fields["slabs"] = _laid(_slabs(rng), camera, yaw, 3.2 / 32)
-        fields["furrows"] = _laid(
-            _furrows(), camera, yaw + float(rng.integers(2)) * np.pi / 2, 2.4 / 32
+        pixel = camera.height / np.sin(camera.pitch) / camera.focal  # metres in the middle
+        fields = {"grain": _laid(_noise(rng, 0.8), camera, yaw, pixel)}
+        small = replace(
+            camera, size=(-(-camera.size[0] // 2), -(-camera.size[1] // 2)), focal=camera.focal / 2
         )
+        for name, blur, metres in (("patches", 3.0, 0.25), ("drift", 8.0, 1.4)):
+            half = _laid(_noise(rng, blur), small, yaw, metres)
+            fields[name] = cv2.resize(half, camera.size[::-1], interpolation=cv2.INTER_LINEAR)
+        fields["slabs"] = _laid(_slabs(rng), camera, yaw, 3.2 / 32)
+        quarter = float(rng.integers(2)) * np.pi / 2
+        if furrows:
+            fields["furrows"] = _laid(_furrows(), camera, yaw + quarter, 2.4 / 32)
         return cls(fields)
+
+
+def _noise(rng: np.random.Generator, blur: float) -> Field:
+    """A tile of blurred noise that repeats without a seam, about -1 to 1."""
+    tile = _wrapped_blur(rng.standard_normal((512, 512), dtype=np.float32), blur)
+    return np.asarray(tile / (2.2 * tile.std()), dtype=np.float32)
 
 
 def _wrapped_blur(noise: Field, sigma: float) -> Field:
@@ -157,7 +172,7 @@ def _wrapped_blur(noise: Field, sigma: float) -> Field:
 def _slabs(rng: np.random.Generator) -> Field:
     tile = np.repeat(np.repeat(rng.uniform(-0.35, 0.35, (8, 8)), 32, axis=0), 32, axis=1)
     tile[::32] = tile[:, ::32] = -1.0
-    return cv2.GaussianBlur(tile.astype(np.float32), (0, 0), 0.7)
+    return np.asarray(cv2.GaussianBlur(tile.astype(np.float32), (0, 0), 0.7))
 
 
 def _furrows() -> Field:
@@ -176,4 +191,4 @@ def _laid(tile: Field, camera: Camera, yaw: float, texel: float) -> Field:
     seen = cv2.warpPerspective(
         levels, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_WRAP
     )
-    return (seen.astype(np.float32) - 128) / 100
+    return np.asarray((seen.astype(np.float32) - 128) / 100)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,7 +71,7 @@ def close_gaps(cells: NDArray[np.bool_], gap: int) -> NDArray[np.bool_]:
     for view, source in ((out, cells), (out.T, cells.T)):
         for line, given in zip(view, source, strict=True):
             at = np.flatnonzero(given)
-            for a, b in zip(at[:-1], at[1:], strict=True):
+            for a, b in pairwise(at):
                 if b - a <= gap + 1:
                     line[a:b] = True
     return out

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from dmnet.core.boxes import Boxes
 from dmnet.core.records import IGNORED_REGION, Annotations, Image
+from dmnet.pipeline.scenes.buildings import building_shadow, paint_building
 from dmnet.pipeline.scenes.camera import Camera, Light, Points
 from dmnet.pipeline.scenes.canvas import NOTHING, Canvas, Faces, seen, shadow
 from dmnet.pipeline.scenes.ground import Ground, Textures
@@ -20,17 +21,12 @@ from dmnet.pipeline.scenes.guess import (
     runs,
     street_direction,
 )
+from dmnet.pipeline.scenes.lens import develop, soften
 from dmnet.pipeline.scenes.mesh import Mesh
 from dmnet.pipeline.scenes.objects import BICYCLE, CAR, MAKERS, MOTOR, PEDESTRIAN, PEOPLE, rider
+from dmnet.pipeline.scenes.order import drawing_order
 from dmnet.pipeline.scenes.plan import Plan
-from dmnet.pipeline.scenes.props import (
-    building_shadow,
-    crowns,
-    paint_building,
-    paint_tree,
-    tree_shadow,
-)
-from dmnet.pipeline.scenes.render import develop, drawing_order
+from dmnet.pipeline.scenes.trees import crowns, paint_tree, tree_shadow
 
 _HEADINGS = 16
 
@@ -53,13 +49,13 @@ def render_layout(annotations: Annotations, seed: int) -> Image:
     camera, light = guess_camera(annotations), Light.draw(rng)
     feet = camera.to_ground(_feet(annotations.boxes))
     traffic = feet[np.isin(annotations.labels, VEHICLES)]
-    plan = Plan(camera, rng, street_direction(traffic), limit=0)
+    plan = Plan(camera, rng, street_direction(traffic))
     textures = Textures.draw(rng, camera, plan.yaw)
     ground = Ground(camera, "grass", rng.uniform(-8, 10))
     _pave(ground, plan, annotations, feet)
-    _fill_free(plan, annotations.boxes)
+    _fill_free(plan, ground, annotations.boxes)
     meshes = _meshes(annotations, rng)
-    poses = [_pose(camera, light, m, b) for m, b in zip(meshes, _full(annotations), strict=True)]
+    poses = [fit_pose(plan, light, m, b) for m, b in zip(meshes, _full(annotations), strict=True)]
     ground.darken([building_shadow(camera, light, b) for b in plan.buildings])
     ground.darken([tree_shadow(camera, light, t) for t in plan.trees])
     is_region = annotations.labels == IGNORED_REGION
@@ -105,25 +101,28 @@ def _meshes(annotations: Annotations, rng: np.random.Generator) -> list[Mesh]:
     return out
 
 
-def _pose(
-    camera: Camera, light: Light, mesh: Mesh, box: NDArray[np.float64]
+def fit_pose(
+    plan: Plan, light: Light, mesh: Mesh, box: NDArray[np.float64]
 ) -> tuple[Faces, Points]:
     """Turn a solid so that its outline has the proportions of the box, then fit it exactly.
+
+    Of turns that fit alike, those along the streets are taken.
 
     Returns:
         Its faces, and the outline of its shadow, in pixels.
     """
+    camera, rng, yaw = plan.camera, plan.rng, plan.yaw
     place = np.append(camera.to_ground(_feet(box[None]))[0], 0.0)
     wanted = np.log(max(box[2] - box[0], 1.0) / max(box[3] - box[1], 1.0))
-    best, heading = np.inf, 0.0
-    for step in range(_HEADINGS):
-        angle = 2 * np.pi * ((step * 7) % _HEADINGS) / _HEADINGS
+    turns = np.arange(_HEADINGS) * 2 * np.pi / _HEADINGS
+    misses = []
+    for angle in turns + yaw:
         sin, cos = np.sin(angle), np.cos(angle)
         world = mesh.vertices @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]) + place
         wide, high = np.ptp(camera.project(world), axis=0)
-        miss = abs(np.log(wide / high) - wanted)
-        if miss < best - 0.02:
-            best, heading = miss, angle
+        astray = 0.0 if np.isclose(np.sin(2 * (angle - yaw)), 0.0, atol=1e-9) else 0.12
+        misses.append(abs(np.log(wide / high) - wanted) + astray + rng.uniform(0, 0.05))
+    heading = float(turns[int(np.argmin(misses))] + yaw)
     faces = seen(mesh, camera, light, place, heading)
     flat = faces.corners.reshape(-1, 2)
     low, span = flat.min(axis=0), np.ptp(flat, axis=0)
@@ -157,15 +156,18 @@ def _pave(ground: Ground, plan: Plan, annotations: Annotations, feet: Points) ->
 
 
 def _dashes(road: NDArray[np.bool_], low: Points) -> list[Points]:
-    """Broken lines along stretches of road of more than 28 metres."""
+    """Broken lines along stretches of road of more than 28 metres, all in one direction."""
     out = []
-    for axis, lines in ((1, road), (0, road.T)):
-        for number in range(0, len(lines), 3):
-            for start, stop in runs(lines[number]):
-                for s in np.arange(start * CELL, stop * CELL, 6.0) if stop - start > 7 else ():
-                    quad = np.array([[0, s], [0.18, s], [0.18, s + 2.6], [0, s + 2.6]])
-                    quad[:, 0] += number * CELL
-                    out.append((quad if axis == 1 else quad[:, ::-1]) + low)
+    longest = [
+        max((b - a for line in way for a, b in runs(line)), default=0) for way in (road, road.T)
+    ]
+    axis, lines = (1, road) if longest[0] >= longest[1] else (0, road.T)
+    for number in range(0, len(lines), 3):
+        for start, stop in runs(lines[number]):
+            for s in np.arange(start * CELL, stop * CELL, 6.0) if stop - start > 7 else ():
+                quad = np.array([[0, s], [0.18, s], [0.18, s + 2.6], [0, s + 2.6]])
+                quad[:, 0] += number * CELL
+                out.append((quad if axis == 1 else quad[:, ::-1]) + low)
     return out
 
 
@@ -174,8 +176,8 @@ def _grown(cells: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
     return np.asarray(cv2.dilate(cells.astype(np.uint8), kernel) > 0)
 
 
-def _fill_free(plan: Plan, boxes: Boxes) -> None:
-    """Buildings, then trees, where they hide no box."""
+def _fill_free(plan: Plan, ground: Ground, boxes: Boxes) -> None:
+    """Buildings, then trees off the road, where they hide no box."""
     height, width = plan.camera.size
     taken = np.zeros((height, width), dtype=np.uint8)
     for x1, y1, x2, y2 in np.round(boxes).astype(int).tolist():
@@ -184,24 +186,23 @@ def _fill_free(plan: Plan, boxes: Boxes) -> None:
     for _ in range(60):
         u, v = rng.uniform(u1, u2), rng.uniform(v1, v2)
         a, b = rng.uniform(6, 13, 2)
+        before = len(plan.buildings)
         plan.building((u - a, u + a, v - b, v + b), float(rng.choice([4.5, 6.5, 9.5, 12.5])))
-        if plan.buildings:
+        if len(plan.buildings) > before:
             new = plan.buildings[-1]
             solid = np.vstack([new.at_height(0.0), new.at_height(new.height + 2)])
             if not _claim(taken, plan.camera.project(solid)):
                 plan.buildings.pop()
-    for _ in range(500):
-        before = len(plan.trees)
-        plan.tree((rng.uniform(u1, u2), rng.uniform(v1, v2)), rng.uniform(1.4, 4.0))
-        if len(plan.trees) > before:
-            tree = plan.trees[-1]
-            middle, scale = (
-                plan.camera.project(tree.place[None]),
-                plan.camera.scale(tree.place[None]),
-            )
-            reach = tree.radius * scale
-            if not _claim(taken, middle + np.array([[-1, -1], [1, 1]]) * reach, keep=True):
-                plan.trees.pop()
+    spots = rng.uniform([u1, v1], [u2, v2], (700, 2))
+    for spot in spots[plan.in_view(spots, 60)]:
+        if ground.material_at(plan.world(spot[None])) == "asphalt":
+            continue
+        plan.tree((spot[0], spot[1]), rng.uniform(1.4, 4.0))
+        place = plan.trees[-1].place[None]
+        reach = plan.trees[-1].radius * plan.camera.scale(place)
+        outline = plan.camera.project(place) + np.array([[-1, -1], [1, 1]]) * reach
+        if not _claim(taken, outline, keep=True):
+            plan.trees.pop()
 
 
 def _claim(taken: NDArray[np.uint8], points: Points, *, keep: bool = False) -> bool:
@@ -242,11 +243,3 @@ def _crowd(
         faces = seen(mesh, camera, light, np.append(place, 0.0), rng.uniform(0, 6.3), 0.85)
         faces.paint(canvas, NOTHING)
     soften(canvas.pixels, (x1, y1, x2, y2), 1.5 + 0.12 * scale)
-
-
-def soften(image: Image, box: tuple[int, int, int, int], sigma: float) -> None:
-    """Blur a window in place."""
-    x1, y1, x2, y2 = box
-    part = image[max(y1, 0) : y2, max(x1, 0) : x2]
-    if part.size:
-        part[:] = cv2.GaussianBlur(part, (0, 0), sigma)

@@ -17,9 +17,10 @@ _CORNERS = 8
 class Mesh:
     """Faces of convex parts.
 
-    ``vertices`` ``(V, 3)`` metres, x is forward; ``faces`` ``(F, 8)`` vertex indices, counter-clockwise
-    seen from outside, the last one repeated; ``colours`` and ``normals`` ``(F, 3)``; ``part`` ``(F,)``
-    index into ``layers`` ``(P,)`` (drawn from low to high) and ``middles`` ``(P, 2)``.
+    ``vertices`` ``(V, 3)`` metres, x is forward; ``faces`` ``(F, 8)`` vertex indices,
+    counter-clockwise seen from outside, the last one repeated; ``colours`` and ``normals``
+    ``(F, 3)``; ``part`` ``(F,)`` index into ``layers`` ``(P,)`` (drawn from low to high) and
+    ``middles`` ``(P, 2)``.
     """
 
     vertices: NDArray[np.float64]
@@ -73,14 +74,14 @@ class Builder:
         lid: NDArray[np.float64] | None = None,
         layer: int = 0,
     ) -> Builder:
-        """Add a solid between the outlines ``bottom`` and ``lid`` (as many corners; default the same).
+        """Add a solid between two outlines of as many corners, ``bottom`` and ``lid``.
 
         Args:
             bottom: outline ``(K, 2)`` at the lower z, counter-clockwise, K at most 8.
             z: lower and upper height in metres.
             side: one colour, or one for each side ``(K, 3)``.
             top: colour of the lid; the side's where it is not given.
-            lid: outline at the upper z.
+            lid: outline at the upper z; the lower one where it is not given.
             layer: parts of a higher layer are drawn over those of a lower one.
         """
         corners = len(bottom)
@@ -138,7 +139,7 @@ def _normals(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     following = np.roll(corners, -1, axis=1)
     normal = np.cross(corners, following).sum(axis=1)
     length = np.linalg.norm(normal, axis=1, keepdims=True)
-    return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0)
+    return np.asarray(normal / np.maximum(length, 1e-12))
 
 
 def turned(vertices: NDArray[np.float64], heading: float) -> NDArray[np.float64]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dmnet.pipeline.scenes.buildings import Building
 from dmnet.pipeline.scenes.camera import Camera, Points
 from dmnet.pipeline.scenes.objects import MAKERS, PEOPLE, Maker, rider
-from dmnet.pipeline.scenes.props import Building, Tree
+from dmnet.pipeline.scenes.trees import Tree
 
 _SMALLEST = {1: 5.0, 2: 5.5, 3: 5.0, 10: 4.5}
 """Pixels a metre below which a class is not placed: it would be a smear."""
@@ -38,8 +39,8 @@ class Plan:
     camera: Camera
     rng: np.random.Generator
     yaw: float
-    limit: int
     paints: list[tuple[list[Points], str, ArrayLike]] = field(default_factory=list)
+    stains: list[tuple[Points, int]] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
     trees: list[Tree] = field(default_factory=list)
     buildings: list[Building] = field(default_factory=list)
@@ -53,7 +54,7 @@ class Plan:
 
     def world(self, points: Points) -> Points:
         """Town ``(N, 2)`` to world ``(N, 2)``."""
-        return points @ self._turn + self.origin
+        return np.asarray(points @ self._turn + self.origin)
 
     @property
     def extent(self) -> Rect:
@@ -64,10 +65,12 @@ class Plan:
 
     def in_view(self, points: Points, margin: float = 0.0) -> NDArray[np.bool_]:
         """Which town points ``(N, 2)`` show in the picture, ``margin`` pixels beyond included."""
-        world = self.world(points)
+        return self._shown(self.world(points), margin)
+
+    def _shown(self, world: Points, margin: float) -> NDArray[np.bool_]:
         height, width = self.camera.size
-        x, y = self.camera.project(world).T
-        ahead = self.camera.depth(world) > 0.25 * self.camera.height
+        x, y = self.camera.project(world[:, :2]).T
+        ahead = self.camera.depth(world[:, :2]) > 0.25 * self.camera.height
         inside = (x > -margin) & (x < width + margin) & (y > -margin) & (y < height + margin)
         return np.asarray(ahead & inside)
 
@@ -76,26 +79,49 @@ class Plan:
         if areas:
             self.paints.append(([self.world(a) for a in areas], material, tint))
 
+    def stain(self, area: Points, strength: int) -> None:
+        """Darken an area (town, ``(N, 2)``) a little; 255 is as dark as full shadow."""
+        self.stains.append((self.world(area), strength))
+
     def add(self, label: int, at: tuple[float, float], heading: float, seat: bool = False) -> None:
         """Place an object; ``seat`` puts a rider on it, who is an object of the class people."""
-        point = np.array([at])
-        if len(self.items) >= self.limit or not self.in_view(point, 60)[0]:
-            return
-        world = self.world(point)[0]
-        if self.camera.scale(world[None])[0] < _SMALLEST.get(label, 0.0):
-            return
-        place = np.append(world, 0.0)
+        place = self._place(at, 0.0)
         self.items.append(Item(label, MAKERS[label], place, heading + self.yaw))
         if seat:
             self.items.append(Item(PEOPLE, rider, place, heading + self.yaw))
 
+    def _place(self, at: tuple[float, float], z: float) -> NDArray[np.float64]:
+        (u, v), (ux, uy), (vx, vy) = at, self._turn[0], self._turn[1]
+        return np.array([u * ux + v * vx + self.origin[0], u * uy + v * vy + self.origin[1], z])
+
+    def settle(self, most: int) -> None:
+        """Leave out what the picture does not show, then thin to at most ``most`` objects."""
+        items = np.array([item.place for item in self.items]).reshape(-1, 3)
+        least = np.array([_SMALLEST.get(item.label, 0.0) for item in self.items])
+        keep = self._shown(items, 60) & (self.camera.scale(items) >= least)
+        self.items = [item for item, kept in zip(self.items, keep, strict=True) if kept]
+        trees = np.array([tree.place for tree in self.trees]).reshape(-1, 3)
+        keep = self._shown(trees, 150)
+        self.trees = [tree for tree, kept in zip(self.trees, keep, strict=True) if kept]
+        self.thin(most)
+
+    def thin(self, most: int) -> None:
+        """Leave out objects at random until ``most`` are left; riders go with their seats."""
+        seated = [item.maker is rider for item in self.items]
+        starts = [i for i, on in enumerate(seated) if not on]
+        groups = [[i, i + 1] if i + 1 < len(seated) and seated[i + 1] else [i] for i in starts]
+        spare = len(self.items) - most
+        gone: set[int] = set()
+        for number in self.rng.permutation(len(groups)).tolist() if spare > 0 else []:
+            if len(gone) >= spare:
+                break
+            gone.update(groups[number])
+        self.items = [item for i, item in enumerate(self.items) if i not in gone]
+
     def tree(self, at: tuple[float, float], radius: float) -> None:
         """Plant a tree or, with a small radius, a bush."""
-        point = np.array([at])
-        if self.in_view(point, 150)[0]:
-            high = radius * (0.6 if radius < 1.3 else self.rng.uniform(1.0, 1.5))
-            place = np.append(self.world(point)[0], high)
-            self.trees.append(Tree(place, radius, int(self.rng.integers(1000))))
+        high = radius * (0.6 if radius < 1.3 else self.rng.uniform(0.95, 1.25))
+        self.trees.append(Tree(self._place(at, high), radius, int(self.rng.integers(1000))))
 
     def building(self, rect: Rect, height: float) -> None:
         """Put a building on a rectangle."""
@@ -128,6 +154,14 @@ def rect_outline(rect: Rect) -> Points:
     """Corners ``(4, 2)`` of a rectangle."""
     u1, u2, v1, v2 = rect
     return np.array([[u1, v1], [u2, v1], [u2, v2], [u1, v2]])
+
+
+def disc(middle: tuple[float, float], radius: float) -> Points:
+    """A circle as a polygon, ``(32, 2)``."""
+    angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+    return np.stack(
+        [middle[0] + radius * np.cos(angle), middle[1] + radius * np.sin(angle)], axis=1
+    )
 
 
 def inset(rect: Rect, by: float) -> Rect:

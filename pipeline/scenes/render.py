@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dmnet.core.records import OTHERS, Annotations, Image
+from dmnet.core.boxes import visible
+from dmnet.core.records import IGNORED_REGION, OTHERS, Annotations, Image
+from dmnet.pipeline.scenes.buildings import building_shadow, paint_building
 from dmnet.pipeline.scenes.camera import Camera, Light
 from dmnet.pipeline.scenes.canvas import Canvas, seen, shadow
 from dmnet.pipeline.scenes.ground import Ground, Textures
+from dmnet.pipeline.scenes.lens import soften
+from dmnet.pipeline.scenes.order import drawing_order
 from dmnet.pipeline.scenes.plan import Item, Plan
-from dmnet.pipeline.scenes.props import (
-    Building,
-    Tree,
-    building_shadow,
-    crowns,
-    paint_building,
-    paint_tree,
-    tree_shadow,
-)
+from dmnet.pipeline.scenes.trees import crowns, paint_tree, tree_shadow
 
 HIDDEN = 0.85
 """Objects of which more than this share is covered are not annotated."""
@@ -40,13 +35,19 @@ class Seen:
     inside: float
 
 
-def paint_plan(plan: Plan, light: Light) -> tuple[Image, Annotations]:
-    """Draw everything, far things first, and annotate what can be seen."""
+def paint_plan(plan: Plan, light: Light, ignored: int = 0) -> tuple[Image, Annotations]:
+    """Draw everything, far things first, and annotate what can be seen.
+
+    ``ignored`` far groups of objects are blurred and become ignored regions instead.
+    """
     camera, rng = plan.camera, plan.rng
-    textures = Textures.draw(rng, camera, plan.yaw)
+    used = {name for _, name, _ in plan.paints}
+    textures = Textures.draw(rng, camera, plan.yaw, furrows="crops" in used)
     ground = Ground(camera, "pavement", rng.uniform(-14, 8))
     for areas, material, tint in plan.paints:
         ground.paint(areas, material, tint)
+    for area, strength in plan.stains:
+        ground.darken_ground(area, strength)
     ground.darken([building_shadow(camera, light, b) for b in plan.buildings])
     ground.darken([tree_shadow(camera, light, t) for t in plan.trees])
     still = ground.shadows.copy()
@@ -70,7 +71,10 @@ def paint_plan(plan: Plan, light: Light) -> tuple[Image, Annotations]:
             found = look(canvas, index, item.label, faces.corners)
             if found is not None:
                 drawn[index] = found
-    return canvas.pixels, annotate(canvas, drawn)
+    annotations = annotate(canvas, drawn)
+    for _ in range(ignored):
+        annotations = blur_group(canvas, camera, annotations, rng)
+    return canvas.pixels, annotations
 
 
 def _dim(camera: Camera, light: Light, item: Item, still: NDArray[np.uint8]) -> float:
@@ -78,45 +82,7 @@ def _dim(camera: Camera, light: Light, item: Item, still: NDArray[np.uint8]) -> 
     height, width = still.shape
     x, y = camera.project(item.place[None])[0]
     row, column = int(np.clip(y, 0, height - 1)), int(np.clip(x, 0, width - 1))
-    return 1.0 - (1.0 - light.shade) * still[row, column] / 255
-
-
-def drawing_order(plan: Plan) -> list[tuple[str, int]]:
-    """Everything as ``(kind, index)``, so that what hides comes after what is hidden.
-
-    Buildings from far to near; before each one the things behind it: those whose line of sight
-    along the ground crosses its footprint. The rest by distance.
-    """
-    things: list[tuple[str, int, Item | Tree]] = [
-        *(("item", i, item) for i, item in enumerate(plan.items)),
-        *(("tree", i, tree) for i, tree in enumerate(plan.trees)),
-    ]
-    places = np.array([thing[2].place for thing in things]).reshape(-1, 3)[:, :2]
-    lift = [0.0 if thing[0] == "item" else 0.5 for thing in things]
-    far = np.argsort(-(plan.camera.depth(places) - lift), kind="stable")
-    left = np.ones(len(things), dtype=bool)
-    out: list[tuple[str, int]] = []
-    nearest = np.array([plan.camera.depth(b.place[None])[0] for b in plan.buildings])
-    for index in np.argsort(-nearest, kind="stable").tolist():
-        behind = far[left[far] & _behind(plan.buildings[index], places)[far]]
-        out += [things[i][:2] for i in behind.tolist()]
-        left[behind] = False
-        out.append(("building", index))
-    return out + [things[i][:2] for i in far[left[far]].tolist()]
-
-
-def _behind(building: Building, places: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether the line from below the camera to each place crosses the footprint (slab test)."""
-    sin, cos = np.sin(building.heading), np.cos(building.heading)
-    into = np.array([[cos, -sin], [sin, cos]])
-    start, stop = -building.place[:2] @ into, (places - building.place[:2]) @ into
-    step = stop - start
-    with np.errstate(divide="ignore"):
-        one = (-np.array(building.half) - start) / step
-        two = (np.array(building.half) - start) / step
-    enter = np.minimum(one, two).max(axis=1, initial=0.0)
-    leave = np.maximum(one, two).min(axis=1, initial=1.0)
-    return np.asarray(enter < leave)
+    return 1.0 - (1.0 - light.shade) * float(still[row, column]) / 255
 
 
 def look(canvas: Canvas, index: int, label: int, corners: NDArray[np.float64]) -> Seen | None:
@@ -142,10 +108,10 @@ def look(canvas: Canvas, index: int, label: int, corners: NDArray[np.float64]) -
 def annotate(canvas: Canvas, drawn: dict[int, Seen]) -> Annotations:
     """Boxes of all objects that can be seen, with their truncation and occlusion."""
     count = max(drawn, default=-1) + 1
-    visible = np.bincount(canvas.owner[canvas.owner >= 0], minlength=count)
+    shown = np.bincount(canvas.owner[canvas.owner >= 0], minlength=count)
     rows = []
     for index, found in drawn.items():
-        hidden = 1.0 - visible[index] / found.area
+        hidden = 1.0 - shown[index] / found.area
         if hidden > HIDDEN or found.inside < _INSIDE:
             continue
         occlusion = 0 if hidden < 0.03 else 1 if hidden <= 0.5 else 2
@@ -157,21 +123,29 @@ def annotate(canvas: Canvas, drawn: dict[int, Seen]) -> Annotations:
     return Annotations("scene", canvas.size, boxes, labels, score, truncation, occlusion)
 
 
-def develop(image: Image, rng: np.random.Generator) -> Image:
-    """What lens and sensor add: softness, contrast, white balance, noise."""
-    soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.45, 0.75))
-    contrast, lift = rng.uniform(0.92, 1.1), rng.uniform(-10, 8)
-    balance = rng.uniform(0.97, 1.03, 3)
-    levels = np.arange(256)
-    table = np.stack([(levels - 128) * contrast * b + 128 * b + lift for b in balance], axis=-1)
-    toned = cv2.LUT(soft, np.clip(table, 0, 255).astype(np.uint8)[None])
-    return grain(toned, rng, rng.uniform(1.5, 4.0))
-
-
-def grain(image: Image, rng: np.random.Generator, sigma: float) -> Image:
-    """Add sensor noise from a shuffled tile."""
-    height, width = image.shape[:2]
-    tile = rng.normal(0, sigma, (256, 256, 3)).astype(np.int16)
-    tile += rng.normal(0, sigma * 0.6, (256, 256, 1)).astype(np.int16)
-    noise = np.tile(tile, (-(-height // 256), -(-width // 256), 1))[:height, :width]
-    return np.clip(image.astype(np.int16) + noise, 0, 255).astype(np.uint8)
+def blur_group(
+    canvas: Canvas, camera: Camera, annotations: Annotations, rng: np.random.Generator
+) -> Annotations:
+    """Turn one group of far objects into an ignored region: blurred, no longer annotated."""
+    far = np.flatnonzero(annotations.is_object)
+    far = far[np.argsort(annotations.boxes[far, 3], kind="stable")][: len(far) // 3]
+    if not len(far):
+        return annotations
+    x, y = annotations.boxes[rng.choice(far), 2:]
+    scale = float(camera.scale(camera.to_ground(np.array([[x, y]])))[0])
+    half = np.array([rng.uniform(3, 9), rng.uniform(1.5, 4)]) * scale
+    height, width = canvas.size
+    low = np.clip(np.array([x, y]) - half, 0, [width, height]).astype(int)
+    high = np.clip(np.array([x, y]) + half, 0, [width, height]).astype(int)
+    region = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+    soften(canvas.pixels, region, 1.2 + 0.1 * scale)
+    share = visible(annotations.boxes, region)
+    kept = annotations[share < 0.5]
+    return replace(
+        kept,
+        boxes=np.vstack([kept.boxes, np.array([region], dtype=np.float64)]),
+        labels=np.append(kept.labels, IGNORED_REGION),
+        score=np.append(kept.score, 0),
+        truncation=np.append(kept.truncation, 0),
+        occlusion=np.append(kept.occlusion, 0),
+    )

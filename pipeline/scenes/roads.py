@@ -18,7 +18,7 @@ from dmnet.pipeline.scenes.objects import (
     TRUCK,
     VAN,
 )
-from dmnet.pipeline.scenes.plan import Plan
+from dmnet.pipeline.scenes.plan import Plan, disc
 
 LANE = 3.3
 """Metres."""
@@ -82,8 +82,31 @@ def paint_roads(plan: Plan, roads: list[Road]) -> None:
     for road in roads:
         plan.paint(surface, [road.quad(*ends[road.axis], -road.half, road.half)], tint)
     for road in roads:
+        _wear(plan, road, *ends[road.axis], surface, tint)
+    for road in roads:
         for start, stop in _stretches(plan, road, roads):
             _mark(plan, road, start, stop)
+
+
+def _wear(plan: Plan, road: Road, low: float, high: float, surface: str, tint: float) -> None:
+    """Oil along the lanes, mended patches, and manhole covers."""
+    rng = plan.rng
+    for index in range(road.lanes):
+        across, _ = road.lane(index)
+        for s in np.arange(low, high, 17.0):
+            if rng.random() < 0.8:
+                a, b = s + rng.uniform(-6, 0), s + rng.uniform(12, 24)
+                t = across + rng.normal(0, 0.15)
+                plan.stain(road.quad(a, b, t - 0.45, t + 0.45), int(rng.integers(10, 34)))
+    for _ in range(int(rng.poisson((high - low) / 22))):
+        s, t = rng.uniform(low, high), rng.uniform(-0.8, 0.8) * road.half
+        long, wide = rng.uniform(1.0, 9.0), rng.uniform(0.5, 1.3)
+        if abs(t) + wide < road.half:
+            patch = road.quad(s, s + long, t - wide, t + wide)
+            plan.paint(surface, [patch], tint + rng.choice([-16, -9, 8]))
+    for _ in range(int((high - low) / 18)):
+        s, (across, _) = rng.uniform(low, high), road.lane(int(rng.integers(road.lanes)))
+        plan.paint("asphalt", [disc(road.point(s, across + 0.7), 0.36)], -42)
 
 
 def _stretches(plan: Plan, road: Road, roads: list[Road]) -> list[tuple[float, float]]:
@@ -103,7 +126,7 @@ def _mark(plan: Plan, road: Road, start: float, stop: float) -> None:
             continue
         across = (border - road.lanes / 2) * LANE
         across += np.sign(across) * road.median / 2
-        starts = np.arange(start + 9, stop - 12, 6.0)
+        starts = np.arange(start + 26, stop - 27, 6.0)
         dashes += [road.quad(s, s + 2.6, across - 0.09, across + 0.09) for s in starts]
         for near, far in (
             (start + 7, start + 24),

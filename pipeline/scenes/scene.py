@@ -8,8 +8,9 @@ import numpy as np
 
 from dmnet.core.records import Annotations, Image
 from dmnet.pipeline.scenes.camera import Camera, Light
+from dmnet.pipeline.scenes.lens import develop
 from dmnet.pipeline.scenes.plan import Plan
-from dmnet.pipeline.scenes.render import develop, paint_plan
+from dmnet.pipeline.scenes.render import paint_plan
 from dmnet.pipeline.scenes.town import build_town
 
 
@@ -23,9 +24,9 @@ class SceneConfig:
     """Smallest and largest width in pixels."""
     aspect: tuple[float, float] = (1.3333, 1.7778)
     """Smallest and largest width over height; heights are at most 1500."""
-    scale: tuple[float, float] = (6.5, 13.0)
+    scale: tuple[float, float] = (7.0, 13.0)
     """Pixels a metre in the middle of a picture 1360 wide (a car is 4.5 m long)."""
-    pitch: tuple[float, float] = (38.0, 80.0)
+    pitch: tuple[float, float] = (42.0, 80.0)
     """Degrees that the camera looks down; 90 is straight down."""
     busy: tuple[float, float] = (0.12, 0.45)
     """Share of a lane's length taken by vehicles."""
@@ -33,11 +34,15 @@ class SceneConfig:
     """Share of the blocks that are full of objects; the others are parks, roofs, fields, water."""
     ignored: int = 2
     """Most ignored regions in a scene."""
-    max_objects: int = 400
+    max_objects: int = 300
     """Most objects in a scene."""
 
 
-def make_scene(seed: int, config: SceneConfig = SceneConfig()) -> tuple[Image, Annotations]:  # noqa: B008
+DEFAULT = SceneConfig()
+"""The scenes of the demo."""
+
+
+def make_scene(seed: int, config: SceneConfig = DEFAULT) -> tuple[Image, Annotations]:
     """Draw one aerial scene.
 
     Args:
@@ -49,9 +54,10 @@ def make_scene(seed: int, config: SceneConfig = SceneConfig()) -> tuple[Image, A
     """
     rng = np.random.default_rng([config.seed, seed])
     camera, light = _camera(rng, config), Light.draw(rng)
-    plan = Plan(camera, rng, float(rng.uniform(-np.pi, np.pi)), config.max_objects)
+    plan = Plan(camera, rng, float(rng.uniform(-np.pi, np.pi)))
     build_town(plan, float(rng.uniform(*config.busy)), config.crowded)
-    image, annotations = paint_plan(plan, light)
+    plan.settle(config.max_objects)
+    image, annotations = paint_plan(plan, light, int(rng.integers(config.ignored + 1)))
     return develop(image, rng), replace(annotations, image_id=f"{seed:07d}")
 
 
