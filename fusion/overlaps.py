@@ -46,12 +46,22 @@ def _exceeds(
 
 def overlap_matrix(a: Boxes, b: Boxes, metric: Metric = "iou") -> Floats:
     """IoU or IoS of every pair of boxes x1 y1 x2 y2, shape ``(len(a), len(b))``."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    side = np.clip(np.minimum(a[:, None, 2:], b[None, :, 2:]) - low, 0.0, None)
-    inter = side[..., 0] * side[..., 1]
-    area_a, area_b = _sides(a).prod(axis=1)[:, None], _sides(b).prod(axis=1)[None, :]
-    base = area_a + area_b - inter if metric == "iou" else np.minimum(area_a, area_b)
-    return np.asarray(np.divide(inter, base, out=np.zeros_like(inter), where=base > 0))
+    inter = _shared(a[:, 0], a[:, 2], b[:, 0], b[:, 2])
+    inter *= _shared(a[:, 1], a[:, 3], b[:, 1], b[:, 3])
+    area_a, area_b = _sides(a).prod(axis=1)[:, None], _sides(b).prod(axis=1)
+    base = np.minimum(area_a, area_b) if metric == "ios" else area_a + area_b
+    if metric == "iou":
+        base -= inter
+    base[inter == 0] = 1.0  # nothing shared: 0, also for boxes without area
+    inter /= base
+    return inter
+
+
+def _shared(a1: Floats, a2: Floats, b1: Floats, b2: Floats) -> Floats:
+    """Length every pair of spans shares, ``(len(a), len(b))``."""
+    length: Floats = np.minimum(a2[:, None], b2)
+    length -= np.maximum(a1[:, None], b1)
+    return np.maximum(length, 0.0, out=length)
 
 
 def expand(start: Ints, stop: Ints) -> tuple[Ints, Ints]:
