@@ -120,18 +120,18 @@ def market(plan: Plan, rect: Rect) -> None:
     flipped = place(1.0, 0.0)[0] == rect[0]
     along, across = (across, along) if flipped else (along, across)
     turn = np.pi / 2 if flipped else 0.0
-    for t in np.arange(3.0, across - 3, rng.uniform(8.0, 11.0)):
-        for s in np.arange(3.0, along - 3, 4.2):
-            if rng.random() < 0.6:
+    start, stop = np.sort(rng.uniform(0.0, 1.0, 2))
+    start, stop = min(start, 0.35) * along, max(stop, 0.65) * along
+    for t in np.arange(3.5, across - 3, rng.uniform(6.0, 8.5)):
+        for s in np.arange(max(start, 3.0), min(stop, along - 3), 3.9):
+            if rng.random() < 0.7:
                 label = int(rng.choice([TRICYCLE, AWNING]))
                 heading = turn + rng.choice([0.0, np.pi]) + rng.normal(0, 0.1)
                 plan.add(label, place(s, t + rng.normal(0, 0.3)), heading)
-            for _ in range(int(rng.poisson(0.9))):
+            for _ in range(int(rng.poisson(1.0))):
                 label = int(rng.choice([PEDESTRIAN, PEDESTRIAN, PEOPLE]))
-                spot = place(
-                    s + rng.normal(0, 1.5), t + rng.choice([-1, 1]) * rng.uniform(1.4, 3.0)
-                )
-                plan.add(label, spot, rng.uniform(0, 6.3))
+                away = rng.choice([-1, 1]) * rng.uniform(1.4, 2.6)
+                plan.add(label, place(s + rng.normal(0, 1.2), t + away), rng.uniform(0, 6.3))
     _rows_of_two_wheels(plan, rect, 4)
 
 
@@ -185,10 +185,8 @@ def houses(plan: Plan, rect: Rect) -> None:
     )
     tall = bool(rng.random() < 0.3)
     width, depth = _sides(rect)
-    columns, rows = (
-        max(1, int(width / rng.uniform(26, 44))),
-        max(1, int(depth / rng.uniform(22, 34))),
-    )
+    columns = max(1, int(width / rng.uniform(20, 40)))
+    rows = max(1, int(depth / rng.uniform(18, 30)))
     for i in range(columns):
         for j in range(rows):
             cell = (
@@ -234,7 +232,7 @@ def water(plan: Plan, rect: Rect) -> None:
     corner = np.array([np.cos(angle), np.sin(angle)]) ** 1
     shape = (np.sign(corner) * np.abs(corner) ** 0.7 * wave).T * half
     middle = np.array([rect[0], rect[2]]) + half
-    plan.paint("soil", [shape * 1.02 + middle])
+    plan.paint("hedge", [shape * 1.03 + middle], 26)
     plan.paint("water", [shape * 0.98 + middle], rng.uniform(-8, 14))
     for k in range(0, 40, 2):
         if rng.random() < 0.5:

@@ -12,6 +12,7 @@ from dmnet.pipeline.scenes.camera import Camera, Light, Points
 from dmnet.pipeline.scenes.canvas import NOTHING, Canvas, hull, seen, shadow
 from dmnet.pipeline.scenes.ground import Field
 from dmnet.pipeline.scenes.mesh import Builder, Colour, Mesh, rectangle, turned
+from dmnet.pipeline.scenes.palette import BRIGHT
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,24 @@ def _windows(canvas: Canvas, camera: Camera, building: Building, rng: np.random.
         quads = _panes(a, b, columns, floors, building.height, wide=building.style == 1)
         flat = camera.project(quads.reshape(-1, 3)).reshape(-1, 4, 2)
         canvas.polygons(list(flat), pane)
+        _signs(canvas, camera, (a, b), columns, rng)
+
+
+def _signs(
+    canvas: Canvas,
+    camera: Camera,
+    wall: tuple[Points, Points],
+    columns: int,
+    rng: np.random.Generator,
+) -> None:
+    """Boards of shops over some of the doors."""
+    a, b = wall
+    for start in range(0, columns - 2, 3):
+        if rng.random() < 0.35:
+            ends = a + (b - a) * np.array([[start + 0.2], [start + 2.7]]) / columns
+            foot, head = (np.column_stack([ends, np.full(2, z)]) for z in (2.6, 3.5))
+            board = camera.project(np.vstack([foot, head[::-1]]))
+            canvas.polygons([board], BRIGHT[rng.integers(len(BRIGHT))] * rng.uniform(0.6, 0.95))
 
 
 def _panes(

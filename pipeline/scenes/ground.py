@@ -94,7 +94,7 @@ class Ground:
         """Name of the material at a place ``(1, 2)`` in the world, or at the border next to it."""
         (x, y), (height, width) = self.camera.project(place)[0], self.codes.shape
         row, column = int(np.clip(y, 0, height - 1)), int(np.clip(x, 0, width - 1))
-        return list(MATERIALS)[self.codes[row, column]]
+        return list(MATERIALS)[int(self.codes[row, column])]
 
     def finish(self, textures: Textures, light: Light) -> Image:
         """Texture and shadow; the finished ground ``(H, W, 3)``."""

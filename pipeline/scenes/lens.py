@@ -10,9 +10,9 @@ from dmnet.core.records import Image
 
 def develop(image: Image, rng: np.random.Generator) -> Image:
     """Haze that grows upwards, softness, muted colours, contrast, white balance and noise."""
-    hazy = _haze(image, rng.uniform(0.0, 0.22), np.array([188.0, 194.0, 200.0]))
+    hazy = _haze(image, rng.uniform(0.0, 0.16), np.array([188.0, 194.0, 200.0]))
     soft = cv2.GaussianBlur(hazy, (0, 0), rng.uniform(0.45, 0.75))
-    keep, contrast, lift = rng.uniform(0.62, 0.9), rng.uniform(0.92, 1.1), rng.uniform(-10, 8)
+    keep, contrast, lift = rng.uniform(0.7, 0.95), rng.uniform(0.92, 1.1), rng.uniform(-10, 8)
     balance = rng.uniform(0.97, 1.03, 3)
     grey = np.tile(np.array([0.3, 0.59, 0.11]), (3, 1))
     matrix = contrast * balance[:, None] * (keep * np.eye(3) + (1 - keep) * grey)

@@ -15,6 +15,9 @@ from dmnet.pipeline.scenes.trees import Tree
 _SMALLEST = {1: 5.0, 2: 5.5, 3: 5.0, 10: 4.5}
 """Pixels a metre below which a class is not placed: it would be a smear."""
 
+_RADIUS = {1: 0.25, 2: 0.3, 3: 0.42, 7: 0.9, 8: 0.95, 10: 0.45}
+"""Metres around a standing object that others keep free; 1.15 for the other classes."""
+
 Rect = tuple[float, float, float, float]
 """``(u1, u2, v1, v2)`` metres in the town's own axes."""
 
@@ -95,7 +98,8 @@ class Plan:
         return np.array([u * ux + v * vx + self.origin[0], u * uy + v * vy + self.origin[1], z])
 
     def settle(self, most: int) -> None:
-        """Leave out what the picture does not show, then thin to at most ``most`` objects."""
+        """Leave out what collides or does not show, then thin to ``most`` objects."""
+        self.items = [self.items[i] for i in _apart(self.items)]
         items = np.array([item.place for item in self.items]).reshape(-1, 3)
         least = np.array([_SMALLEST.get(item.label, 0.0) for item in self.items])
         keep = self._shown(items, 60) & (self.camera.scale(items) >= least)
@@ -138,6 +142,22 @@ class Plan:
         roof = np.array(roofs[rng.integers(len(roofs))]) + rng.normal(0, 5, 3)
         seed = int(rng.integers(2**31))
         self.buildings.append(Building(place, half, self.yaw, height, wall, roof, style, seed))
+
+
+def _apart(items: list[Item]) -> list[int]:
+    """Indices of the items that do not stand in an earlier one; riders stay on their seats."""
+    places = np.array([item.place[:2] for item in items]).reshape(-1, 2)
+    radius = np.array([_RADIUS.get(item.label, 1.15) for item in items])
+    kept: list[int] = []
+    for i, item in enumerate(items):
+        if item.maker is rider:
+            if kept and kept[-1] == i - 1:
+                kept.append(i)
+            continue
+        gap = np.hypot(*(places[kept] - places[i]).T) if kept else np.zeros(0)
+        if (gap >= radius[kept] + radius[i]).all():
+            kept.append(i)
+    return kept
 
 
 _WALLS = np.array(

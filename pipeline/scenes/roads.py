@@ -23,7 +23,7 @@ from dmnet.pipeline.scenes.plan import Plan, disc
 LANE = 3.3
 """Metres."""
 
-_TRAFFIC = {CAR: 0.64, VAN: 0.12, TRUCK: 0.08, BUS: 0.08, TRICYCLE: 0.04, AWNING: 0.04}
+_TRAFFIC = {CAR: 0.58, VAN: 0.13, TRUCK: 0.11, BUS: 0.08, TRICYCLE: 0.05, AWNING: 0.05}
 _LENGTH = {
     CAR: 4.6,
     VAN: 5.2,

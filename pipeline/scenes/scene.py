@@ -24,7 +24,7 @@ class SceneConfig:
     """Smallest and largest width in pixels."""
     aspect: tuple[float, float] = (1.3333, 1.7778)
     """Smallest and largest width over height; heights are at most 1500."""
-    scale: tuple[float, float] = (7.0, 13.0)
+    scale: tuple[float, float] = (8.5, 15.0)
     """Pixels a metre in the middle of a picture 1360 wide (a car is 4.5 m long)."""
     pitch: tuple[float, float] = (42.0, 80.0)
     """Degrees that the camera looks down; 90 is straight down."""
