@@ -13,10 +13,11 @@ from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.formats import coco, voc
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.records import Annotations
-from dmnet.detectors import data
+from dmnet.detectors import data, epoch
 from dmnet.detectors.augment import AugmentConfig
 from dmnet.detectors.base import build_model
-from dmnet.detectors.data import DataConfig, EpochBatches, Sample, TrainingData
+from dmnet.detectors.data import DataConfig, Sample, TrainingData
+from dmnet.detectors.epoch import EpochBatches
 
 Scenes = Callable[..., list[Sample]]
 STILL = AugmentConfig(flip=0.0, zoom=(1.0, 1.0), photometric=0.0)
@@ -103,17 +104,17 @@ def test_images_that_do_not_fit_are_named(scenes: Scenes) -> None:
 def test_repeat_factors_by_hand() -> None:
     # class 4 in all of four images, class 9 in one: sqrt(0.64 / 0.25) = 1.6
     samples = [labelled(4), labelled(4, 4), labelled(4, 9), labelled(4)]
-    assert data.repeat_factors(samples, 0.64).tolist() == [1.0, 1.0, 1.6, 1.0]
-    assert data.repeat_factors(samples, 0.0).tolist() == [1.0] * 4
-    assert data.repeat_factors([labelled()], 0.5).tolist() == [1.0]
-    assert data.repeat_factors([], 0.5).tolist() == []
+    assert epoch.repeat_factors(samples, 0.64).tolist() == [1.0, 1.0, 1.6, 1.0]
+    assert epoch.repeat_factors(samples, 0.0).tolist() == [1.0] * 4
+    assert epoch.repeat_factors([labelled()], 0.5).tolist() == [1.0]
+    assert epoch.repeat_factors([], 0.5).tolist() == []
 
 
 def test_repeat_factors_are_met_on_average(rng: np.random.Generator) -> None:
     samples = [labelled(4), labelled(9)]
     counts = np.zeros(2)
     for _ in range(2000):
-        order = data.epoch_order(samples, np.array([1.0, 1.6]), None, rng)
+        order = epoch.epoch_order(samples, np.array([1.0, 1.6]), None, rng)
         counts += np.bincount(order, minlength=2)
     assert counts[0] == 2000
     assert counts[1] == pytest.approx(3200, rel=0.05)
@@ -122,7 +123,7 @@ def test_repeat_factors_are_met_on_average(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_crop_share(share: float, rng: np.random.Generator) -> None:
     samples = [labelled(4)] * 2 + [labelled(4, window=True)] * 6
-    order = data.epoch_order(samples, np.ones(8), share, rng)
+    order = epoch.epoch_order(samples, np.ones(8), share, rng)
     assert len(order) == 8
     counts = np.bincount(order, minlength=8)
     assert counts[2:].sum() == round(share * 8)
@@ -132,7 +133,7 @@ def test_crop_share(share: float, rng: np.random.Generator) -> None:
 
 def test_batches_hold_similar_shapes_and_everything(rng: np.random.Generator) -> None:
     shapes = [(32, 64), (64, 32)] * 5
-    batches = data.batch_order(np.arange(10), shapes, 4, rng)
+    batches = epoch.batch_order(np.arange(10), shapes, 4, rng)
     assert [len(rows) for rows in batches] == [4, 4, 4]
     positions = sorted(p for rows in batches for p, _ in rows)
     assert positions == list(range(12))  # two are repeated to fill the last batch
@@ -206,7 +207,11 @@ def test_loader_processes_change_nothing(scenes: Scenes) -> None:
     for workers in (0, 1):
         config = DataConfig(workers=workers, augment=AugmentConfig(mosaic=0.5))
         drawn = TrainingData(samples, config, 0, 9)
-        loaded.append(list(data.make_loader(drawn, batches_of(samples), pin=False)))
+        batches = batches_of(samples)
+        loader = data.make_loader(drawn, batches, pin=False)
+        rows = list(loader)
+        batches.epoch = 1
+        loaded.append(rows + list(loader))
     for (images, targets), (others, theirs) in zip(*loaded, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(images, others, strict=True))
         for a, b in zip(targets, theirs, strict=True):

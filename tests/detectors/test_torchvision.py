@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.detectors import torchvision as tv
 from dmnet.detectors.base import DetectionNet, Target, build_model
+from dmnet.detectors.ignored import ignored_share
 
 SMALL: dict[str, Any] = {
     "min_size": 64, "max_size": 64, "fpn_channels": 64, "head_channels": 16, "proposals": 20,
@@ -46,8 +47,8 @@ def test_padded_size() -> None:
 def test_ignored_share_by_hand() -> None:
     boxes = torch.tensor([[0.0, 0, 4, 2], [2, 0, 6, 2], [9, 9, 9, 9]])
     regions = torch.tensor([[0.0, 0, 4, 1], [3, 0, 9, 9]])
-    assert tv.ignored_share(boxes, regions).tolist() == [0.5, 0.75, 0.0]
-    assert tv.ignored_share(boxes, regions[:0]).tolist() == [0.0, 0.0, 0.0]
+    assert ignored_share(boxes, regions).tolist() == [0.5, 0.75, 0.0]
+    assert ignored_share(boxes, regions[:0]).tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("name", sorted(tv.ARCHITECTURES))

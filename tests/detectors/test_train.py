@@ -27,7 +27,8 @@ from dmnet.core.training import read_weights
 from dmnet.detectors.augment import AugmentConfig
 from dmnet.detectors.base import DetectionNet, Found, NetDetector, Target, build_model
 from dmnet.detectors.data import DataConfig, Sample
-from dmnet.detectors.train import TrainConfig, Trained, rate, split_batch, train
+from dmnet.detectors.steps import rate, split_batch
+from dmnet.detectors.train import TrainConfig, Trained, train
 
 Scenes = Callable[..., list[Sample]]
 QUIET = TrainConfig(epochs=2, batch=2, ema=0.0, warmup_steps=0, clip=0.0)

@@ -1,0 +1,149 @@
+"""Torchvision's heads with ignored regions: places that are neither object nor background."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import ops
+from torchvision.models.detection import fcos, retinanet, roi_heads, rpn
+
+from dmnet.detectors.base import Target
+
+
+def ignored_share(boxes: Tensor, regions: Tensor) -> Tensor:
+    """Greatest share of each box's area inside one region, shape ``[n]``; 0 without regions."""
+    if not len(regions):
+        return boxes.new_zeros(len(boxes))
+    low = torch.maximum(boxes[:, None, :2], regions[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], regions[None, :, 2:])
+    inside = (high - low).clamp(min=0).prod(-1)  # [n, m]
+    share: Tensor = (inside / ops.box_area(boxes)[:, None].clamp(min=1e-6)).amax(1)
+    return share
+
+
+class Rpn(rpn.RegionProposalNetwork):  # type: ignore[misc]
+    """Region proposals; anchors in ignored regions are neither object nor background."""
+
+    ignore_share = 0.5
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels of torchvision (1, 0, -1) with -1 for background in ignored regions."""
+        labels, matched = super().assign_targets_to_anchors(anchors, targets)
+        for label, anchor, target in zip(labels, anchors, targets, strict=True):
+            covered = ignored_share(anchor, target["ignore"]) >= self.ignore_share
+            label[covered & (label == 0)] = -1
+        return labels, matched
+
+    def compute_loss(
+        self,
+        objectness: Tensor,
+        deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of the sampled anchors; 0 where every anchor is in an ignored region."""
+        if all(bool((label < 0).all()) for label in labels):
+            return objectness.sum() * 0, deltas.sum() * 0
+        losses: tuple[Tensor, Tensor] = super().compute_loss(
+            objectness, deltas, labels, regression_targets
+        )
+        return losses
+
+
+class RoiHeads(roi_heads.RoIHeads):  # type: ignore[misc]
+    """Second stage of Faster R-CNN; proposals in ignored regions are not sampled."""
+
+    ignore_share = 0.5
+
+    def select_training_samples(self, proposals: list[Tensor], targets: list[Target]) -> Any:
+        """Keep the ignored regions at hand for `assign_targets_to_proposals`."""
+        self.regions = [target["ignore"] for target in targets]
+        samples = super().select_training_samples(proposals, targets)
+        self.sampled = sum(len(boxes) for boxes in samples[0])
+        return samples
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Torchvision's, with losses 0 where every proposal is in an ignored region."""
+        detections, losses = super().forward(*args, **kwargs)
+        if self.training and not self.sampled:
+            zero = torch.stack([p.sum() for p in self.parameters()]).sum() * 0
+            losses = {name: zero for name in losses}
+        return detections, losses
+
+    def assign_targets_to_proposals(
+        self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels of torchvision with -1 for background in ignored regions."""
+        matched, labels = super().assign_targets_to_proposals(proposals, gt_boxes, gt_labels)
+        for label, boxes, regions in zip(labels, proposals, self.regions, strict=True):
+            covered = ignored_share(boxes, regions.to(boxes.dtype)) >= self.ignore_share
+            label[covered & (label == 0)] = -1
+        return matched, labels
+
+
+def silence_ignored(
+    logits: Tensor,
+    anchors: list[Tensor],
+    matched: list[Tensor],
+    targets: list[Target],
+    share: float,
+) -> Tensor:
+    """Class logits ``[B, A, C]`` whose background in ignored regions has no loss.
+
+    The focal loss of a negative at a logit of -100 is exactly 0, and so is its gradient.
+    """
+    covered = torch.stack(
+        [
+            (ignored_share(boxes, target["ignore"]) >= share) & (index < 0)
+            for boxes, index, target in zip(anchors, matched, targets, strict=True)
+        ]
+    )
+    return logits.masked_fill(covered[..., None], -100.0)
+
+
+class RetinaHead(retinanet.RetinaNetHead):  # type: ignore[misc]
+    """RetinaNet's head; background in ignored regions has no loss."""
+
+    ignore_share = 0.5
+
+    def compute_loss(
+        self,
+        targets: list[Target],
+        outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Focal loss and L1 on matched anchors."""
+        logits = silence_ignored(
+            outputs["cls_logits"], anchors, matched, targets, self.ignore_share
+        )
+        losses: dict[str, Tensor] = super().compute_loss(
+            targets, {**outputs, "cls_logits": logits}, anchors, matched
+        )
+        return losses
+
+
+class FcosHead(fcos.FCOSHead):  # type: ignore[misc]
+    """FCOS's head; background in ignored regions has no loss."""
+
+    ignore_share = 0.5
+
+    def compute_loss(
+        self,
+        targets: list[Target],
+        outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Focal loss, GIoU and centre-ness on matched points."""
+        logits = silence_ignored(
+            outputs["cls_logits"], anchors, matched, targets, self.ignore_share
+        )
+        losses: dict[str, Tensor] = super().compute_loss(
+            targets, {**outputs, "cls_logits": logits}, anchors, matched
+        )
+        return losses
