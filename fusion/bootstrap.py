@@ -41,8 +41,28 @@ def draws(images: int, repeats: int, seed: int = 0) -> Floats:
     return rng.multinomial(images, np.full(images, 1 / images), size=repeats).astype(np.float64)
 
 
+def resample(table: Matched, *, repeats: int = 200, seed: int = 0) -> Floats:
+    """AP, AP50 and AP75 of every repetition, ``(repeats, 3)``.
+
+    Args:
+        table: the set, matched at the protocol's ten thresholds.
+        repeats: bootstrap repetitions.
+        seed: of the generator; equal seeds draw the same images.
+    """
+    if not table.samples:
+        return np.full((1, len(METRICS)), np.nan)
+    times = draws(len(table.samples), repeats, seed)
+    rows = [_summary(set_ap(table, row)) for row in tqdm(times, "bootstrap", disable=None)]
+    return np.array(rows)
+
+
 def intervals(
-    table: Matched, *, repeats: int = 200, level: float = 0.95, seed: int = 0
+    table: Matched,
+    *,
+    repeats: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+    drawn: Floats | None = None,
 ) -> dict[str, Interval]:
     """Percentile intervals of AP, AP50 and AP75.
 
@@ -51,9 +71,10 @@ def intervals(
         repeats: bootstrap repetitions.
         level: share of the repetitions inside.
         seed: of the generator.
+        drawn: what `resample` gave for this table, where it is at hand.
     """
     values = _summary(set_ap(table))
-    samples = _resampled(table, draws(len(table.samples), repeats, seed) if table.samples else None)
+    samples = resample(table, repeats=repeats, seed=seed) if drawn is None else drawn
     return {
         name: _interval(value, samples[:, column], level)
         for column, (name, value) in enumerate(zip(METRICS, values, strict=True))
@@ -61,9 +82,17 @@ def intervals(
 
 
 def compare(
-    first: Matched, second: Matched, *, repeats: int = 200, level: float = 0.95, seed: int = 0
+    first: Matched,
+    second: Matched,
+    *,
+    repeats: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+    drawn: tuple[Floats, Floats] | None = None,
 ) -> dict[str, Comparison]:
     """Paired bootstrap of two results on the same images, for AP, AP50 and AP75.
+
+    ``drawn`` is what `resample` gave for the two with one seed, where it is at hand.
 
     Raises:
         ConfigError: the results are not of the same images and protocol.
@@ -74,8 +103,12 @@ def compare(
             f"a paired comparison needs the same images and protocol: {len(names[0])} images under "
             f"{first.protocol}, {len(names[1])} under {second.protocol}"
         )
-    times = draws(len(names[0]), repeats, seed) if names[0] else None
-    difference = _resampled(second, times) - _resampled(first, times)
+    if drawn is None:
+        drawn = (
+            resample(first, repeats=repeats, seed=seed),
+            resample(second, repeats=repeats, seed=seed),
+        )
+    difference = drawn[1] - drawn[0]
     values = _summary(set_ap(second)) - _summary(set_ap(first))
     out = {}
     for column, name in enumerate(METRICS):
@@ -85,14 +118,6 @@ def compare(
         p = min(1.0, 2 * (int(tail) + 1) / (len(sample) + 1))
         out[name] = Comparison(_interval(float(values[column]), sample, level), p)
     return out
-
-
-def _resampled(table: Matched, times: Floats | None) -> Floats:
-    """AP, AP50, AP75 of every repetition, ``(repeats, 3)``."""
-    if times is None:
-        return np.full((1, len(METRICS)), np.nan)
-    rows = [_summary(set_ap(table, row)) for row in tqdm(times, "bootstrap", disable=None)]
-    return np.array(rows)
 
 
 def _summary(ap: Floats) -> Floats:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
+from tqdm import tqdm
 
 from dmnet.core.errors import InputError
 from dmnet.core.formats import visdrone
@@ -122,7 +123,8 @@ def read_found_json(path: Path, truth: TruthSet) -> list[Floats]:
     """
     stems = {sample.image_id: position for position, sample in enumerate(truth.samples)}
     columns = array("d")
-    for index, row in enumerate(stream_objects(path)):
+    stream = tqdm(stream_objects(path), "detections", disable=None, leave=False, unit=" rows")
+    for index, row in enumerate(stream):
         place = f"results[{index}]"
         position = _position(path, place, row.get("image_id"), truth, stems)
         label = row.get("category_id")
@@ -137,7 +139,7 @@ def read_found_json(path: Path, truth: TruthSet) -> list[Floats]:
         if not _finite(score):
             raise InputError(path, f"{place}: score {score!r} is not a finite number")
         columns.extend((position, *box, score, truth.labels[label]))
-    rows = np.array(columns, dtype=np.float64).reshape(-1, 7)
+    rows = np.asarray(columns).reshape(-1, 7)
     _refuse_repetition(path, rows)
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     edges = np.searchsorted(rows[:, 0], np.arange(len(truth.samples) + 1))
@@ -146,7 +148,10 @@ def read_found_json(path: Path, truth: TruthSet) -> list[Floats]:
 
 def _refuse_repetition(path: Path, rows: Floats) -> None:
     order = np.lexsort(rows.T)
-    same = (rows[order][1:] == rows[order][:-1]).all(axis=1)
+    same = np.ones(max(0, len(rows) - 1), dtype=bool)
+    for column in rows.T:  # one at a time: the table may fill half of the memory
+        ranked = column[order]
+        same &= ranked[1:] == ranked[:-1]
     if same.any():
         pair = sorted(order[np.flatnonzero(same)[0] :][:2].tolist())
         raise InputError(

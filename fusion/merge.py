@@ -32,7 +32,7 @@ def nmm(
     boxes: ArrayLike,
     scores: ArrayLike,
     labels: ArrayLike,
-    threshold: float,
+    iou_threshold: float,
     *,
     metric: Metric = "ios",
     class_agnostic: bool = False,
@@ -48,7 +48,7 @@ def nmm(
         boxes: ``(N, 4)`` x1 y1 x2 y2.
         scores: ``(N,)``.
         labels: ``(N,)`` category ids.
-        threshold: overlap above which boxes are joined, 0 to 1.
+        iou_threshold: overlap (of the chosen metric) above which boxes are joined, 0 to 1.
         metric: ``ios`` (intersection over the smaller area) or ``iou``.
         class_agnostic: join boxes of different classes too.
         plus_one: sides are ``x2 - x1 + 1``.
@@ -61,7 +61,7 @@ def nmm(
     array, score, label = columns_of(boxes, scores, labels)
     while True:
         owner = suppressors(
-            array, score, label, threshold, class_agnostic, plus_one=plus_one, metric=metric
+            array, score, label, iou_threshold, class_agnostic, plus_one=plus_one, metric=metric
         )
         low, high = array[:, :2].copy(), array[:, 2:].copy()
         np.minimum.at(low, owner, array[:, :2])

@@ -14,7 +14,7 @@ from dmnet.core.images import encode_jpeg
 from dmnet.core.records import CLASSES, Annotations, Detections, Image
 from dmnet.fusion import plots
 from dmnet.fusion.analysis import best_f1, confusion, working_point
-from dmnet.fusion.bootstrap import Comparison, Interval, compare, intervals
+from dmnet.fusion.bootstrap import Comparison, Interval, compare, intervals, resample
 from dmnet.fusion.coco import coco_samples
 from dmnet.fusion.errors import error_costs
 from dmnet.fusion.gallery import Tile, commonest_confusions, worst_images
@@ -302,12 +302,13 @@ def _intervals(tables: Mapping[str, Matched], repeats: int) -> list[dict[str, An
     if repeats <= 0 or not len(next(iter(tables.values())).samples):
         return []
     *others, main = tables
+    drawn = {name: resample(table, repeats=repeats) for name, table in tables.items()}
     out = []
     for name, table in tables.items():
-        own = intervals(table, repeats=repeats)
+        own = intervals(table, drawn=drawn[name])
         cells = [_interval(value) for value in own.values()]
         if name in others:
-            against = compare(table, tables[main], repeats=repeats)
+            against = compare(table, tables[main], drawn=(drawn[name], drawn[main]))
             cells += [_difference(value) for value in against.values()]
         else:
             cells += ["–"] * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,28 @@ def test_categories_are_matched_by_name(tmp_path: Path) -> None:
         save(tmp_path / "g.json", truth), save(tmp_path / "d.json", found), "visdrone"
     )
     assert scores.classes["pedestrian"]["AP50"] == 100
+
+
+def test_golden_subset_from_txt_and_from_json(
+    annotation_archive: Path, thirdparty_detections: Path, tmp_path: Path
+) -> None:
+    """Every 14th image of VisDrone val, as the official toolkit scores it."""
+    folder = annotation_archive / "VisDrone2019-DET-val" / "annotations"
+    subset = tmp_path / "annotations"
+    subset.mkdir()
+    rows = []
+    for number, path in enumerate(sorted(folder.glob("*.txt"))[::14], start=1):
+        shutil.copy(path, subset)
+        for line in (thirdparty_detections / path.name).read_text().splitlines():
+            *box, value, label = map(float, line.split()[:6])
+            row = {"image_id": number, "category_id": int(label), "bbox": box, "score": value}
+            rows.append(row)
+    sizes = annotation_archive / "image_sizes.csv"
+    expected = [36.2524683874, 60.1998457821, 36.9865168925]
+    expected += [3.1026240314, 12.1304182413, 43.1321809577, 49.7813004273]
+    for found in (thirdparty_detections, save(tmp_path / "results.json", rows)):
+        scores = evaluate(subset, found, "visdrone", sizes=sizes)
+        assert list(scores.summary.values()) == pytest.approx(expected, abs=1e-7)
 
 
 class TestSizes:
