@@ -169,6 +169,7 @@ def set_epochs(cfg: Any, epochs: int, steps: int) -> None:
     ratio = epochs / train["max_epochs"]
     train["max_epochs"] = epochs
     train.pop("dynamic_intervals", None)
+    train["val_interval"] = max(1, round(train.get("val_interval", 1) * ratio))
     schedulers = cfg.get("param_scheduler") or []
     for part in schedulers if isinstance(schedulers, list) else [schedulers]:
         if part.get("by_epoch", True):

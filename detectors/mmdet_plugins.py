@@ -6,21 +6,23 @@ spawn, which meets these classes first while it unpickles its dataset, has it in
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from dmnet.core.training import seed_epoch
 from dmnet.detectors import mmcv_standin
 
-mmcv_standin.install()
-
-from mmdet.evaluation import CocoMetric  # noqa: E402 - only after the stand-in
-from mmdet.registry import DATASETS, METRICS, TRANSFORMS  # noqa: E402
-from mmengine.hooks import Hook  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+with contextlib.redirect_stdout(sys.stderr):  # they print while they are imported
+    mmcv_standin.install()
+    from mmdet.evaluation import CocoMetric
+    from mmdet.registry import DATASETS, METRICS, TRANSFORMS
+    from mmengine.hooks import Hook
 
 log = logging.getLogger(__name__)
 

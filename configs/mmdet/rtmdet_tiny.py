@@ -119,7 +119,7 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type="CocoMetric", metric="bbox", proposal_nums=(100, 1, 500))
+val_evaluator = dict(type="CocoMetric", metric="bbox", proposal_nums=(1, 10, 100))
 test_evaluator = val_evaluator
 
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=100, val_interval=5)

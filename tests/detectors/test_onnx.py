@@ -1,0 +1,238 @@
+"""The ONNX detector: placing, decoding by hand, foreign files, errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dmnet.core.boxes import iou
+from dmnet.core.config import read_yaml
+from dmnet.core.errors import CheckpointError, ConfigError
+from dmnet.core.formats.visdrone import read_annotations
+from dmnet.core.images import read_image
+from dmnet.detectors.base import Detector
+from dmnet.detectors.onnx import (
+    OnnxDecoding,
+    OnnxDetector,
+    class_table,
+    grid,
+    load,
+    network_input,
+    place,
+    select,
+    to_corners,
+)
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+YAML = Path(__file__).parents[2] / "configs" / "onnx" / "yolox-nano-coco.yaml"
+
+
+def constant_model(
+    path: Path,
+    outputs: list[np.ndarray[Any, Any]],
+    shape: list[int | str],
+    meta: Mapping[str, Any] | None = None,
+) -> Path:
+    """An ONNX file that answers every image with the same arrays."""
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    nodes, infos, weights = [], [], []
+    for index, array in enumerate(outputs):
+        weights.append(numpy_helper.from_array(array, f"w{index}"))
+        nodes.append(helper.make_node("Identity", [f"w{index}"], [f"out{index}"]))
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        infos.append(helper.make_tensor_value_info(f"out{index}", kind, list(array.shape)))
+    image = helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, shape)
+    graph = helper.make_graph(nodes, "constant", [image], infos, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if meta is not None:
+        helper.set_model_props(model, {"dmnet": json.dumps(meta)})
+    onnx.save(model, str(path))
+    return path
+
+
+# --- input ---------------------------------------------------------------------------------------
+
+
+def test_letterbox_at_the_top_left_and_in_the_middle() -> None:
+    how = OnnxDecoding(input_size=(416, 416))
+    where = place((208, 832), how)
+    assert (where.scaled, where.canvas, where.offset) == ((104, 416), (416, 416), (0, 0))
+    middle = place((208, 832), OnnxDecoding(input_size=(416, 416), centred=True))
+    assert middle.offset == (156, 0)
+
+
+def test_bounded_sides_are_padded_to_multiples() -> None:
+    how = OnnxDecoding(short_side=96, long_side=160, divisor=32)
+    assert place((100, 400), how).scaled == (40, 160)
+    assert place((100, 400), how).canvas == (64, 160)
+    assert place((100, 100), how).scaled == (96, 96)
+    small = place((10, 10), OnnxDecoding(long_side=160, max_zoom=4.0, border=16))
+    assert (small.scaled, small.canvas, small.offset) == ((40, 40), (96, 96), (16, 16))
+
+
+def test_input_values_by_hand() -> None:
+    image = np.full((2, 2, 3), (255, 51, 0), dtype=np.uint8)
+    plain = network_input(image, place((2, 2), OnnxDecoding(input_size=(4, 2))),
+                          OnnxDecoding(input_size=(4, 2), fill=(51,)))  # fmt: skip
+    assert plain.shape == (3, 2, 4)
+    assert torch.allclose(plain[:, 0, 0], torch.tensor([1.0, 0.2, 0.0]))
+    assert torch.allclose(plain[:, 0, 3], torch.tensor([0.2, 0.2, 0.2]))
+    how = OnnxDecoding(input_size=(2, 2), channels="BGR", maximum=255, mean=(1, 2, 3), std=(2.0,))
+    bgr = network_input(image, place((2, 2), how), how)
+    assert bgr[:, 0, 0].tolist() == [-0.5, 24.5, 126.0]
+
+
+@given(
+    st.tuples(st.integers(1, 900), st.integers(1, 900)),
+    st.booleans(),
+    st.sampled_from([(0, 640, 0), (96, 256, 16), (0, 200, 8)]),
+)
+def test_boxes_come_back_where_they_were(
+    size: tuple[int, int], centred: bool, sides: tuple[int, int, int]
+) -> None:
+    how = OnnxDecoding(short_side=sides[0], long_side=sides[1], border=sides[2], centred=centred)
+    where = place(size, how)
+    box = np.array([[0.0, 0.0, size[1], size[0]]])
+    ratio = np.array([where.scaled[1] / size[1], where.scaled[0] / size[0]] * 2)
+    there = box * ratio + np.array([where.offset[1], where.offset[0]] * 2)
+    assert np.allclose(where.back(there), box)
+    for offset, scaled, canvas in zip(where.offset, where.scaled, where.canvas, strict=True):
+        assert 0 <= offset and offset + scaled <= canvas
+    assert all(side % 32 == 0 for side in where.canvas)
+
+
+# --- output --------------------------------------------------------------------------------------
+
+
+def test_grid_goes_level_by_level_and_row_by_row() -> None:
+    cells, steps = grid((32, 64), (16, 32))
+    assert cells[:5].tolist() == [[0, 0], [1, 0], [2, 0], [3, 0], [0, 1]]
+    assert cells[8:].tolist() == [[0, 0], [1, 0]]
+    assert steps[:, 0].tolist() == [16.0] * 8 + [32.0] * 2
+
+
+def test_boxes_of_each_layout_by_hand() -> None:
+    raw = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, np.log(2), 0.0]])
+    how = OnnxDecoding(layout="yolox", strides=(16,))
+    assert to_corners(raw, (16, 32), how).tolist() == [[0, 0, 16, 16], [8, 0, 40, 16]]
+    corners = to_corners(torch.tensor([[10.0, 20.0, 4.0, 6.0]]), (64, 64), OnnxDecoding())
+    assert corners.tolist() == [[8, 17, 12, 23]]
+    with pytest.raises(ValueError, match="gives 2 boxes where strides"):
+        to_corners(raw, (64, 64), how)
+
+
+def test_best_class_or_several() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]])
+    scores = torch.tensor([[0.9, 0.8], [0.7, 0.1], [0.0, 0.3]])
+    one = select(boxes, scores, OnnxDecoding(score_threshold=0.2))
+    assert one[1].tolist() == pytest.approx([0.9, 0.3]) and one[2].tolist() == [0, 1]
+    several = select(boxes, scores, OnnxDecoding(score_threshold=0.2, several_classes=True))
+    assert several[1].tolist() == pytest.approx([0.9, 0.8, 0.3])
+    capped = select(boxes, scores, OnnxDecoding(score_threshold=0.2, max_detections=1))
+    assert capped[1].tolist() == pytest.approx([0.9])
+    assert len(select(boxes, scores, OnnxDecoding(score_threshold=0.95))[0]) == 0
+
+
+def test_class_table() -> None:
+    assert class_table(("0=1", "3=4")).tolist() == [1, -1, -1, 4]
+    with pytest.raises(ConfigError, match="'car=4' is not of the form index=category"):
+        class_table(("car=4",))
+    with pytest.raises(ConfigError, match="does not say what its classes are"):
+        class_table(())
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_yolov8_like_file(tmp_path: Path, transposed: bool) -> None:
+    rows = np.array([[32, 16, 20, 10, 0.9, 0.0], [32, 48, 8, 8, 0.0, 0.6], [5, 5, 2, 2, 0.0, 0.0]])
+    out = rows.astype(np.float32)[None]
+    out = out.transpose(0, 2, 1).copy() if transposed else out
+    path = constant_model(tmp_path / "m.onnx", [out], [1, 3, 64, 64])
+    settings = {"layout": "cxcywh", "objectness": False, "transposed": transposed,
+                "input_size": [64, 64], "class_map": ["0=4", "1=1"]}  # fmt: skip
+    detector = load(path, settings, "cpu")
+    assert isinstance(detector, Detector)
+    assert detector.predict([]) == []
+    small, large = detector.predict(
+        [np.zeros((64, 64, 3), np.uint8), np.zeros((64, 128, 3), np.uint8)]
+    )
+    assert small.boxes.tolist() == [[22, 11, 42, 21], [28, 44, 36, 52]]
+    assert small.labels.tolist() == [4, 1]
+    assert small.scores == pytest.approx([0.9, 0.6])
+    assert large.boxes[0].tolist() == [44, 22, 84, 42]
+
+
+def test_classes_without_a_category_are_dropped(tmp_path: Path) -> None:
+    out = np.array([[[32, 16, 20, 10, 0.9, 0.0], [9, 9, 4, 4, 0.0, 0.8]]], dtype=np.float32)
+    path = constant_model(tmp_path / "m.onnx", [out], [1, 3, 64, 64])
+    settings = {"objectness": False, "input_size": [64, 64], "class_map": ["1=6"]}
+    (found,) = load(path, settings, "cpu").predict([np.zeros((64, 64, 3), np.uint8)])
+    assert found.labels.tolist() == [6]
+
+
+def test_objectness_and_sigmoid(tmp_path: Path) -> None:
+    out = np.array([[[32, 16, 20, 10, 0.0, 0.0]]], dtype=np.float32)
+    path = constant_model(tmp_path / "m.onnx", [out], ["n", 3, "h", "w"])
+    settings = {"activation": "sigmoid", "class_map": ["0=4"], "long_side": 64}
+    (found,) = load(path, settings, "cpu").predict([np.zeros((64, 64, 3), np.uint8)])
+    assert found.scores == pytest.approx([0.25])
+
+
+def test_errors_name_the_file_and_the_way_out(tmp_path: Path) -> None:
+    out = np.zeros((1, 5, 6), dtype=np.float32)
+    good = constant_model(tmp_path / "m.onnx", [out], [1, 3, 64, 64])
+    ask = {"class_map": ["0=1"], "input_size": [64, 64]}
+    with pytest.raises(CheckpointError, match="no such ONNX file"):
+        load(tmp_path / "none.onnx", {}, "cpu")
+    for name, data in (("empty", b""), ("text", b"not onnx" * 9), ("cut", good.read_bytes()[:60])):
+        bad = tmp_path / f"{name}.onnx"
+        bad.write_bytes(data)
+        with pytest.raises(CheckpointError, match=f"{name}.onnx"):
+            load(bad, ask, "cpu")
+    with pytest.raises(ConfigError, match="does not say what its classes are"):
+        load(good, {}, "cpu")
+    with pytest.raises(ConfigError, match=r"set input_size to \[64, 64\]"):
+        load(good, {"class_map": ["0=1"]}, "cpu")
+    with pytest.raises(ConfigError, match="did you mean 'strides'"):
+        load(good, {**ask, "stride": [8]}, "cpu")
+    image = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(CheckpointError, match="no room for 3 classes"):
+        load(good, {**ask, "class_map": ["2=1"]}, "cpu").predict([image])
+    with pytest.raises(CheckpointError, match="5 boxes where strides"):
+        load(good, {**ask, "layout": "yolox"}, "cpu").predict([image])
+    with pytest.raises(CheckpointError, match="layout detections"):
+        load(good, {**ask, "layout": "detections"}, "cpu").predict([image])
+    density = constant_model(tmp_path / "d.onnx", [out], [1, 3, 64, 64], {"kind": "density"})
+    with pytest.raises(CheckpointError, match="holds a density network"):
+        load(density, ask, "cpu")
+    gray = constant_model(tmp_path / "g.onnx", [out], [1, 1, 64, 64])
+    with pytest.raises(CheckpointError, match="expected one"):
+        load(gray, ask, "cpu")
+
+
+def test_yolox_nano_finds_the_cars_of_a_real_picture(shared: Path) -> None:
+    weights = shared / "data" / "weights" / "yolox-nano-coco-416.onnx"
+    folder = shared / "data" / "visdrone-mini" / "VisDrone2019-DET-val"
+    image = read_image(folder / "images" / "0000301_00001_d_0000156.jpg")
+    detector = OnnxDetector(weights, read_yaml(YAML), "cpu")
+    (found,) = detector.predict([image])
+    size = (image.shape[0], image.shape[1])
+    truth, _ = read_annotations(folder / "annotations" / "0000301_00001_d_0000156.txt", "x", size)
+    vehicles = truth.boxes[np.isin(truth.labels, (4, 5, 6))]  # to COCO a van is a car
+    cars = found[(found.labels == 4) & (found.scores > 0.3)]
+    right = iou(cars.boxes, vehicles).max(1) > 0.5
+    assert right.sum() >= 8
+    assert right.mean() > 0.6  # a network of 416 pixels on a picture of 1360: its boxes are loose
+    assert set(found.labels.tolist()) <= {1, 3, 4, 6, 9, 10}
