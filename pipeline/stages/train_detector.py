@@ -13,7 +13,7 @@ from dmnet.core import config as settings
 from dmnet.core.artifact import Item, Product
 from dmnet.core.curves import curves_png
 from dmnet.core.errors import InputError, MissingInputError
-from dmnet.core.training import history_csv
+from dmnet.core.training import history_csv, seed_epoch
 from dmnet.detectors.base import build_model
 from dmnet.detectors.data import Sample, read_coco, read_coco_crops
 from dmnet.detectors.torchvision import TorchvisionConfig
@@ -115,6 +115,7 @@ def learn(
             for name, value in each.scores(net, device).items()
         }
 
+    seed_epoch(config.seed, 0)  # the starting weights
     loop = replace(config, metric="train_AP") if judges and not judge else config
     trained = train(
         build_model(config.model, network_settings(config)),
