@@ -182,6 +182,12 @@ def test_errors(scenes: Scenes, tmp_path: Path) -> None:
         run(samples, replace(QUIET, lr=0.5), checkpoint=path)
 
 
+def test_tensorboard_files(scenes: Scenes, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
+    run(scenes(2), replace(QUIET, tensorboard=True), log_folder=tmp_path / "board")
+    assert [path.name[:10] for path in (tmp_path / "board").iterdir()] == ["events.out"]
+
+
 def test_a_finished_training_is_not_repeated(scenes: Scenes, tmp_path: Path) -> None:
     samples, path = scenes(2), tmp_path / "last.pt"
     first, _ = run(samples, QUIET, checkpoint=path)
