@@ -187,4 +187,5 @@ def _confusion_tile(
         focus = np.concatenate([layer.boxes for layer in layers])
         pictures.append(patch(picture, focus, layers))
     legend = [("truth", MISS), ("detection", FALSE_ALARM)]
-    return Tile(title, f"{count:,} times", pictures, legend)
+    times = "once" if count == 1 else f"{count:,} times"
+    return Tile(title, times, pictures, legend)

@@ -15,9 +15,11 @@ from PIL import Image
 from dmnet.core.errors import ConfigError, DmnetError, InputError, MissingInputError
 from dmnet.core.records import CLASSES
 from dmnet.fusion import inputs_json
+from dmnet.fusion.analyse import analyse, names_of, report_files
 from dmnet.fusion.evaluate import evaluate
 from dmnet.fusion.inputs import read_found, read_sizes, read_truth
 from dmnet.fusion.inputs_json import stream_objects
+from dmnet.fusion.report import ReportConfig
 
 TRUTH = {
     "a": ["10,10,20,20,1,4,0,0", "60,60,30,30,0,0,0,0", "5,40,10,10,1,1,0,0,"],
@@ -380,3 +382,46 @@ def test_arbitrary_bytes_give_named_errors(gt: Path, tmp_path: Path) -> None:
         except DmnetError:
             outcomes.add("refused")
     assert outcomes == {"read", "refused"}
+
+
+# --- several results -----------------------------------------------------------------------------
+
+
+def test_analyse_several_results(gt: Path, tmp_path: Path) -> None:
+    good = texts(tmp_path / "good", FOUND)
+    poor = save(tmp_path / "poor.json", coco_found({"a": 1, "b": 2})[:1])
+    for protocol in ("coco@500", "visdrone"):
+        first, second = analyse(gt, [good, poor], protocol, bootstrap=20, score_threshold=0.6)
+        expected = evaluate(gt, good, protocol)
+        assert first.scores.summary == pytest.approx(expected.summary, nan_ok=True)
+        scale = 1 if protocol.startswith("coco") else 100
+        assert first.intervals["AP50"].value * scale == pytest.approx(expected.summary["AP50"])
+        assert (first.point.hits, first.point.misses) == (2, 1)
+        assert (second.point.hits, second.point.misses) == (1, 2)
+        assert first.against is None
+        assert second.against is not None
+        assert second.against["AP50"].difference.value < 0
+        assert len(first.matrix) == len(CLASSES) + 1
+        text = json.dumps([each.to_json() for each in (first, second)], allow_nan=False)
+        assert "against_first" in text
+
+
+def test_report_of_files(gt: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name, size in (("a", (100, 100)), ("b", (120, 90)), ("c", (50, 50))):
+        Image.new("RGB", size, (90, 90, 90)).save(images / f"{name}.jpg")
+    one = texts(tmp_path / "one" / "pred", FOUND)
+    two = texts(tmp_path / "two" / "pred", FOUND)
+    html = report_files(gt, [one, two], config=ReportConfig(bootstrap=3))
+    assert "one/pred" in html
+    assert "two/pred" in html
+    assert "data:image/jpeg" in html
+    with pytest.raises(ConfigError, match="at least one"):
+        report_files(gt, [])
+
+
+def test_names_never_repeat() -> None:
+    paths = [Path("x/r.json"), Path("y/r.json"), Path("z.json")]
+    assert names_of(paths) == ["x/r", "y/r", "z"]
+    assert len(set(names_of([Path("x/r.json"), Path("x/r.txt")]))) == 2
