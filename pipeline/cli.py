@@ -12,16 +12,16 @@ import logging
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from dmnet.core import config
-from dmnet.core.errors import ConfigError, DmnetError
+from dmnet.core.dataset import SPLITS, canonical_split
+from dmnet.core.errors import ConfigError, DmnetError, MissingInputError
 from dmnet.pipeline.context import STAGES, Context, stage_module
 
-SPLITS = ("train", "val", "test-dev", "test-challenge", "test")
 _HELP = {
     "density": "ground-truth density maps from annotations",
     "train-density": "train the density network on images and density maps",
@@ -88,7 +88,10 @@ def _dispatch(verb: str, rest: list[str]) -> int:
         print(_verb_help(verb))
         return 0
     context = _context(options, settings)
-    bad = _VERBS.get(verb, _stage(verb))(context)
+    run = _VERBS.get(verb, _stage(verb))
+    bad: dict[str, str] = {}
+    for split in _splits(context):
+        bad |= run(replace(context, split=split))
     if len(bad) > options.max_bad:
         first = "; ".join(f"{name}: {why}" for name, why in list(bad.items())[:3])
         more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
@@ -97,6 +100,27 @@ def _dispatch(verb: str, rest: list[str]) -> int:
               file=sys.stderr)  # fmt: skip
         return 1
     return 0
+
+
+def _splits(context: Context) -> list[str]:
+    """The split asked for; ``all`` means every one that is there.
+
+    Raises:
+        MissingInputError: none is there.
+    """
+    if context.split != "all":
+        return [context.split]
+    found = []
+    missing: MissingInputError | None = None
+    for split in SPLITS:
+        try:
+            context.dataset_of(split)
+            found.append(split)
+        except MissingInputError as error:
+            missing = error
+    if not found and missing is not None:
+        raise missing
+    return found
 
 
 def _run_tool(verb: str, rest: list[str]) -> int:
@@ -142,7 +166,8 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     add("-h", "--help", action="store_true", help="this text")
     add("--data", type=Path, default=Path("data"), metavar="DIR",
         help="folder that holds VisDrone2019-DET-<split>/{images,annotations}")  # fmt: skip
-    add("--split", "--mode", choices=SPLITS, default="val", help="which part of the data")
+    add("--split", "--mode", choices=[*SPLITS, "test", "all"], default="val",
+        help="part of the data; test is test-dev, all is every one that is there")  # fmt: skip
     add("--run", default="default", metavar="NAME", help="artifacts of this run lie side by side")
     add("--artifacts", type=Path, default=Path("artifacts"), metavar="DIR",
         help="where artifacts are written: DIR/<run>/<split>/<stage>/")  # fmt: skip
@@ -183,7 +208,7 @@ def _context(options: argparse.Namespace, overrides: list[str]) -> Context:
         for name, value in vars(options).items()
         if name not in ("help", "config", "max_bad")
     }
-    fields["split"] = "test-dev" if options.split == "test" else options.split
+    fields["split"] = canonical_split(options.split)
     context = Context(**fields, settings=settings)
     context.check_settings()
     return context
