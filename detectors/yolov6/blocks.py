@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # SyncBatchNorm is one too
 
 Activation = Literal["relu", "silu", "none"]
 Block = Callable[[int, int, int], nn.Module]
@@ -33,7 +34,7 @@ def norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.1)
 
 
-def fold(weight: Tensor, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def fold(weight: Tensor, bn: BatchNorm) -> tuple[Tensor, Tensor]:
     """Weight and bias of a convolution that does the same as ``weight`` followed by ``bn``."""
     assert bn.running_mean is not None and bn.running_var is not None
     scale = bn.weight / (bn.running_var + bn.eps).sqrt()
@@ -69,7 +70,7 @@ class Conv(nn.Module):
         """The same with the normalisation folded into the convolution."""
         if isinstance(self.norm, nn.Identity):
             return self
-        assert isinstance(self.norm, nn.BatchNorm2d)
+        assert isinstance(self.norm, BatchNorm)
         return from_kernel(*fold(self.conv.weight, self.norm), self.conv.stride[0], self.kind)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, distributed
 
 from dmnet.detectors.yolov6 import losses
-from dmnet.detectors.yolov6.assigner import Objects, Positives
+from dmnet.detectors.yolov6.assigner import Objects, Positives, inside_pairs
 from dmnet.detectors.yolov6.head import Cells, Outputs, by_side
 
 CLASS_WEIGHT, BOX_WEIGHT, SIDE_WEIGHT = 1.0, 2.5, 0.5
@@ -37,8 +37,8 @@ def centres_in(cells: Cells, regions: Sequence[Tensor]) -> Tensor:
     rows = []
     for boxes in regions:
         covered = torch.zeros(len(cells.centres), dtype=torch.bool, device=cells.centres.device)
-        for box in boxes:
-            covered |= ((cells.centres >= box[:2]) & (cells.centres < box[2:])).all(1)
+        for _, cell in inside_pairs(boxes, cells):
+            covered[cell] = True
         rows.append(covered)
     return torch.stack(rows)
 

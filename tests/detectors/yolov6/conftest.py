@@ -82,14 +82,14 @@ def _place(rng: np.random.Generator, side: int, taken: list[list[int]]) -> list[
 
 @pytest.fixture
 def scenes(rng: np.random.Generator) -> tuple[list[Tensor], list[Target]]:
-    """Eight pictures of 128 pixels with up to five coloured rectangles; the class is the colour."""
+    """Eight pictures of 96 pixels with up to five coloured rectangles; the class is the colour."""
     images, targets = [], []
     for _ in range(8):
-        picture = 90 + rng.integers(0, 20, (128, 128, 3))
+        picture = 90 + rng.integers(0, 20, (96, 96, 3))
         boxes: list[list[int]] = []
         labels = []
         for _ in range(5):
-            box = _place(rng, 128, boxes)
+            box = _place(rng, 96, boxes)
             if box is None:
                 continue
             labels.append(int(rng.integers(1, 4)))

@@ -212,9 +212,10 @@ def test_groups_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows(parts) == rows(whole)
 
 
-def test_no_array_has_more_than_the_pairs_allowed() -> None:
-    cells = cells_of([(160 // (s // 8),) * 2 for s in STRIDES], torch.device("cpu"))
-    whole = torch.tensor([[0.0, 0.0, 1280.0, 1280.0]]).expand(400, 4)
+def test_no_array_has_more_than_the_pairs_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assigner, "PAIRS", 20_000)
+    cells = cells_of([(320 // s, 320 // s) for s in STRIDES], torch.device("cpu"))
+    whole = torch.tensor([[0.0, 0.0, 320.0, 320.0]]).expand(400, 4)
     sizes = [len(row) for row, _ in assigner.inside_pairs(whole, cells)]
     assert sum(sizes) == 400 * len(cells.centres)
     assert max(sizes) <= assigner.PAIRS + len(cells.centres)

@@ -80,6 +80,14 @@ def test_rep_block_has_three_branches_only_where_the_shape_is_kept() -> None:
     assert RepVGG(4, 8, 1).identity is None
 
 
+def test_synchronised_norms_fuse_too(stir: Stir) -> None:
+    block = RepVGG(4, 4)
+    stir(block)
+    wanted = block.eval().fused()
+    synced = nn.SyncBatchNorm.convert_sync_batchnorm(block).fused()
+    assert torch.equal(wanted.conv.weight, synced.conv.weight)
+
+
 def test_rep_block_becomes_one_convolution() -> None:
     fused = RepVGG(4, 6, 2).eval().fused()
     assert fused.conv.weight.shape == (6, 4, 3, 3)
