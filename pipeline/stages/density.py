@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from dmnet.core import config as settings
 from dmnet.core.artifact import Item, Product
 from dmnet.core.dataset import Dataset
 from dmnet.core.formats import density_h5, visdrone
@@ -102,6 +103,6 @@ def make(config: Config, bank: Path, item: Item) -> Product:
     made = density_map(
         annotations, load_bank(bank), config.sigma, preset=config.preset, stride=config.cell
     )
-    attributes: dict[str, Any] = {"preset": config.preset, "sigma": config.sigma.method}
+    attributes = settings.resolved(config) | {"stride": config.cell}
     value = {"objects": len(annotations.objects), "count": made.count, "warnings": warnings}
     return {f"{item.id}.h5": density_h5.write(made, attributes)}, value

@@ -15,7 +15,8 @@ from dmnet.core.dataset import open_dataset
 from dmnet.core.formats import visdrone
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import Annotations, Image
-from dmnet.pipeline.scenes import SceneConfig, make_item, render_layout
+from dmnet.pipeline.scenes import SceneConfig, make_item
+from dmnet.pipeline.scenes.layout import render_layout
 
 VERSION = 1
 _log = logging.getLogger(__name__)

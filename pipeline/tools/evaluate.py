@@ -7,18 +7,16 @@ import csv
 import io
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from dmnet.core.artifact import write_atomic
 from dmnet.core.errors import ConfigError
-from dmnet.fusion.analysis import best_f1, confusion, working_point
-from dmnet.fusion.bootstrap import compare, intervals
-from dmnet.fusion.coco import coco_samples
-from dmnet.fusion.errors import error_costs
+from dmnet.core.records import CLASSES
+from dmnet.fusion.analyse import Analysis, analyse, report_files
 from dmnet.fusion.evaluate import PROTOCOLS, evaluate
-from dmnet.fusion.inputs import read_found, read_truth
-from dmnet.fusion.matched import Matched, matched
-from dmnet.fusion.scores import columns
+from dmnet.fusion.report import ReportConfig
+from dmnet.fusion.scores import Scores, columns
 
 _log = logging.getLogger(__name__)
 
@@ -28,109 +26,87 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--gt", type=Path, required=True, metavar="DIR|JSON",
         help="VisDrone annotation folder, or COCO ground truth")  # fmt: skip
-    add("--dt", type=Path, required=True, metavar="DIR|JSON",
-        help="folder of VisDrone result txt, or COCO results")  # fmt: skip
+    add("--dt", type=Path, required=True, nargs="+", metavar="DIR|JSON",
+        help="results: folders of VisDrone txt, or COCO results; the first is compared with the "
+        "others")  # fmt: skip
     add("--protocol", default="visdrone", metavar="NAME",
         help=f"{', '.join(PROTOCOLS)}, or coco@ and any cap")  # fmt: skip
     add("--sizes", type=Path, metavar="CSV", help="image sizes (columns image,width,height)")
     add("--ignore-regions", action="store_true",
         help="COCO protocols: leave out what lies in ignored regions")  # fmt: skip
+    add("--analyse", action="store_true",
+        help="also working points, confusions, error types and confidence intervals")  # fmt: skip
     add("--threshold", type=float, default=0.3, metavar="SCORE",
         help="score threshold of precision, recall, F1, mean IoU and confusions")  # fmt: skip
-    add("--analyse", action="store_true", help="also working points, confusions, error types")
-    add("--bootstrap", type=int, default=0, metavar="N",
-        help="confidence intervals from N resamplings of the images")  # fmt: skip
-    add("--against", type=Path, metavar="DIR|JSON", help="compare with a second result, paired")
-    add("--out", type=Path, metavar="FILE", help="also write scores as .json or .csv")
+    add("--bootstrap", type=int, default=100, metavar="N",
+        help="resamplings of the images behind intervals and comparisons")  # fmt: skip
+    add("--report", type=Path, metavar="HTML", help="write the comparison page")
+    add("--images", type=Path, metavar="DIR", help="pictures for the page")
+    add("--out", type=Path, metavar="FILE", help="also write the scores as .json or .csv")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the scores; the protocol stands in every line."""
-    scores = evaluate(
-        args.gt, args.dt, args.protocol, sizes=args.sizes, ignore_regions=args.ignore_regions
-    )
-    print(scores.table())
+    if args.out is not None and args.out.suffix not in (".json", ".csv"):
+        raise ConfigError(f"--out {args.out}: the name must end in .json or .csv")
+    options = {"sizes": args.sizes, "ignore_regions": args.ignore_regions}
     if args.analyse:
-        table = _matched(args, args.dt, _coco(args.protocol))
-        print(_working_points(table, args.threshold))
-        print(_confusions(table, args.threshold))
-        print(_errors(table))
-    if args.bootstrap or args.against:
-        print(_intervals(args))
+        threshold, repeats = args.threshold, args.bootstrap
+        found = analyse(args.gt, args.dt, args.protocol, **options,
+                        score_threshold=threshold, bootstrap=repeats)  # fmt: skip
+        scores = [each.scores for each in found]
+        for each in found:
+            print("\n".join(_analysis(each, args.protocol, threshold)))
+    else:
+        scores = [evaluate(args.gt, dt, args.protocol, **options) for dt in args.dt]
+        for result in scores:
+            print(result.table())
     if args.out is not None:
-        write_atomic(args.out, [_rendered(scores.to_json(), scores.csv_rows(), args.out)])
+        write_atomic(args.out, [_rendered(scores, args.out)])
         _log.info("written: %s", args.out)
+    if args.report is not None:
+        config = ReportConfig(score_threshold=args.threshold, bootstrap=args.bootstrap)
+        page = report_files(args.gt, args.dt, images=args.images, config=config, **options)
+        write_atomic(args.report, [page.encode()])
+        _log.info("written: %s", args.report)
     return 0
 
 
-def _coco(protocol: str) -> str:
-    """Working points and error types are counted with COCO matches."""
-    return protocol if protocol.startswith("coco") else "coco@500"
-
-
-def _rendered(data: object, rows: list[tuple[str, ...]], path: Path) -> bytes:
+def _rendered(scores: list[Scores], path: Path) -> bytes:
     if path.suffix == ".json":
-        return (json.dumps(data, indent=1) + "\n").encode()
-    if path.suffix == ".csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        return text.getvalue().encode()
-    raise ConfigError(f"--out {path}: the name must end in .json or .csv")
+        data = [each.to_json() for each in scores]
+        return (json.dumps(data[0] if len(data) == 1 else data, indent=1) + "\n").encode()
+    text = io.StringIO()
+    rows = [row for each in scores for row in each.csv_rows()[1:]]
+    csv.writer(text, lineterminator="\n").writerows([scores[0].csv_rows()[0], *rows])
+    return text.getvalue().encode()
 
 
-def _matched(args: argparse.Namespace, dt: Path, protocol: str) -> Matched:
-    truth = read_truth(args.gt, args.sizes)
-    samples, _ = read_found(dt, truth)
-    if protocol.startswith("coco"):
-        samples = coco_samples(samples, ignore_regions=args.ignore_regions, crowd=truth.is_json)
-    return matched(samples, protocol, classes=truth.classes)
-
-
-def _working_points(table: Matched, threshold: float) -> str:
+def _analysis(each: Analysis, protocol: str, threshold: float) -> Iterator[str]:
+    yield each.scores.table()
     rows: list[tuple[str, ...]] = [
-        ("protocol", "point", "threshold", "precision", "recall", "F1", "mean IoU")
+        ("protocol", "point", "score", "precision", "recall", "F1", "mean IoU")
     ]
-    for name, point in (
-        ("given", working_point(table, threshold)),
-        ("best F1", best_f1(table)),
-        *((text, best_f1(table, label=label)) for label, text in table.classes.items()),
-    ):
+    for name, point in ((f"score {threshold:g}", each.point), ("best F1", each.best)):
         values = (point.threshold, point.precision, point.recall, point.f1, point.mean_iou)
-        rows.append((table.protocol, name, *(f"{value:.4f}" for value in values)))
-    return "working points at IoU 0.5 (of each class: its best F1)\n\n" + columns(rows) + "\n"
-
-
-def _confusions(table: Matched, threshold: float) -> str:
-    counts = confusion(table, threshold)
-    names = [*table.classes.values(), "background"]
-    rows: list[tuple[str, ...]] = [("true class", "", *(name[:9] for name in names))]
-    for name, row in zip(names, counts.tolist(), strict=True):
-        rows.append((name, "", *map(str, row)))
-    return f"confusions at score {threshold:g} (columns: predicted)\n\n" + columns(rows) + "\n"
-
-
-def _errors(table: Matched) -> str:
+        rows.append((protocol, name, *(f"{value:.4f}" for value in values)))
+    yield columns(rows) + "\n"
+    names = [*CLASSES.values(), "background"]
+    if len(names) == len(each.matrix):
+        head = ("true class", "", *(name[:9] for name in names))
+        body = [(n, "", *map(str, row)) for n, row in zip(names, each.matrix, strict=True)]
+        yield f"confusions at score {threshold:g}, columns: predicted\n"
+        yield columns([head, *body]) + "\n"
     rows = [("protocol", "error type", "number", "AP50 it costs")]
-    for error in error_costs(table):
-        rows.append((table.protocol, error.kind, str(error.number), f"{error.cost:.4f}"))
-    return columns(rows) + "\n"
-
-
-def _intervals(args: argparse.Namespace) -> str:
-    repeats = args.bootstrap or 200
-    table = _matched(args, args.dt, args.protocol)
-    rows: list[tuple[str, ...]] = [("protocol", "metric", "value", "95 % from", "to")]
-    for name, found in intervals(table, repeats=repeats).items():
-        rows.append(
-            (args.protocol, name, *(f"{v:.4f}" for v in (found.value, found.low, found.high)))
-        )
-    text = f"bootstrap over images, {repeats} times\n\n" + columns(rows) + "\n"
-    if args.against is None:
-        return text
-    other = _matched(args, args.against, args.protocol)
-    rows = [("protocol", "metric", "difference", "95 % from", "to", "p")]
-    for name, each in compare(other, table, repeats=repeats).items():
-        gap = each.difference
-        values = (gap.value, gap.low, gap.high, each.p_value)
-        rows.append((args.protocol, name, *(f"{value:+.4f}" for value in values)))
-    return text + f"\n{args.dt} minus {args.against}, paired\n\n" + columns(rows) + "\n"
+    rows += [(protocol, e.kind, str(e.number), f"{e.cost:.4f}") for e in each.errors]
+    yield columns(rows) + "\n"
+    rows = [("protocol", "metric", "value", "95 % from", "to")]
+    for name, found in each.intervals.items():
+        rows.append((protocol, name, *(f"{v:.4f}" for v in (found.value, found.low, found.high))))
+    yield columns(rows) + "\n"
+    if each.against:
+        rows = [("protocol", "metric", "minus first", "95 % from", "to", "p")]
+        for name, gap in each.against.items():
+            change = (gap.difference.value, gap.difference.low, gap.difference.high, gap.p_value)
+            rows.append((protocol, name, *(f"{value:+.4f}" for value in change)))
+        yield columns(rows) + "\n"
