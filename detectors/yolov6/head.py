@@ -97,13 +97,18 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def _start(self) -> None:
-        """Every class starts at `PRIOR`, every side at one stride (evenly spread over bins)."""
+        """Every class starts at `PRIOR`, every side at one stride.
+
+        Bins halve from each to the next; even ones would start with boxes of 16 strides.
+        """
         for layer in self.class_out:
             nn.init.normal_(layer.weight, std=0.01)  # type: ignore[arg-type]
             nn.init.constant_(layer.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
+        halving = -math.log(2) * torch.arange(self.bins + 1).repeat(4)
+        start = halving if self.bins else torch.full((4,), math.log(math.e - 1))
         for layer in self.side_out:
             nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
-            nn.init.constant_(layer.bias, math.log(math.e - 1))  # type: ignore[arg-type]
+            layer.bias.copy_(start)  # type: ignore[operator]
 
     def forward(self, features: Sequence[Tensor]) -> Outputs:
         """Features at strides 8, 16, 32 ``[B, c, h, w]`` -> `Outputs`."""

@@ -61,10 +61,11 @@ def test_distance_is_the_mean_of_its_bins() -> None:
     assert (distances(torch.randn(1, 9, 4), 0) > 0).all()
 
 
-def test_start_is_the_prior_and_boxes_of_two_strides() -> None:
-    body = Body(SIZES["yolov6-n"], 5).eval()
+@pytest.mark.parametrize("name", ["yolov6-n", "yolov6-m"])
+def test_start_is_the_prior_and_boxes_of_two_strides(name: str) -> None:
+    body = Body(SIZES[name], 5).eval()
     with torch.no_grad():
         outputs = body(torch.rand(1, 3, 64, 64))
     assert outputs.logits.sigmoid().mean().item() == pytest.approx(0.01, abs=0.005)
-    assert distances(outputs.sides, 0).sub(1).abs().max() < 1e-5
+    assert distances(outputs.sides, SIZES[name].bins).sub(1).abs().max() < 1e-3
     assert outputs.logits.shape == (1, sum((64 // s) ** 2 for s in STRIDES), 5)
