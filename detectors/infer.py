@@ -32,9 +32,9 @@ Found = list[Detections] | InputError
 class InferConfig:
     """How images and crops are put through a detector."""
 
-    batch: int = 8
-    """crops detected at once, at most"""
-    batch_pixels: int = 12_000_000
+    batch: int = 0
+    """crops detected at once, at most; 0: 16 on a GPU, 2 on a CPU (whose caches hold no more)"""
+    batch_pixels: int = 24_000_000
     """input pixels detected at once, at most (one image is always possible)"""
     open_images: int = 16
     """decoded images in memory, at most"""
@@ -83,8 +83,10 @@ class _Groups:
 
     def room(self, shape: Size) -> int:
         """Pieces of a shape that go through at once."""
+        device = getattr(self.detector, "device", None)
+        usual = 16 if getattr(device, "type", "cpu") == "cuda" else 2
         by_pixels = self.config.batch_pixels // (shape[0] * shape[1])
-        return max(1, min(self.config.batch, by_pixels))
+        return max(1, min(self.config.batch or usual, by_pixels))
 
     def add(self, piece: _Piece) -> None:
         """Put a piece in its group; a full group is detected."""
