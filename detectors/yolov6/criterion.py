@@ -53,7 +53,7 @@ def _normaliser(positives: Positives) -> Tensor:
 
 
 def detection_losses(batch: Batch, box_loss: BoxLoss, bins: int) -> dict[str, Tensor]:
-    """``classes``, ``boxes`` and, with bins, ``sides``: weighted scalars.
+    """``loss_classes``, ``loss_boxes`` and, with bins, ``loss_sides``: weighted scalars.
 
     Everything is divided by the sum of the scores to learn; positives weigh as their score.
     Background in ignored regions has no class loss.
@@ -68,14 +68,14 @@ def detection_losses(batch: Batch, box_loss: BoxLoss, bins: int) -> dict[str, Te
     total = _normaliser(positives)
     boxes = box_loss(batch.boxes[image, cell], objects.boxes[row])
     found = {
-        "classes": CLASS_WEIGHT * classes.sum() / total,
-        "boxes": BOX_WEIGHT * (boxes * score).sum() / total,
+        "loss_classes": CLASS_WEIGHT * classes.sum() / total,
+        "loss_boxes": BOX_WEIGHT * (boxes * score).sum() / total,
     }
     if bins:
         sides = by_side(batch.outputs.sides[image, cell], bins)
         wanted = true_distances(objects.boxes[row], batch.cells, cell)
         loss = losses.distribution_focal(sides, wanted).mean(1)
-        found["sides"] = SIDE_WEIGHT * (loss * score).sum() / total
+        found["loss_sides"] = SIDE_WEIGHT * (loss * score).sum() / total
     return found
 
 
@@ -88,19 +88,19 @@ def true_distances(boxes: Tensor, cells: Cells, cell: Tensor) -> Tensor:
 def distillation_losses(
     student: Outputs, teacher: Outputs, positives: Positives, bins: int, weight: float
 ) -> dict[str, Tensor]:
-    """``distil_classes`` and, with bins, ``distil_sides``: KL divergences times ``weight``.
+    """``loss_distil_classes`` and, with bins, ``loss_distil_sides``: KL divergences times ``weight``.
 
     Classes over all cells, sides where there is an object; both divided by the number of those.
     """
     image, cell = positives.image, positives.cell
     count = max(1, len(cell))
     found = {
-        "distil_classes": weight
+        "loss_distil_classes": weight
         * losses.class_divergence(student.logits, teacher.logits).sum()
         / count
     }
     if bins:
         own, wanted = (by_side(out.sides[image, cell], bins) for out in (student, teacher))
         sides = losses.side_divergence(own, wanted).mean(1)
-        found["distil_sides"] = weight * sides.sum() / count
+        found["loss_distil_sides"] = weight * sides.sum() / count
     return found

@@ -216,7 +216,7 @@ class YoloV6(DetectionNet):
             wanted = teacher.features(canvas)
             soft = as_float(teacher.head(wanted))
         if self.config.form == "int8":
-            return {"distil_channels": channel_loss(features, wanted)}
+            return {"loss_distil_channels": channel_loss(features, wanted)}
         weight = losses.cosine_decay(self.epoch, self.epochs)
         return distillation_losses(outputs, soft, positives, self.size.bins, weight)
 

@@ -54,7 +54,7 @@ def test_losses_and_gradients(name: str, make_net: Make, make_target: Any) -> No
     net = make_net(name).train()
     images = [torch.rand(3, 64, 64), torch.rand(3, 48, 64)]
     found = net.losses(images, [make_target([[8, 8, 40, 40]], [2]), make_target()])
-    wanted = {"classes", "boxes"} | ({"sides"} if net.size.bins else set())
+    wanted = {"loss_classes", "loss_boxes"} | ({"loss_sides"} if net.size.bins else set())
     assert found.keys() == wanted
     assert all(value.ndim == 0 and value.isfinite() and value > 0 for value in found.values())
     torch.stack(list(found.values())).sum().backward()
@@ -65,8 +65,8 @@ def test_losses_and_gradients(name: str, make_net: Make, make_target: Any) -> No
 def test_no_objects_at_all(settings: dict[str, Any], make_net: Make, make_target: Any) -> None:
     net = make_net("yolov6-m", **settings).train()
     found = net.losses(torch.rand(2, 3, 64, 64), [make_target(), make_target()])
-    assert found["boxes"].item() == found["sides"].item() == 0.0
-    assert found["classes"] > 0
+    assert found["loss_boxes"].item() == found["loss_sides"].item() == 0.0
+    assert found["loss_classes"] > 0
     torch.stack(list(found.values())).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
@@ -79,16 +79,16 @@ def test_nine_hundred_objects(make_net: Make, make_target: Any) -> None:
         [torch.rand(3, 320, 320)], [make_target(boxes.tolist(), [1 + i % 3 for i in range(900)])]
     )
     assert all(value.isfinite() for value in found.values())
-    assert found["boxes"] > 0
+    assert found["loss_boxes"] > 0
 
 
 def test_ignored_regions_are_no_background(make_net: Make, make_target: Any) -> None:
     net = make_net("yolov6-n").train()
     image = torch.rand(1, 3, 64, 64)
     whole = net.losses(image, [make_target(ignore=[[0, 0, 64, 64]])])
-    assert whole["classes"].item() == 0.0
+    assert whole["loss_classes"].item() == 0.0
     none, half = (
-        net.losses(image, [make_target(ignore=ignore)])["classes"]
+        net.losses(image, [make_target(ignore=ignore)])["loss_classes"]
         for ignore in ([], [[0, 0, 32, 64]])
     )
     assert half.item() == pytest.approx(none.item() / 2, rel=0.1)
@@ -98,8 +98,8 @@ def test_object_inside_an_ignored_region_is_still_learnt(make_net: Make, make_ta
     net = make_net("yolov6-n").train()
     region = make_target([[16, 16, 48, 48]], [1], [[0, 0, 64, 64]])
     found = net.losses(torch.rand(1, 3, 64, 64), [region])
-    assert found["classes"] > 0
-    assert found["boxes"] > 0
+    assert found["loss_classes"] > 0
+    assert found["loss_boxes"] > 0
 
 
 def test_assigner_changes_after_the_warm_up(
@@ -224,7 +224,7 @@ def test_teacher_adds_divergences_that_fade(tmp_path: Path, make_target: Any) ->
     for epoch in (0, 9):
         net.start_epoch(epoch, 10)
         torch.manual_seed(0)
-        values.append(net.losses(torch.ones(1, 3, 64, 64), targets)["distil_classes"].item())
+        values.append(net.losses(torch.ones(1, 3, 64, 64), targets)["loss_distil_classes"].item())
     assert values[1] == pytest.approx(values[0] * 0.01, rel=0.2)
     assert not any("teacher" in key for key in net.state_dict())
 
@@ -233,7 +233,7 @@ def test_teacher_of_bins_adds_sides(make_net: Make, make_target: Any) -> None:
     net = make_net("yolov6-m", teacher="given below").train()
     net._teacher.append(make_net("yolov6-m").deploy().requires_grad_(False))
     found = net.losses(torch.rand(1, 3, 64, 64), [make_target([[8, 8, 40, 40]], [1])])
-    assert {"distil_classes", "distil_sides"} <= found.keys()
+    assert {"loss_distil_classes", "loss_distil_sides"} <= found.keys()
 
 
 # --- it learns -----------------------------------------------------------------------------------

@@ -200,10 +200,10 @@ def test_aware_training_brings_the_channels_nearer(
     values = []
     for _ in range(12):
         found = made.losses(images, targets)
-        assert {"classes", "boxes", "distil_channels"} == found.keys()
+        assert {"loss_classes", "loss_boxes", "loss_distil_channels"} == found.keys()
         optimizer.zero_grad()
-        found["distil_channels"].backward()
+        found["loss_distil_channels"].backward()
         optimizer.step()
-        values.append(found["distil_channels"].item())
+        values.append(found["loss_distil_channels"].item())
     assert values[-1] < 0.9 * values[0]
     assert all(layer.active for layer in quant_convs(made.body).values())
