@@ -88,7 +88,7 @@ def true_distances(boxes: Tensor, cells: Cells, cell: Tensor) -> Tensor:
 def distillation_losses(
     student: Outputs, teacher: Outputs, positives: Positives, bins: int, weight: float
 ) -> dict[str, Tensor]:
-    """``loss_distil_classes`` and, with bins, ``loss_distil_sides``: KL divergences times ``weight``.
+    """``loss_distil_classes`` and, with bins, ``loss_distil_sides``: KL, times ``weight``.
 
     Classes over all cells, sides where there is an object; both divided by the number of those.
     """
