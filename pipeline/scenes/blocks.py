@@ -164,7 +164,7 @@ def park(plan: Plan, rect: Rect) -> None:
     path = np.concatenate([np.stack([u, v - 1.3], 1), np.stack([u, v + 1.3], 1)[::-1]])
     plan.paint("pavement", [path])
     for i in range(len(u)):
-        if rng.random() < 0.2:
+        if rng.random() < 0.03:
             plan.add(PEDESTRIAN, (u[i], v[i]), rng.choice([0, np.pi]) + rng.normal(0, 0.3))
     area = np.prod(_sides(rect))
     for _ in range(int(area / 200) + 1):

@@ -165,18 +165,28 @@ def _middle(plan: Plan, road: Road, start: float, stop: float) -> None:
         plan.paint("paint", [road.quad(s, s + 2.4, -0.08, 0.08) for s in starts])
 
 
-def drive(plan: Plan, roads: list[Road], busy: float) -> None:
-    """Put traffic on every lane and people on the crossings.
+BUSY_STRETCHES = 0.5
+"""Share of the stretches between two junctions that have traffic."""
 
-    ``busy`` is the share of a lane's length taken by vehicles, about 0.1 to 0.6.
+LONELY = 0.012
+"""Share of a lane's length taken by vehicles on the other stretches."""
+
+
+def drive(plan: Plan, roads: list[Road], busy: float) -> None:
+    """Put traffic on some stretches of the roads, and people on their crossings.
+
+    ``busy`` is the share of a lane's length taken by vehicles there, about 0.1 to 0.6. The other
+    stretches are nearly empty.
     """
     waiting = int(plan.rng.integers(2))  # roads of this axis have a red light
     for road in roads:
         for start, stop in _stretches(plan, road, roads):
+            full = plan.rng.random() < BUSY_STRETCHES
+            red = full and road.axis == waiting
             for index in range(road.lanes):
-                red = road.axis == waiting
-                _fill_lane(plan, road, index, (start + 7, stop - 7), busy, red=red)
-            for near in (start + 3.1, stop - 3.1):
+                share = busy if full else LONELY
+                _fill_lane(plan, road, index, (start + 7, stop - 7), share, red=red)
+            for near in (start + 3.1, stop - 3.1) if full else ():
                 _cross(plan, road, near)
 
 

@@ -23,14 +23,14 @@ class SceneConfig:
     width: tuple[int, int] = (1360, 2000)
     """Smallest and largest width in pixels."""
     aspect: tuple[float, float] = (1.3333, 1.7778)
-    """Smallest and largest width over height; heights are at most 1500."""
+    """Width over height, one of the two; heights are at most 1500."""
     scale: tuple[float, float] = (8.5, 15.0)
     """Pixels a metre in the middle of a picture 1360 wide (a car is 4.5 m long)."""
     pitch: tuple[float, float] = (42.0, 80.0)
     """Degrees that the camera looks down; 90 is straight down."""
     busy: tuple[float, float] = (0.12, 0.45)
     """Share of a lane's length taken by vehicles."""
-    crowded: float = 0.5
+    crowded: float = 0.4
     """Share of the blocks that are full of objects; the others are parks, roofs, fields, water."""
     ignored: int = 2
     """Most ignored regions in a scene."""

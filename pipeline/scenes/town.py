@@ -26,8 +26,15 @@ def build_town(plan: Plan, busy: float, crowded: float) -> None:
         inner = inset(rect, float(plan.rng.uniform(3.2, 5.0)))
         plan.paint("kerb", [rect_outline(inner)])
         (CROWDED | EMPTY)[kind](plan, inset(inner, 0.3))
-        pavement(plan, outer, inner, 1.0 if kind in ("houses", "square", "market") else 0.3)
+        pavement(plan, outer, inner, LIVELY.get(kind, QUIET))
     drive(plan, roads, busy)
+
+
+LIVELY = {"square": 1.0, "market": 1.0, "parking": 0.2, "depot": 0.2, "houses": 0.08}
+"""How many walkers and parked two-wheelers the pavement of a block has."""
+
+QUIET = 0.02
+"""The same for parks, fields and water: whole parts of a picture are empty."""
 
 
 def _grid(plan: Plan) -> list[Road]:
