@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from dmnet.core import config as settings_
 from dmnet.core.errors import CheckpointError, ConfigError, InputError, optional
-from dmnet.core.records import Detections, Image
+from dmnet.core.records import Detections, Image, Size
 from dmnet.core.training import FORMAT, weights_bytes
 from dmnet.detectors import mmdet_config as fit
 from dmnet.detectors.base import pick_device
@@ -82,8 +82,10 @@ class MmdetTraining:
     """backbone weights: what the config names (it may download them), or none"""
     seed: int = 0
     """seed of weights, order and augmentation"""
+    checkpoint_every: int = 1
+    """epochs from one checkpoint to the next; the last epoch always has one"""
     resume: bool = True
-    """go on from the last epoch found in the working folder"""
+    """go on from the last checkpoint in the working folder"""
 
 
 @dataclass(frozen=True)
@@ -328,7 +330,9 @@ def _set_runtime(cfg: Any, work_dir: Path, settings: MmdetTraining) -> None:
     loop = cfg["train_cfg"]
     cfg["default_hooks"]["checkpoint"].update(
         by_epoch="max_epochs" in loop,
-        interval=1 if "max_epochs" in loop else loop.get("val_interval", 1000),
+        interval=settings.checkpoint_every
+        if "max_epochs" in loop
+        else loop.get("val_interval", 1000),
         max_keep_ckpts=2,  # a kill between writing one and naming it leaves the one before
         save_last=True,
     )
@@ -450,6 +454,7 @@ class MmdetDetector:
             self.pipeline = _compose(steps)
             self.model = _build_model(model, state, weights).to(self.device).eval()
         self.categories = self._category_table(meta, weights)
+        self._shapes: dict[Size, Size] = {}
 
     def _parts(self, weights: Path, meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
         """Model and pipeline configs, from the config given or else from the weights file."""
@@ -497,6 +502,13 @@ class MmdetDetector:
                     for index, sample in zip(part, self._forward(prepared, part), strict=True):
                         found[index] = self._detections(sample.pred_instances)
         return found
+
+    def input_shape(self, size: Size) -> Size:
+        """Images of equal input shape can go in one batch; found by trying, once a size."""
+        if size not in self._shapes:
+            tried = self._prepare(np.zeros((*size, 3), dtype=np.uint8))["inputs"].shape
+            self._shapes[size] = tried[-2], tried[-1]
+        return self._shapes[size]
 
     def _prepare(self, image: Image) -> dict[str, Any]:
         bgr = np.ascontiguousarray(image[..., ::-1])  # MMDetection's images are OpenCV's
