@@ -89,6 +89,8 @@ class TrainConfig:
     """Subtracted from RGB 0..255."""
     input_std: float = 64.0
     """Divides what is left."""
+    eval_every: int = 1
+    """Epochs between validations; the last epoch is always validated."""
     seed: int = 0
     """Seed of weights, order and augmentation."""
 
@@ -98,7 +100,7 @@ class TrainConfig:
         Raises:
             ValueError: settings that cannot be trained with.
         """
-        for name in ("epochs", "batch", "width", "lr", "target_scale", "input_std"):
+        for name in ("epochs", "batch", "eval_every", "width", "lr", "target_scale", "input_std"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if self.crop < 0 or self.crop % 16:
@@ -185,7 +187,8 @@ def train(
         loss, lr = _epoch(state, samples, config, epoch, device, workers)
         row: Row = {"epoch": epoch + 1, "lr": lr, "loss": loss}
         finished = _finished(state.judged, config.target_scale)
-        row |= evaluate(finished, val_samples, config.scaling, device=device, measure=measure)
+        if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
+            row |= evaluate(finished, val_samples, config.scaling, device=device, measure=measure)
         _record(state, row, finished)
         write_atomic(checkpoint, _payload(state, config))
         for key, value in row.items():
@@ -337,8 +340,8 @@ def _finished(network: nn.Module, target_scale: float) -> nn.Module:
 def _record(state: _State, row: Row, finished: nn.Module) -> None:
     state.epoch += 1
     state.history.append(row)
-    mae = float(row.get("val_mae", 0.0))
-    if mae < state.best_mae or "val_mae" not in row:
+    mae = float(row.get("val_mae", math.inf))
+    if mae < state.best_mae or math.isinf(state.best_mae):  # the latest until one is validated
         state.best_mae = mae
         state.best = {k: v.detach().cpu().clone() for k, v in finished.state_dict().items()}
 

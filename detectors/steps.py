@@ -75,17 +75,25 @@ def rate(step: int, steps_an_epoch: int, config: TrainConfig) -> float:
     return min(1.0, (step + 1) / max(1, warmup)) * config.gamma**passed
 
 
+def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype | None:
+    """What `TrainConfig.amp` and `TrainConfig.cpu_bfloat16` mean on this machine."""
+    if device.type == "cuda":
+        return torch.float16 if config.amp else None
+    able = torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if config.cpu_bfloat16 and able else None
+
+
 def batch_losses(
-    net: nn.Module, batch: Batch, device: torch.device, amp: bool
+    net: nn.Module, batch: Batch, device: torch.device, precision: torch.dtype | None
 ) -> dict[str, Tensor]:
-    """Losses of one (part of a) batch."""
+    """Losses of one (part of a) batch; ``precision`` is autocast's, None for float32."""
     images, targets = batch
     pixels = [image.to(device, non_blocking=True).float().div_(255) for image in images]
     moved = [
         {key: value.to(device, non_blocking=True) for key, value in target.items()}  # type: ignore[attr-defined]
         for target in targets
     ]
-    with torch.autocast("cuda", torch.float16) if amp else nullcontext():
+    with torch.autocast(device.type, precision) if precision else nullcontext():
         losses: dict[str, Tensor] = net(pixels, moved)
     return losses
 

@@ -95,8 +95,10 @@ def steps(context: Context) -> list[tuple[str, str]]:
     last = ["density", *predict, "crop", "convert"]
     last += ["detect"] * (context.detections is None) + ["fuse-eval"]
     order = [("train", stage) for stage in first]
-    if "train-density" in first:  # the network is judged on the evaluated split's maps
-        order.insert(1, (context.split, "density"))
+    if train_density:
+        judged = context.config("train-density", stage_module("train-density").Config).validate_on
+        if judged is not None:
+            order.insert(1, (judged, "density"))
     return order + [(context.split, stage) for stage in last if (context.split, stage) not in order]
 
 

@@ -150,6 +150,7 @@ def learn(
         "history.csv": history_csv(result.history),
         "curves.png": curves_png(result.history, panels),
     }
-    best = min(result.history, key=lambda row: float(row.get("val_mae", 0.0)))
+    judged_rows = [row for row in result.history if "val_mae" in row] or result.history[-1:]
+    best = min(judged_rows, key=lambda row: float(row.get("val_mae", 0.0)))
     _log.info("best epoch: %s", ", ".join(f"{k} {v:.4g}" for k, v in best.items()))
     return files, {"best": best, "images": len(ids), "set_aside": aside | val_aside}

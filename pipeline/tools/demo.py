@@ -17,8 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
     add("--out", type=Path, default=Path("demo"), metavar="DIR")
-    add("--train", type=int, default=40, metavar="N", help="training scenes")
-    add("--val", type=int, default=12, metavar="N", help="held-out scenes")
+    add("--train", type=int, default=32, metavar="N", help="training scenes")
+    add("--val", type=int, default=4, metavar="N", help="scenes the density network is judged on")
+    add("--test", type=int, default=10, metavar="N", help="held-out scenes, scored at the end")
     add("--seed", type=int, default=0, help="another seed, other scenes")
     add("--set", nargs=argparse.REMAINDER, default=[], metavar="OPTION",
         help="further options of the stages, such as --set --crop.threshold 0.1")  # fmt: skip
@@ -28,13 +29,13 @@ def run(args: argparse.Namespace) -> int:
     """Draw scenes, run every stage, and say where the report is."""
     start = time.perf_counter()
     data, artifacts = args.out / "data", args.out / "artifacts"
-    counts = ["--train", str(args.train), "--val", str(args.val), "--seed", str(args.seed)]
-    code = main(["demo-data", "--out", str(data), *counts])
+    counts = ["--train", args.train, "--val", args.val, "--test-dev", args.test]
+    code = main(["demo-data", "--out", str(data), *map(str, counts), "--seed", str(args.seed)])
     if code:
         return code
     places = ["--data", str(data), "--artifacts", str(artifacts), "--config", "demo"]
-    code = main(["all", "--split", "val", *places, *args.set])
-    report = artifacts / "default" / "val" / "fuse-eval" / "report.html"
+    code = main(["all", "--split", "test-dev", *places, *args.set])
+    report = artifacts / "default" / "test-dev" / "fuse-eval" / "report.html"
     if code == 0:
         write_atomic(args.out / "report.html", [report.read_bytes()])
         minutes = (time.perf_counter() - start) / 60
