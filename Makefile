@@ -12,7 +12,7 @@ RUN        ?= default
 ARTIFACTS  ?= artifacts
 CONFIG     ?=
 SET        ?=
-EXTRAS     ?= dev
+EXTRAS     ?= dev,mmdet
 PYTHON     ?= python3
 VENV       ?= .venv
 PY          = $(VENV)/bin/python
@@ -68,6 +68,9 @@ slice-report: $(READY) ## what each slicer is worth, without a detector
 evaluate: $(READY) ## score any detections: GT=folder-or-json DT=folder-or-json PROTOCOL=visdrone
 	@$(PY) -m dmnet evaluate --gt "$(GT)" --dt "$(DT)" --protocol $(or $(PROTOCOL),visdrone) $(SET)
 
+export: $(READY) ## a trained network as an ONNX file, checked: WEIGHTS=file OUT=file.onnx
+	@$(PY) -m dmnet export --weights "$(WEIGHTS)" --out "$(OUT)" $(SET)
+
 bench: $(READY_DEV) ## all benchmarks; writes benchmarks/README.md
 	$(PY) -m benchmarks $(SET)
 
@@ -79,8 +82,15 @@ $(READY): requirements.lock pyproject.toml
 	 else $(PY) -m pip install -q --disable-pip-version-check -c requirements.lock -e .; fi
 	@touch $@
 
-$(READY_DEV): $(READY)
+# The extra mmdet comes from its own lock file, which says why.
+space      := $(subst ,, )
+ASKED       = $(subst $(comma), ,$(EXTRAS))
+PLAIN       = $(subst $(space),$(comma),$(strip $(filter-out mmdet,$(ASKED))))
+LOCKED      = $(if $(filter mmdet,$(ASKED)),requirements-mmdet.lock)
+$(READY_DEV): $(READY) requirements-mmdet.lock
 	@echo "adding $(EXTRAS) to $(VENV)" >&2
-	@if command -v uv >/dev/null; then uv pip install -q -p $(PY) -c requirements.lock -e '.[$(EXTRAS)]'; \
-	 else $(PY) -m pip install -q --disable-pip-version-check -c requirements.lock -e '.[$(EXTRAS)]'; fi
+	@if command -v uv >/dev/null; then add="uv pip install -q -p $(PY)"; \
+	 else add="$(PY) -m pip install -q --disable-pip-version-check"; fi; \
+	 $$add -c requirements.lock -e '.$(if $(PLAIN),[$(PLAIN)])' \
+	 $(if $(LOCKED),&& $$add --no-deps -r $(LOCKED))
 	@touch $@

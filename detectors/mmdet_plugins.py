@@ -7,21 +7,24 @@ spawn, which meets these classes first while it unpickles its dataset, has it in
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from dmnet.core.training import seed_epoch
+from dmnet.core import training
 from dmnet.detectors import mmcv_standin
 
 with contextlib.redirect_stdout(sys.stderr):  # they print while they are imported
     mmcv_standin.install()
     from mmdet.evaluation import CocoMetric
     from mmdet.registry import DATASETS, METRICS, TRANSFORMS
+    from mmengine.dist import is_main_process
     from mmengine.hooks import Hook
 
 log = logging.getLogger(__name__)
@@ -102,11 +105,11 @@ class ZeroCocoMetric(CocoMetric):  # type: ignore[misc]
 class TrainingHook(Hook):  # type: ignore[misc]
     """Seeds each epoch, keeps one history row an epoch, and shows progress."""
 
-    priority = "VERY_LOW"
+    priority = "LOW"  # before the checkpoint is written: a resumed training has its rows
 
-    def __init__(self, seed: int) -> None:
-        """Start with an empty history."""
-        self.seed = seed
+    def __init__(self, seed: int, history: Path) -> None:
+        """Start with an empty history; ``history`` is the file that carries it over a restart."""
+        self.seed, self.file = seed, history
         self.rows: list[dict[str, float | int]] = []
         self._losses: list[float] = []
         self._bar: tqdm[Any] | None = None
@@ -116,14 +119,17 @@ class TrainingHook(Hook):  # type: ignore[misc]
         checkpoint.get("meta", {}).pop("config", None)
 
     def before_train(self, runner: Any) -> None:
-        """Open the progress bar."""
+        """Open the progress bar; take over the rows of the epochs that are done."""
+        if runner.epoch and self.file.is_file():
+            rows = json.loads(self.file.read_text())
+            self.rows = [row for row in rows if row["epoch"] <= runner.epoch]
         self._bar = tqdm(
             total=runner.max_iters, initial=runner.iter, desc="train mmdet", unit="step"
         )
 
     def before_train_epoch(self, runner: Any) -> None:
         """Randomness depends on (seed, epoch) alone, so that a resumed training repeats it."""
-        seed_epoch(self.seed, runner.epoch)
+        training.seed_epoch(self.seed, runner.epoch)
         self._losses.clear()
 
     def after_train_iter(
@@ -140,12 +146,18 @@ class TrainingHook(Hook):  # type: ignore[misc]
         rates: Sequence[float] = rate["lr"] if "lr" in rate else next(iter(rate.values()))
         loss = float(np.mean(self._losses)) if self._losses else float("nan")
         self.rows.append({"epoch": runner.epoch + 1, "loss": loss, "lr": float(rates[0])})
+        self._save()
         log.info("epoch %d: loss %.4f", runner.epoch + 1, loss)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Add the metrics to the row of the epoch they were measured after."""
         if self.rows and metrics:
             self.rows[-1].update({key.split("/")[-1]: value for key, value in metrics.items()})
+            self._save()
+
+    def _save(self) -> None:
+        if is_main_process():
+            training.write_atomic(self.file, json.dumps(self.rows).encode())
 
     def after_train(self, runner: Any) -> None:
         """Close the progress bar."""

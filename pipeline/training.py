@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,5 +24,8 @@ def _state(path: Path) -> list[int]:
 
 def remove_checkpoints(folder: Path) -> None:
     """Drop what only a killed training needs."""
-    for path in folder.glob("checkpoint-*.pt"):
-        path.unlink()
+    for path in folder.glob("checkpoint-*"):
+        if path.is_dir():  # MMDetection's
+            shutil.rmtree(path)
+        else:
+            path.unlink()

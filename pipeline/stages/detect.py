@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dmnet.core.artifact import Artifact, Item, Product, Result, file_digest
+from dmnet.core.artifact import Artifact, Item, Product, Result, file_digest, read_header
 from dmnet.core.boxes import Window
 from dmnet.core.config import read_yaml
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
@@ -100,7 +100,13 @@ def find_detector(context: Context) -> Source:
             "results JSON)."
         )
     folder = context.require("train-detector", "train", "or give a detector: DETECTOR_WEIGHTS=file")
-    return Source("mmdet" if name == "mmdet" else None, folder / "weights.pt")
+    model = (read_header(folder) or {})["config"]["model"]
+    if name not in (None, model):
+        raise MissingInputError(
+            f"DETECTOR={name}: the detector trained here is {model} ({folder}). Leave DETECTOR "
+            f"away, or train: {context.command('train-detector', 'train')} DETECTOR={name}"
+        )
+    return Source("mmdet" if model == "mmdet" else None, folder / "weights.pt")
 
 
 def detect(

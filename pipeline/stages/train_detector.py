@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from dmnet.core import config as settings
 from dmnet.core.artifact import Item, Product
-from dmnet.core.curves import curves_png
+from dmnet.core.curves import Row, curves_png
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.training import history_csv, seed_epoch
 from dmnet.detectors.base import build_model
@@ -19,9 +19,11 @@ from dmnet.detectors.data import Sample, read_coco, read_coco_crops
 from dmnet.detectors.torchvision import TorchvisionConfig
 from dmnet.detectors.train import TrainConfig, train
 from dmnet.detectors.yolov6 import YoloConfig
+from dmnet.pipeline import mmdet
 from dmnet.pipeline.context import Context, Plan
 from dmnet.pipeline.inputs import load_crops, readable
 from dmnet.pipeline.judge import Judge
+from dmnet.pipeline.mmdet import MmdetConfig
 from dmnet.pipeline.training import checkpoint_name, remove_checkpoints
 
 VERSION = 1
@@ -50,6 +52,8 @@ class Config(TrainConfig):
     """Settings of the torchvision networks."""
     yolov6: YoloConfig = field(default_factory=YoloConfig)
     """Settings of the YOLOv6 networks."""
+    mmdet: MmdetConfig = field(default_factory=MmdetConfig)
+    """Settings of MMDetection."""
 
 
 def plan(context: Context) -> Plan:
@@ -67,19 +71,47 @@ def plan(context: Context) -> Plan:
     }
     if not images:
         raise MissingInputError(f"{context.dataset.root}: holds no image to train on.")
+    files |= {f"image {name}": path for name, path in images.items()}
+    root = context.folder("train-detector")
+    if config.model == "mmdet":
+        return plan_mmdet(context, config, images, files, root)
     judge = None
     if config.validate_on is not None:
         judge = Judge(
             context.dataset_of(config.validate_on), config.protocol, config.score_threshold
         )
         files |= {f"val {name}": path for name, path in judge.files().items()}
-    files |= {f"image {name}": path for name, path in images.items()}
-    root = context.folder("train-detector")
     checkpoint = root / checkpoint_name(config, files)
     return Plan(
         config,
         [Item("weights", files)],
         partial(learn, config, images, judge, checkpoint, context.device),
+        finish=lambda artifact: remove_checkpoints(artifact.root),
+    )
+
+
+def plan_mmdet(
+    context: Context,
+    config: Config,
+    images: Mapping[str, Path],
+    files: Mapping[str, Path],
+    root: Path,
+) -> Plan:
+    """As `plan`, for MMDetection: it reads crops from files and has its own checkpoints."""
+    mmdet.check_settings(config)
+    crops = mmdet.crop_images(context, files["crop instances"]) if config.crops else {}
+    val = mmdet.validation(context, config.validate_on) if config.validate_on else None
+    files = {**files, "mmdet config": config.mmdet.path()}
+    files |= {f"crop {name}": path for name, path in crops.items()}
+    if config.mmdet.initial:
+        files["initial weights"] = Path(config.mmdet.initial)
+    if val is not None:
+        files |= {"val instances": val[0]} | {f"val {name}": path for name, path in val[1].items()}
+    work = (root / checkpoint_name(config, files)).with_suffix("")
+    return Plan(
+        config,
+        [Item("weights", files)],
+        partial(learn_mmdet, config, images, crops, val, work),
         finish=lambda artifact: remove_checkpoints(artifact.root),
     )
 
@@ -126,20 +158,47 @@ def learn(
         device=device,
         log_folder=checkpoint.parent / "tensorboard" if config.tensorboard else None,
     )
-    losses = sorted({name for row in trained.history for name in row if "loss" in name})
+    last = trained.history[trained.best_epoch - 1]
+    value = {"kept": last, "samples": len(samples), "set_aside": aside}
+    return _files(trained.weights, trained.history), value
+
+
+def learn_mmdet(
+    config: Config,
+    images: Mapping[str, Path],
+    crops: Mapping[str, Path],
+    val: mmdet.Part | None,
+    work: Path,
+    item: Item,
+) -> Product:
+    """Train through MMDetection, going on from its checkpoints in ``work`` after a kill."""
+    ids, aside = readable(images)
+    if not ids:
+        raise InputError(item.files["instances"], "no annotated image can be decoded")
+    parts: list[mmdet.Part] = [
+        (item.files["instances"], {images[name].name: images[name] for name in ids})
+    ]
+    if crops:
+        parts.append((item.files["crop instances"], crops))
+    weights, rows, count = mmdet.learn(config.mmdet, parts, val, work)
+    scored = [row for row in rows if "AP" in row]
+    kept = max(scored, key=lambda row: row["AP"]) if scored else rows[-1]
+    return _files(weights, rows), {"kept": kept, "samples": count, "set_aside": aside}
+
+
+def _files(weights: bytes, history: Sequence[Row]) -> dict[str, bytes]:
+    losses = sorted({name for row in history for name in row if "loss" in name})
     panels = {
         "loss": losses,
         "average precision": ["AP", "AP50", "train_AP", "train_AP50"],
         "at the score threshold": ["precision", "recall", "F1", "train_precision", "train_recall"],
         "mean IoU of matches": ["mean_iou", "train_mean_iou"],
     }
-    files = {
-        "weights.pt": trained.weights,
-        "history.csv": history_csv(trained.history),
-        "curves.png": curves_png(trained.history, panels),
+    return {
+        "weights.pt": weights,
+        "history.csv": history_csv(history),
+        "curves.png": curves_png(history, panels),
     }
-    last = trained.history[trained.best_epoch - 1]
-    return files, {"kept": last, "samples": len(samples), "set_aside": aside}
 
 
 def read_samples(config: Config, item: Item, usable: set[Path]) -> list[Sample]:

@@ -26,14 +26,9 @@ if importlib.util.find_spec("mmdet") is None:
 from dmnet.detectors import mmcv_standin
 from dmnet.detectors import mmdet_config as fit
 from dmnet.detectors.base import Detector, load_detector
-from dmnet.detectors.mmdet import (
-    MmdetDetector,
-    MmdetSettings,
-    MmdetTraining,
-    _libraries,
-    read_checkpoint,
-    train_mmdet,
-)
+from dmnet.detectors.mmdet import MmdetDetector, MmdetSettings
+from dmnet.detectors.mmdet_libraries import libraries, read_checkpoint
+from dmnet.detectors.mmdet_train import MmdetTraining, train_mmdet
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "mmdet"
 RTMDET, FASTER = CONFIGS / "rtmdet_tiny.py", CONFIGS / "faster-rcnn_r50_fpn.py"
@@ -113,7 +108,7 @@ def test_stand_in_soft_nms_by_hand(method: int, wanted: float) -> None:
 
 
 def test_operators_agree_with_torchvision_in_both_directions() -> None:
-    with _libraries():
+    with libraries():
         from mmcv.ops import deform_conv2d, modulated_deform_conv2d, roi_align, roi_pool
         from mmcv.ops import sigmoid_focal_loss as focal
     from torchvision import ops
@@ -146,7 +141,7 @@ def test_operators_agree_with_torchvision_in_both_directions() -> None:
 
 
 def test_a_missing_operator_says_its_name() -> None:
-    with _libraries():
+    with libraries():
         import mmcv._ext as ext
     if not isinstance(ext, mmcv_standin.StandIn):
         pytest.skip("mmcv has its compiled operators here")
@@ -182,7 +177,7 @@ def test_a_malicious_checkpoint_is_refused_and_runs_nothing(kind: str, tmp_path:
         read_checkpoint(path)
     with pytest.raises(CheckpointError, match="refused"):
         MmdetDetector(path, MmdetSettings(config=str(RTMDET)), "cpu")
-    with _libraries(), pytest.raises(pickle.UnpicklingError):
+    with libraries(), pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=False)  # as mmengine falls back to
     assert not trap.exists()
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
@@ -218,7 +213,7 @@ def test_a_stored_config_names_registered_classes_only(stored: Any, tmp_path: Pa
 
 @pytest.mark.parametrize("path", [RTMDET, FASTER], ids=lambda path: path.stem)
 def test_shipped_configs_fit_classes_size_and_epochs(path: Path) -> None:
-    with _libraries():
+    with libraries():
         cfg = fit.read(path, ("model.test_cfg.extra=7",))
         assert cfg.model.test_cfg.extra == 7
         fit.set_classes(cfg, 3)
@@ -236,7 +231,7 @@ def test_shipped_configs_fit_classes_size_and_epochs(path: Path) -> None:
 
 
 def test_stored_config_comes_back(tmp_path: Path) -> None:
-    with _libraries():
+    with libraries():
         cfg = fit.read(RTMDET, ())
     stored = json.loads(json.dumps(fit.extract(cfg)))
     back = fit.restore(stored, tmp_path)
@@ -245,21 +240,21 @@ def test_stored_config_comes_back(tmp_path: Path) -> None:
 
 
 def test_bad_configs_and_options(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such MMDetection config"), _libraries():
+    with pytest.raises(InputError, match="no such MMDetection config"), libraries():
         fit.read(tmp_path / "none.py", ())
     bad = tmp_path / "bad.py"
     bad.write_text("model = undefined_name")
-    with pytest.raises(InputError, match="does not load"), _libraries():
+    with pytest.raises(InputError, match="does not load"), libraries():
         fit.read(bad, ())
     bad.write_text("a = 1")
-    with pytest.raises(InputError, match="it has no 'model'"), _libraries():
+    with pytest.raises(InputError, match="it has no 'model'"), libraries():
         fit.read(bad, ())
-    with pytest.raises(ConfigError, match="write key=value"), _libraries():
+    with pytest.raises(ConfigError, match="write key=value"), libraries():
         fit.read(RTMDET, ("lr",))
 
 
 def test_ignored_regions_turn_grey_but_objects_stay() -> None:
-    with _libraries():
+    with libraries():
         from dmnet.detectors.mmdet_plugins import GREY, GreyIgnored
     image = np.arange(100, dtype=np.uint8).reshape(10, 10, 1).repeat(3, 2)
     results = {
@@ -340,7 +335,7 @@ def test_weights_of_something_else_are_refused(short: Path) -> None:
 
 
 def test_no_detection_is_ap_0(short: Path) -> None:
-    with _libraries():
+    with libraries():
         from dmnet.detectors.mmdet_plugins import ZeroCocoMetric
 
         metric = ZeroCocoMetric(ann_file=str(short / "coco.json"), metric="bbox")
@@ -357,9 +352,10 @@ def test_a_killed_training_resumes_to_the_same_weights(short: Path, tmp_path: Pa
     coco, images = short / "coco.json", short / "images"
     first = train_mmdet(RTMDET, coco, images, tmp_path / "b", _plain(epochs=1))
     resumed = train_mmdet(RTMDET, coco, images, tmp_path / "b", _plain(epochs=2))
-    assert [row["epoch"] for row in resumed.history] == [2]
+    assert resumed.history[0] == first.history[0]
     again = train_mmdet(RTMDET, coco, images, tmp_path / "c", _plain(epochs=2))
     assert again.weights == resumed.weights
+    assert again.history == resumed.history and len(again.history) == 2
     assert first.weights != resumed.weights
 
 
@@ -372,7 +368,7 @@ def test_workers_started_by_spawn_have_the_stand_in(short: Path, tmp_path: Path)
     spawn = ("env_cfg.mp_cfg.mp_start_method=spawn",)
     code = (
         "import sys; from pathlib import Path\n"
-        "from dmnet.detectors.mmdet import MmdetTraining, train_mmdet\n"
+        "from dmnet.detectors.mmdet_train import MmdetTraining, train_mmdet\n"
         "if __name__ == '__main__':\n"
         f"    how = MmdetTraining(options={spawn!r}, epochs=1, batch=2, workers=1,\n"
         f"                        input_size=({SIDE}, {SIDE}))\n"
