@@ -71,6 +71,7 @@ class Tool:
 TOOLS: dict[str, Tool] = {
     "evaluate": Tool("evaluate", "score any detections by a named protocol"),
     "slice-report": Tool("slice_report", "what each slicer is worth, without a detector"),
+    "export": Tool("export", "a density network or detector as an ONNX file, checked"),
     "pictures": Tool("pictures", "density, windows and crops of images as a contact sheet"),
     "demo": Tool("demo", "the whole pipeline on scenes it draws itself"),
     "demo-data": Tool("demo_data", "draw aerial scenes with annotations, from a seed"),

@@ -61,8 +61,9 @@ def find_weights(context: Context) -> Path:
         return folder / "weights.pt"
     if not context.weights.is_file():
         raise MissingInputError(
-            f"WEIGHTS={context.weights}: no such file. Give a weights file of train-density or a "
-            "state_dict of an MCNN, or leave it away to use this run's own network."
+            f"WEIGHTS={context.weights}: no such file. Give a weights file of train-density, its "
+            "export (.onnx), or a state_dict of an MCNN, or leave it away to use this run's own "
+            "network."
         )
     return context.weights
 
@@ -71,18 +72,26 @@ def predict_all(
     config: Config, weights: Path, device: str, label: str, items: list[Item]
 ) -> Iterator[tuple[Item, Result]]:
     """Predict one image after the other."""
+    from torch import nn
+
     from dmnet.core.training import pick_device
-    from dmnet.density.networks import Scaling, load_network
+    from dmnet.density import networks, onnx
     from dmnet.density.predict import predict
 
-    network, meta = load_network(weights)
-    place = pick_device(device)
+    network: nn.Module
+    if weights.suffix.lower() == ".onnx":
+        network, scaling = onnx.load(weights)
+        name, place = "onnx", "cpu"
+    else:
+        network, meta = networks.load_network(weights)
+        name, place = meta["architecture"], pick_device(device)
+        scaling = networks.Scaling.of(meta)
     for item in tqdm(items, desc=label, unit="item"):
         try:
             found = predict(
                 network,
                 read_image(item.files["image"]),
-                Scaling.of(meta),
+                scaling,
                 device=place,
                 max_pixels=config.max_pixels,
                 overlap=config.overlap,
@@ -91,5 +100,5 @@ def predict_all(
         except InputError as error:
             yield item, error
             continue
-        data = density_h5.write(found, {"network": meta["architecture"]})
+        data = density_h5.write(found, {"network": name})
         yield item, ({f"{item.id}.h5": data}, {"count": round(found.count, 4)})

@@ -1,0 +1,61 @@
+"""``dmnet export``: a density network or a detector as an ONNX file, compared with the original."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from dmnet.core.artifact import write_atomic
+from dmnet.core.errors import CheckpointError, ConfigError
+from dmnet.core.training import read_weights
+from dmnet.density import networks as density
+from dmnet.detectors import export
+from dmnet.detectors.base import NETWORKS, load_net
+
+_log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    add = parser.add_argument
+    add("--weights", type=Path, required=True, metavar="FILE",
+        help="weights file of train-density or train-detector, or a plain state_dict")  # fmt: skip
+    add("--network", metavar="NAME",
+        help="what a plain state_dict is of: mcnn, or the name of a detector")  # fmt: skip
+    add("--out", type=Path, required=True, metavar="FILE.onnx")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file; nothing is written where its outputs differ from the network's."""
+    if args.out.suffix.lower() != ".onnx":
+        raise ConfigError(f"--out {args.out}: the name must end in .onnx")
+    _, meta = read_weights(args.weights)
+    name = meta.get("architecture") or args.network
+    if args.network not in (None, name):
+        raise ConfigError(f"--network {args.network}: {args.weights} holds weights of {name}")
+    data = _render(args.weights, name, meta)
+    write_atomic(args.out, [data])
+    _log.info("%s, same outputs as the network's: %s (%d KiB)", name, args.out, len(data) >> 10)
+    return 0
+
+
+def _render(path: Path, name: str | None, meta: dict[str, Any]) -> bytes:
+    if name in density.NETWORKS:
+        network, meta = density.load_network(path)
+        scaling = density.Scaling.of(meta)
+        return export.export_density(network, str(name), mean=scaling.mean, std=scaling.std)
+    if name in NETWORKS:
+        if meta.get("settings", {}).get("form") == "int8":
+            raise ConfigError(
+                f"{path}: holds {name} in int8 form, which ONNX has no faithful export of; export "
+                "the weights it was quantised from, and quantise the ONNX file where it will run"
+            )
+        return export.export_detector(load_net(path, name))
+    known = ", ".join([*sorted(density.NETWORKS), *sorted(NETWORKS)])
+    if name is None:
+        raise CheckpointError(
+            path, f"a plain state_dict does not say its network; add --network, one of: {known}"
+        )
+    raise ConfigError(f"{path}: '{name}' cannot be exported to ONNX; what can: {known}")
