@@ -24,15 +24,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dmnet.core.errors import CheckpointError
+from dmnet.core.errors import CheckpointError, ConfigError
 
 FORMAT = "dmnet-checkpoint-1"
 
 
 def pick_device(device: str = "auto") -> str:
-    """``auto`` is the GPU if there is one, else the CPU."""
+    """``auto`` is the GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise ConfigError(
+            f"--device {device}: not usable on this machine ({reason}); give cpu, cuda, cuda:1, "
+            "or auto"
+        ) from error
     return device
 
 

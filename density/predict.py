@@ -50,11 +50,15 @@ def predict(
         values ``(ceil(h / stride), ceil(w / stride))``, negative predictions set to 0.
 
     Raises:
-        ConfigError: the overlap leaves nothing of a tile.
+        ConfigError: the overlap leaves nothing of a tile, or a value outside its range.
     """
     stride, multiple, reach = (
         int(cast(Any, getattr(network, name))) for name in ("stride", "multiple", "reach")
     )
+    if batch < 1 or (overlap is not None and overlap < 0):
+        raise ConfigError(
+            f"batch must be at least 1 and overlap at least 0 pixels, got {batch} and {overlap}"
+        )
     scaling = scaling or Scaling()
     network = network.to(device).to(memory_format=torch.channels_last).eval()
     height, width = image.shape[:2]

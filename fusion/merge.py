@@ -195,6 +195,22 @@ class MergeConfig:
     rescale: bool = False
     """wbf: lower the score of boxes that not all detectors found, as published."""
 
+    def __post_init__(self) -> None:
+        """Check values.
+
+        Raises:
+            ConfigError: a value outside its range.
+        """
+        if not 0 <= self.iou <= 1:
+            raise ConfigError(f"merge.iou must be 0 to 1, got {self.iou}")
+        if not self.sigma > 0:
+            raise ConfigError(f"merge.sigma must be above 0, got {self.sigma}")
+        if self.top_n < 0:
+            raise ConfigError(f"merge.top_n must be at least 0, got {self.top_n}")
+        for name in ("min_score", "floor"):
+            if not np.isfinite(getattr(self, name)):
+                raise ConfigError(f"merge.{name} must be finite, got {getattr(self, name)}")
+
 
 def merge(
     detections: Detections,

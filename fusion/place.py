@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core.boxes import Boxes, Window, area, inside
+from dmnet.core.errors import ConfigError
 from dmnet.core.records import Crop, Detections, Size
 from dmnet.fusion.merge import MergeConfig, merge
 from dmnet.fusion.overlaps import Floats, Index, Ints
@@ -32,6 +33,21 @@ class FuseConfig:
     """Factor on the scores of whole-image detections."""
     crop_weight: float = 1.0
     """Factor on the scores of crop detections."""
+
+    def __post_init__(self) -> None:
+        """Check values.
+
+        Raises:
+            ConfigError: a value outside its range.
+        """
+        if self.edge_margin is not None and not self.edge_margin >= 0:
+            raise ConfigError(f"edge_margin must be at least 0 pixels, got {self.edge_margin}")
+        if not 0 < self.edge_cover <= 1:
+            raise ConfigError(f"edge_cover must be above 0 and at most 1, got {self.edge_cover}")
+        for name in ("whole_weight", "crop_weight"):
+            weight = getattr(self, name)
+            if not (weight > 0 and np.isfinite(weight)):
+                raise ConfigError(f"{name} must be above 0 and finite, got {weight}")
 
 
 @dataclass(frozen=True)

@@ -187,12 +187,19 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     add("--detector", metavar="NAME", help="short for --train-detector.model NAME")
     add("--detector-weights", type=Path, metavar="FILE", help="detector to run")
     add("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
-    add("--workers", type=int, default=0, metavar="N", help="processes (0: by cores and work)")
+    add("--workers", type=_count, default=0, metavar="N", help="processes (0: by cores and work)")
     add("--force", action="store_true", help="overwrite own files that were changed by hand")
     add("--verify", action="store_true", help="compare digests of all files, trust no times")
-    add("--max-bad", type=int, default=0, metavar="N",
+    add("--max-bad", type=_count, default=0, metavar="N",
         help="exit code 0 although up to N items were set aside")  # fmt: skip
     return parser
+
+
+def _count(text: str) -> int:
+    """A whole number from 0 up."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 up, got {text!r}")
+    return int(text)
 
 
 def _context(options: argparse.Namespace, overrides: list[str]) -> Context:
@@ -210,6 +217,14 @@ def _context(options: argparse.Namespace, overrides: list[str]) -> Context:
         if name not in ("help", "config", "max_bad")
     }
     fields["split"] = canonical_split(options.split)
+    if (
+        options.run in ("", ".")
+        or Path(options.run).is_absolute()
+        or ".." in Path(options.run).parts
+    ):
+        raise ConfigError(
+            f"--run {options.run}: must be the name of a folder inside {options.artifacts}"
+        )
     context = Context(**fields, settings=settings)
     context.check_settings()
     return context

@@ -50,8 +50,9 @@ def line(context: Context, stage: str) -> str:
 
 def _as_made(context: Context, stage: str, header: Mapping[str, Any] | None) -> Context:
     """Look at crops with the maps they were made from, unless the user names others."""
-    if stage == "crop" and header and not context.density:
-        return replace(context, density=header["facts"].get("density", ""))
+    source = header["facts"].get("density") if stage == "crop" and header else None
+    if source in ("true", "predicted") and not context.density:
+        return replace(context, density=source)
     return context
 
 

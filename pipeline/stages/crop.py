@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from dmnet.core.artifact import Artifact, Item, Product, read_header
-from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats import density_h5, visdrone
 from dmnet.core.images import encode_jpeg, read_image
@@ -34,6 +34,18 @@ class Config(CropConfig):
     """Quality of the written crops, 1 to 100."""
     map_stride: int | None = None
     """Side of a cell of foreign maps in pixels; none: inferred from shape and image size."""
+
+    def __post_init__(self) -> None:
+        """Check values.
+
+        Raises:
+            ConfigError: a value outside its range.
+        """
+        super().__post_init__()
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ConfigError(f"crop.jpeg_quality must be 1 to 100, got {self.jpeg_quality}")
+        if self.map_stride is not None and self.map_stride < 1:
+            raise ConfigError(f"crop.map_stride must be at least 1 pixel, got {self.map_stride}")
 
 
 def plan(context: Context) -> Plan:

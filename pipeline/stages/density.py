@@ -11,6 +11,7 @@ from typing import Literal
 from dmnet.core import config as settings
 from dmnet.core.artifact import Item, Product
 from dmnet.core.dataset import Dataset
+from dmnet.core.errors import ConfigError
 from dmnet.core.formats import density_h5, visdrone
 from dmnet.core.images import read_size
 from dmnet.core.records import Annotations, Size
@@ -31,6 +32,15 @@ class Config:
     numbers, where kernels are cut at the border and the last row and column stay empty."""
     stride: int | None = None
     """Side of a map's cell in pixels; none: 1 for the reference preset, 4 for the corrected one."""
+
+    def __post_init__(self) -> None:
+        """Check the stride.
+
+        Raises:
+            ConfigError: a cell below one pixel.
+        """
+        if self.stride is not None and self.stride < 1:
+            raise ConfigError(f"density.stride must be at least 1 pixel, got {self.stride}")
 
     @property
     def cell(self) -> int:

@@ -45,11 +45,12 @@ class Config(FuseConfig):
     """Repetitions behind the report's confidence intervals; 0 leaves them out."""
 
     def __post_init__(self) -> None:
-        """Check the protocols' names.
+        """Check values and the protocols' names.
 
         Raises:
-            ConfigError: none is given, or one does not exist.
+            ConfigError: a value outside its range; no protocol, or one that does not exist.
         """
+        super().__post_init__()
         if not self.protocols:
             raise ConfigError("fuse_eval.protocols: name at least one, such as coco@500")
         for protocol in self.protocols:

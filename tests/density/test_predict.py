@@ -93,6 +93,12 @@ def test_an_overlap_below_the_reach_leaves_a_seam(rng: np.random.Generator) -> N
     assert np.abs(seamed.values - whole.values).max() > 1e-3 * whole.values.max()
 
 
+@pytest.mark.parametrize("bad", [{"batch": 0}, {"overlap": -4}])
+def test_values_out_of_range_are_errors(bad: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="batch must be at least 1 and overlap at least 0"):
+        predict(Mean(), np.zeros((8, 8, 3), np.uint8), **bad)
+
+
 def test_too_small_a_budget_is_an_error(rng: np.random.Generator) -> None:
     with pytest.raises(ConfigError, match="max_pixels 4096 is too small for an overlap of 40 px"):
         predict(build("mcnn"), image_of(rng, 200, 200), max_pixels=4096)

@@ -1,0 +1,54 @@
+"""Options and settings out of their range: exit code 2 and one paragraph, before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Run
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "said"),
+    [
+        ("density", ["--density.stride", "-1"], "density.stride must be at least 1"),
+        ("density", ["--density.stride", "0"], "density.stride must be at least 1"),
+        ("crop", ["--crop.jpeg-quality", "500"], "crop.jpeg_quality must be 1 to 100"),
+        ("crop", ["--crop.map-stride", "-8"], "crop.map_stride must be at least 1"),
+        ("fuse-eval", ["--fuse-eval.merge.iou", "1.5"], "iou must be 0 to 1"),
+        ("fuse-eval", ["--fuse-eval.merge.sigma", "0"], "sigma must be above 0"),
+        ("fuse-eval", ["--fuse-eval.edge-cover", "0"], "edge_cover must be above 0"),
+        ("fuse-eval", ["--fuse-eval.crop-weight", "nan"], "crop_weight must be above 0"),
+        ("fuse-eval", ["--fuse-eval.edge-margin", "-1"], "edge_margin must be at least 0"),
+        ("density", ["--run", "../elsewhere"], "--run ../elsewhere"),
+        ("density", ["--run", ""], "--run"),
+    ],
+)
+def test_refused(
+    dmnet: Run, capsys: pytest.CaptureFixture[str], verb: str, options: list[str], said: str
+) -> None:
+    assert dmnet(verb, *options) == 2
+    text = capsys.readouterr().err.strip()
+    assert text.startswith("dmnet: ") and said in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("option", ["--workers", "--max-bad"])
+def test_counts_are_not_negative(
+    dmnet: Run, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        dmnet("density", option, "-1")
+    assert end.value.code == 2
+    assert "whole number from 0 up" in capsys.readouterr().err
+
+
+def test_status_of_crops_without_maps(dmnet: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dmnet("density") == 0
+    assert dmnet("crop", "--crop.slicer", "uniform") == 0
+    capsys.readouterr()
+    assert dmnet("status", "--crop.slicer", "uniform") == 0
+    line = next(t for t in capsys.readouterr().out.splitlines() if " val crop " in t)
+    assert "fresh       3 items" in line
+    assert dmnet("status") == 0
+    line = next(t for t in capsys.readouterr().out.splitlines() if " val crop " in t)
+    assert "stale" in line and "slicer uniform -> density" in line
