@@ -17,6 +17,7 @@ from typing import Any
 from dmnet.core.boxes import Window
 from dmnet.core.errors import InputError
 from dmnet.core.formats.coco import image_ids
+from dmnet.core.formats.rows import read_text
 from dmnet.core.records import Size
 
 
@@ -61,15 +62,20 @@ class CropSet:
 
     @classmethod
     def build(
-        cls, parents: Mapping[str, Size], windows: Iterable[tuple[str, Window, str]]
+        cls,
+        parents: Mapping[str, Size],
+        windows: Iterable[tuple[str, Window, str]],
+        ids: Mapping[str, int] | None = None,
     ) -> CropSet:
         """Give ids, 1-based in the order of sorted file names.
 
         Args:
             parents: size of every image by its file name.
             windows: ``(parent's file name, window, crop's file name)``.
+            ids: the parents' ids by file name, where some images of the set are left out; None
+                counts.
         """
-        ids = image_ids(parents)
+        ids = image_ids(parents) if ids is None else ids
         listed = sorted(windows, key=lambda entry: entry[2])
         return cls(
             tuple(Parent(ids[name], name, parents[name]) for name in sorted(parents)),
@@ -108,35 +114,54 @@ def read(path: Path) -> CropSet:
     """Read and check a file, ours or one made elsewhere.
 
     Raises:
-        InputError: not JSON, a field is missing, an id occurs twice, a parent is unknown, or a
-        window
-            is empty or leaves its parent.
+        InputError: not JSON, a field is missing, an id or a parent's name occurs twice, a parent is
+            unknown, or a window is empty or leaves its parent.
     """
+    text = read_text(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(path, f"not a JSON file ({error})") from error
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(path, f"not a JSON file, or cut short ({error})") from error
     if not isinstance(data, dict) or not {"parents", "images"} <= data.keys():
         raise InputError(path, "not a crop file: 'parents' and 'images' are needed")
+    for section in ("parents", "images"):
+        if not isinstance(data[section], list):
+            raise InputError(path, f"{section} is not a list")
     parents = [_parent(path, index, row) for index, row in enumerate(data["parents"])]
     known = {parent.id: parent for parent in parents}
     if len(known) < len(parents):
         raise InputError(path, "two parents have the same id")
+    if len({parent.image_id for parent in parents}) < len(parents):
+        raise InputError(path, "two parents have the same name (file_name without its suffix)")
     crops = [_crop(path, index, row, known) for index, row in enumerate(data["images"])]
     if len({crop.id for crop in crops}) < len(crops):
         raise InputError(path, "two crops have the same id")
     return CropSet(tuple(parents), tuple(crops))
 
 
+def _missing(error: Exception) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _whole(value: Any) -> int:
+    """A whole number; 3.0 is one, true and "3" are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0:
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(value)
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not PurePosixPath(value).stem:
+        raise ValueError(f"{value!r} is not a file name")
+    return value
+
+
 def _parent(path: Path, index: int, row: Any) -> Parent:
     try:
-        parent = Parent(
-            int(row["id"]), str(row["file_name"]), (int(row["height"]), int(row["width"]))
-        )
+        size = _whole(row["height"]), _whole(row["width"])
+        parent = Parent(_whole(row["id"]), _name(row["file_name"]), size)
     except (KeyError, TypeError, ValueError) as error:
-        reason = f"parents[{index}]: id, file_name, width, height are needed ({error!r})"
+        reason = f"parents[{index}]: id, file_name, width, height are needed ({_missing(error)})"
         raise InputError(path, reason) from error
     if min(parent.size) < 1:
         raise InputError(path, f"parents[{index}]: width and height must be above 0")
@@ -145,12 +170,12 @@ def _parent(path: Path, index: int, row: Any) -> Parent:
 
 def _crop(path: Path, index: int, row: Any, parents: Mapping[int, Parent]) -> CropImage:
     try:
-        x1, y1, x2, y2 = (int(value) for value in row["window"])
-        crop = CropImage(
-            int(row["id"]), str(row["file_name"]), int(row["parent_id"]), (x1, y1, x2, y2)
-        )
+        x1, y1, x2, y2 = map(_whole, row["window"])
+        name, parent_id = _name(row["file_name"]), _whole(row["parent_id"])
+        crop = CropImage(_whole(row["id"]), name, parent_id, (x1, y1, x2, y2))
     except (KeyError, TypeError, ValueError) as error:
-        reason = f"images[{index}]: id, file_name, parent_id, window of four are needed ({error!r})"
+        needed = "id, file_name, parent_id, window of four are needed"
+        reason = f"images[{index}]: {needed} ({_missing(error)})"
         raise InputError(path, reason) from error
     parent = parents.get(crop.parent_id)
     if parent is None:
