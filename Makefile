@@ -39,7 +39,7 @@ demo: $(READY) ## the whole pipeline on scenes it draws itself, from nothing to 
 	$(PY) -m dmnet demo --out demo $(SET)
 
 test: $(READY_DEV) ## set up and run the tests
-	$(PY) -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(PYTEST)
 
 check: $(READY_DEV) ## format, lint, types, import floors
 	$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && $(VENV)/bin/lint-imports
