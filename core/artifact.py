@@ -222,6 +222,8 @@ class Artifact(AbstractContextManager["Artifact"]):
         version: raised when the stage's code changes what it writes.
         config: resolved settings of the stage (JSON-ready).
         facts: digests of inputs that concern all items (weights, a ground-truth file).
+        totals: facts that concern only the files that sum up all items: another value makes those
+            again and no item.
         force: overwrite own files that were changed by hand.
         verify: compare digests even where size and mtime are equal.
 
@@ -239,6 +241,7 @@ class Artifact(AbstractContextManager["Artifact"]):
         config: Mapping[str, Any],
         *,
         facts: Mapping[str, Any] | None = None,
+        totals: Mapping[str, Any] | None = None,
         force: bool = False,
         verify: bool = False,
     ) -> None:
@@ -250,6 +253,7 @@ class Artifact(AbstractContextManager["Artifact"]):
             "config": json.loads(json.dumps(config)),
             "facts": json.loads(json.dumps(facts or {})),
         }
+        self.totals = json.loads(json.dumps(totals or {}))
         self.summary = Summary()
         self.changed = True
         self.records: dict[str, Record] = {}
@@ -299,6 +303,7 @@ class Artifact(AbstractContextManager["Artifact"]):
         self.records = read_journal(self.root)
         header = read_header(self.root) or {}
         same = all(header.get(key) == value for key, value in self.identity.items())
+        same &= header.get("totals", {}) == self.totals
         self._outputs = dict(header.get("outputs", {}))
         edited = [n for n, s in self._outputs.items() if self._state(n, s) == "edited"]
         self._refuse_edited(edited)
@@ -509,6 +514,7 @@ class Artifact(AbstractContextManager["Artifact"]):
     def _write_header(self, *, complete: bool) -> None:
         header = {
             **self.identity,
+            "totals": self.totals,
             "complete": complete,
             "items": sum(record.error is None for record in self.records.values()),
             "bad": sum(record.error is not None for record in self.records.values()),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import visdrone
+from dmnet.core.formats.coco import image_ids
 from dmnet.core.formats.rows import read_text
 from dmnet.core.images import SUFFIXES, read_size
 from dmnet.core.records import Annotations, Size
@@ -64,6 +65,16 @@ class Dataset:
     def with_annotation(self) -> tuple[Entry, ...]:
         """The entries that have an annotation file."""
         return tuple(entry for entry in self.entries if entry.annotation is not None)
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """COCO image ids by file name, 1-based in sorted order.
+
+        Every image whose size can be known has one, whether or not it is annotated or readable: an
+        image that a stage sets aside leaves the others' numbers as they are.
+        """
+        known = (e for e in self.entries if e.image is not None or e.image_id in self.sizes)
+        return image_ids(entry.file_name for entry in known)
 
     def size(self, entry: Entry) -> Size:
         """``(height, width)`` of an image, from the sizes table or else from the image's header.

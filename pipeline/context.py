@@ -142,6 +142,8 @@ class Plan:
     """Instead of ``work``: one pass over the stale items in this process."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Digests of inputs that concern every item, such as weights."""
+    totals: Mapping[str, Any] = field(default_factory=dict)
+    """Digests of what concerns only the files that sum up all items."""
     prepare: Callable[[], None] | None = None
     """Makes what all items share; called before the first one."""
     finish: Callable[[Artifact], None] | None = None

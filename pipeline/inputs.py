@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dmnet.core.artifact import digest, read_header
+from dmnet.core.artifact import digest, read_header, read_journal
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import coco, parts
 from dmnet.core.formats import crops as crop_format
@@ -64,12 +64,15 @@ class FoundDetections:
     folder: Path
     foreign: Mapping[str, tuple[Detections, list[Detections]]] | None = None
     """Whole-image and crop detections by image id, if they were made elsewhere."""
+    aside: frozenset[str] = frozenset()
+    """Items that ``detect`` set aside; what it wrote for them before is out of date."""
 
     def item_inputs(self, image_id: str) -> tuple[dict[str, Path], Any]:
         """Input files and facts that stand for one image's detections in an item's key."""
         if self.foreign is None:
             names = {"whole": "whole", "crops": "crops"}
-            return {k: self.folder / n / f"{image_id}.json" for k, n in names.items()}, None
+            files = {k: self.folder / n / f"{image_id}.json" for k, n in names.items()}
+            return files, "set aside" if self._is_aside(image_id) else None
         whole, crops = self.foreign[image_id]
         return {}, digest([parts.write([whole, *crops]).decode()])
 
@@ -81,8 +84,13 @@ class FoundDetections:
         """
         if self.foreign is not None:
             return self.foreign[image_id]
+        if self._is_aside(image_id):
+            raise InputError(self.folder / "whole" / f"{image_id}.json", "detect set it aside")
         whole = parts.read(self.folder / "whole" / f"{image_id}.json")
         return whole[0], parts.read(self.folder / "crops" / f"{image_id}.json")
+
+    def _is_aside(self, image_id: str) -> bool:
+        return not self.aside.isdisjoint((f"whole/{image_id}", f"crops/{image_id}"))
 
 
 def load_detections(context: Context, crops: CropSet) -> FoundDetections:
@@ -100,7 +108,8 @@ def load_detections(context: Context, crops: CropSet) -> FoundDetections:
         folder = context.detections or context.require(
             "detect", instead="or give results made elsewhere: DETECTIONS=folder"
         )
-        return FoundDetections(folder)
+        records = read_journal(folder).items()
+        return FoundDetections(folder, aside=frozenset(name for name, r in records if r.error))
     images = context.detections / "results_images.json"
     cuts = context.detections / "results_crops.json"
     if not (images.is_file() or cuts.is_file()):

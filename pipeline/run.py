@@ -24,6 +24,7 @@ def open_artifact(context: Context, stage: str, plan: Plan) -> Artifact:
         stage_module(stage).VERSION,
         config.resolved(plan.config),
         facts=plan.facts,
+        totals=plan.totals,
         force=context.force,
         verify=context.verify,
     )

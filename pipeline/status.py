@@ -44,6 +44,8 @@ def line(context: Context, stage: str) -> str:
     reasons = list(_differences(header or {}, artifact.identity))
     if not (header or {}).get("complete", False):
         reasons.insert(0, "was interrupted")
+    if (header or {}).get("totals", {}) != artifact.totals:
+        reasons.append("inputs of the summary changed")
     detail = "; ".join(reasons) or "inputs changed"
     return f"stale       {counts['fresh']} of {len(plan.items)} items fresh{aside}: {detail}"
 

@@ -39,7 +39,11 @@ def categories() -> list[Json]:
 
 
 def ground_truth(
-    items: Iterable[Annotations], file_names: Mapping[str, str], *, ignored: bool
+    items: Iterable[Annotations],
+    file_names: Mapping[str, str],
+    *,
+    ignored: bool,
+    ids: Mapping[str, int] | None = None,
 ) -> Json:
     """Build a ground-truth file; an image without objects stays in it.
 
@@ -50,9 +54,11 @@ def ground_truth(
             ``iscrowd = ignore = 1`` and their own category id; ids 0 and 11 are not listed among
             ``categories``, so that evaluators and trainers see ten classes. Only then is the way
             back exact for every row.
+        ids: COCO ids by file name, where some images of the set are left out; None counts.
     """
     ordered = sorted(items, key=lambda ann: file_names[ann.image_id])
-    ids = image_ids(file_names[ann.image_id] for ann in ordered)
+    if ids is None:
+        ids = image_ids(file_names[ann.image_id] for ann in ordered)
     images, annotations = [], list[Json]()
     for ann in ordered:
         name = file_names[ann.image_id]

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 
-from dmnet.core.artifact import Artifact, Item, Product
+from dmnet.core.artifact import Artifact, Item, Product, digest
 from dmnet.core.boxes import Window
 from dmnet.core.formats import coco, voc, yolo
+from dmnet.core.formats.crops import CropSet
 from dmnet.core.records import Annotations
 from dmnet.cropping.labels import crop_annotations
 from dmnet.pipeline.context import Context, Plan
@@ -43,6 +44,7 @@ def plan(context: Context) -> Plan:
     names = {entry.image_id: entry.file_name for entry in context.dataset.with_annotation}
     bound = found.label_bound if found and config.min_visible is None else config.min_visible
     by_parent = found.crops.by_parent() if found else {}
+    numbers = _numbers(context, found.crops if found else None)
     items = [
         Item(
             item.id,
@@ -60,9 +62,21 @@ def plan(context: Context) -> Plan:
         items,
         partial(convert, 1.0 if bound is None else bound),
         facts={"min_visible": bound},
-        finish=partial(sum_up, config),
+        totals={"numbers": digest(numbers)},
+        finish=partial(sum_up, config, numbers),
         problems=context.dataset.problems,
     )
+
+
+def _numbers(context: Context, crops: CropSet | None) -> tuple[dict[str, int], dict[str, int]]:
+    """COCO ids of images and of crops by file name, the same as in ``crops.json``."""
+    images = context.dataset.numbers
+    if crops is None:
+        return images, {}
+    parents = {parent.file_name: parent.id for parent in crops.parents}
+    if parents.keys() >= images.keys():  # made elsewhere, perhaps with other ids
+        images = parents
+    return images, {crop.file_name: crop.id for crop in crops.crops}
 
 
 def convert(min_visible: float, item: Item) -> Product:
@@ -82,18 +96,23 @@ def _files(kind: str, annotations: Annotations, file_name: str) -> Iterator[tupl
     yield f"{kind}yolo/{stem}.txt", yolo.write(annotations).encode()
 
 
-def sum_up(config: Config, artifact: Artifact) -> None:
+def sum_up(
+    config: Config, numbers: tuple[dict[str, int], dict[str, int]], artifact: Artifact
+) -> None:
     """Write the COCO files from the VOC files."""
     names = [record.value["names"] for record in artifact.good.values()]
-    _coco(artifact, config, "", [listed[0] for listed in names])
+    _coco(artifact, config, "", [listed[0] for listed in names], numbers[0])
     if config.crops:
-        _coco(artifact, config, "crop-", [name for listed in names for name in listed[1:]])
+        cut = [name for listed in names for name in listed[1:]]
+        _coco(artifact, config, "crop-", cut, numbers[1])
 
 
-def _coco(artifact: Artifact, config: Config, kind: str, names: list[str]) -> None:
+def _coco(
+    artifact: Artifact, config: Config, kind: str, names: list[str], ids: dict[str, int]
+) -> None:
     stems = {PurePosixPath(name).stem: name for name in names}
     read = (_read_voc(artifact, kind, stem) for stem in stems)
-    truth = coco.ground_truth(read, stems, ignored=config.ignored)
+    truth = coco.ground_truth(read, stems, ignored=config.ignored, ids=ids)
     artifact.output(f"{kind}instances.json", (json.dumps(truth) + "\n").encode())
     _log.info(
         "%sinstances.json: %d images, %d boxes",

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dmnet.core.artifact import Artifact, Item, Product, read_header
+from dmnet.core.artifact import (
+    Artifact,
+    Item,
+    Product,
+    digest,
+    read_header,
+    read_journal,
+)
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats import density_h5, visdrone
@@ -69,7 +76,8 @@ def plan(context: Context) -> Plan:
         items,
         partial(cut, config, read_header_stage(maps)),
         facts={"density": source},
-        finish=partial(sum_up),
+        totals={"images": digest(context.dataset.numbers)},
+        finish=partial(sum_up, context.dataset.numbers),
         problems=(*context.dataset.problems, *strange),
     )
 
@@ -98,9 +106,12 @@ def density_source(context: Context) -> tuple[dict[str, Path], str]:
                 f"DENSITY={source}: no such folder. Give true, predicted, or a folder that holds a "
                 "density map <image>.h5, .npy or .npz for every image."
             )
+    # an own map whose image was set aside since is out of date
+    aside = {name for name, record in read_journal(folder).items() if record.error}
     maps: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix in MAP_SUFFIXES and not path.name.startswith("."):
+        usable = path.suffix in MAP_SUFFIXES and not path.name.startswith(".")
+        if usable and path.stem not in aside:
             maps.setdefault(path.stem, path)
     if not maps:
         raise MissingInputError(f"{folder} holds no density map (.h5, .npy, .npz).")
@@ -109,10 +120,11 @@ def density_source(context: Context) -> tuple[dict[str, Path], str]:
 
 def _items(context: Context, config: Config, maps: dict[str, Path] | None) -> Iterator[Item]:
     dataset = context.dataset
+    missing = next(iter(maps.values())).parent if maps else Path()
     for entry in dataset.entries:
         files = {}
         if maps is not None:
-            files["density"] = maps.get(entry.image_id, Path(f"{entry.image_id}.h5"))
+            files["density"] = maps.get(entry.image_id, missing / f"{entry.image_id}.*")
         size = dataset.sizes.get(entry.image_id)
         if entry.image is not None and (config.write_images or size is None):
             files["image"] = entry.image
@@ -178,7 +190,7 @@ def _crop_files(
             yield f"annotations/{name.removesuffix('.jpg')}.txt", text.encode()
 
 
-def sum_up(artifact: Artifact) -> None:
+def sum_up(numbers: Mapping[str, int], artifact: Artifact) -> None:
     """Write ``crops.json``."""
     values = [record.value for record in artifact.good.values()]
     crops = crop_format.CropSet.build(
@@ -188,6 +200,7 @@ def sum_up(artifact: Artifact) -> None:
             for image_id, value in ((i, r.value) for i, r in artifact.good.items())
             for window in value["windows"]
         ),
+        numbers,
     )
     artifact.output("crops.json", crop_format.write(crops).encode())
     pixels = sum((x2 - x1) * (y2 - y1) for c in crops.crops for x1, y1, x2, y2 in [c.window])

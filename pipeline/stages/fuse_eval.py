@@ -74,7 +74,7 @@ def plan(context: Context) -> Plan:
         config,
         items,
         partial(fuse, config, found),
-        facts={"truth": _truth_stamp(context)},
+        totals={"truth": _truth_stamp(context)},
         finish=partial(sum_up, context, config, crops, found),
     )
 
