@@ -398,5 +398,8 @@ def load_detector(
     if name in FOREIGN:
         detector: Detector = _resolve(name, FOREIGN)(file, settings or {}, device)
         return detector
+    found = training.read_weights(file)[1].get("architecture") if name is None else None
+    if found in FOREIGN:
+        return load_detector(found, file, settings=settings, device=device)
     net = load_net(file, name, settings)
     return NetDetector(net, device, amp=amp, max_pixels=max_pixels)

@@ -233,7 +233,7 @@ def _context(options: argparse.Namespace, overrides: list[str]) -> Context:
 def _preset(name: str) -> Path:
     """A YAML path, or the name of a shipped preset."""
     path = Path(name)
-    if path.exists() or path.suffix in (".yaml", ".yml"):
+    if path.is_file() or path.suffix in (".yaml", ".yml"):
         return path
     folder = Path(__file__).resolve().parent.parent / "configs"
     shipped = {file.stem: file for file in sorted(folder.glob("*.yaml"))}

@@ -221,6 +221,14 @@ def test_unknown_settings_are_named(
     assert said in text(capsys)
 
 
+def test_a_folder_named_like_a_preset_is_not_taken_for_it(
+    dmnet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reference").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert dmnet("density", "--config", "reference") == 0
+
+
 def test_status_says_what_is_stale_and_why(
     dmnet: Run, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
