@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from dmnet.fusion.analysis import WorkingPoint, best_f1, confusion, working_poin
 from dmnet.fusion.bootstrap import Comparison, Interval, compare, intervals, resample
 from dmnet.fusion.coco import coco_samples
 from dmnet.fusion.errors import ErrorCost, error_costs
-from dmnet.fusion.evaluate import check_protocol, score_samples
+from dmnet.fusion.evaluate import check_protocol, score_samples, summarised
 from dmnet.fusion.inputs import read_found, read_truth
 from dmnet.fusion.matched import Matched, matched
 from dmnet.fusion.report import ReportConfig, Result, render
@@ -82,8 +82,8 @@ def analyse(
     tables: list[Matched] = []
     all_scores: list[Scores] = []
     for dt, name in zip(dts, names_of(dts), strict=True):
-        samples, _ = read_found(dt, truth)
-        all_scores.append(_scores(truth, samples, protocol, ignore_regions, name))
+        samples, warnings = read_found(dt, truth)
+        all_scores.append(_scores(truth, samples, protocol, ignore_regions, name, warnings))
         if protocol.startswith("coco"):
             samples = coco_samples(samples, ignore_regions=ignore_regions, crowd=truth.is_json)
         tables.append(matched(samples, protocol, classes=truth.classes))
@@ -136,9 +136,12 @@ def report_files(
     truth = read_truth(gt, sizes)
     results = []
     for dt, name in zip(dts, names_of(dts), strict=True):
-        samples, _ = read_found(dt, truth)
+        samples, warnings = read_found(dt, truth)
         found: dict[str, Detections] = {s.image_id: s.detections() for s in samples}
-        scores = [_scores(truth, samples, p, ignore_regions, name) for p in protocols]
+        scores = [
+            _scores(truth, samples, protocol, ignore_regions, name, warnings)
+            for protocol in protocols
+        ]
         results.append(Result(name, found, scores))
     if not results:
         raise ConfigError("the report needs at least one result")
@@ -178,9 +181,14 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 
 def _scores(
-    truth: TruthSet, samples: Sequence[Sample], protocol: str, ignore_regions: bool, name: str
+    truth: TruthSet,
+    samples: Sequence[Sample],
+    protocol: str,
+    ignore_regions: bool,
+    name: str,
+    warnings: Sequence[str],
 ) -> Scores:
-    return score_samples(
+    scores = score_samples(
         samples,
         protocol,
         classes=truth.classes,
@@ -189,6 +197,7 @@ def _scores(
         name=name,
         path=truth.path,
     )
+    return replace(scores, warnings=(*summarised(truth), *warnings, *scores.warnings))
 
 
 def _without_nan(value: Any) -> Any:

@@ -154,6 +154,8 @@ def read_sizes(path: Path) -> dict[str, Size]:
     out: dict[str, Size] = {}
     for row in rows:
         width, height = (str(row[side]).strip() for side in ("width", "height"))
+        if not row["image"]:
+            raise InputError(path, "no image name in this row", rows.line_num)
         if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
             reason = f"width '{width}' and height '{height}' must be whole numbers above 0"
             raise InputError(path, reason, rows.line_num)

@@ -7,11 +7,13 @@ import csv
 import io
 import json
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from dmnet.core.artifact import write_atomic
-from dmnet.core.errors import ConfigError
+from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.records import CLASSES
 from dmnet.fusion.analyse import Analysis, analyse, report_files
 from dmnet.fusion.evaluate import PROTOCOLS, evaluate
@@ -42,19 +44,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="resamplings of the images behind intervals and comparisons")  # fmt: skip
     add("--report", type=Path, metavar="HTML", help="write the comparison page")
     add("--images", type=Path, metavar="DIR", help="pictures for the page")
-    add("--out", type=Path, metavar="FILE", help="also write the scores as .json or .csv")
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="also write the scores as .json (with --analyse the analysis too) or .csv",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the scores; the protocol stands in every line."""
     if args.out is not None and args.out.suffix not in (".json", ".csv"):
         raise ConfigError(f"--out {args.out}: the name must end in .json or .csv")
+    if not math.isfinite(args.threshold):
+        raise ConfigError(f"--threshold must be a finite number, got {args.threshold}")
+    if args.bootstrap < 0:
+        raise ConfigError(f"--bootstrap must be at least 0, got {args.bootstrap}")
+    if args.images is not None and not args.images.is_dir():
+        raise MissingInputError(f"--images {args.images}: no such folder")
+    details: list[dict[str, Any]] = []
     options = {"sizes": args.sizes, "ignore_regions": args.ignore_regions}
     if args.analyse:
         threshold, repeats = args.threshold, args.bootstrap
         found = analyse(args.gt, args.dt, args.protocol, **options,
                         score_threshold=threshold, bootstrap=repeats)  # fmt: skip
         scores = [each.scores for each in found]
+        details = [each.to_json() for each in found]
         for each in found:
             print("\n".join(_analysis(each, args.protocol, threshold)))
     else:
@@ -62,19 +77,30 @@ def run(args: argparse.Namespace) -> int:
         for result in scores:
             print(result.table())
     if args.out is not None:
-        write_atomic(args.out, [_rendered(scores, args.out)])
+        write_atomic(args.out, [_rendered(scores, details, args.out)])
         _log.info("written: %s", args.out)
     if args.report is not None:
-        config = ReportConfig(score_threshold=args.threshold, bootstrap=args.bootstrap)
-        page = report_files(args.gt, args.dt, images=args.images, config=config, **options)
+        config = ReportConfig(
+            protocol=args.protocol, score_threshold=args.threshold, bootstrap=args.bootstrap
+        )
+        page = report_files(args.gt, args.dt, protocols=_of_page(args.protocol, scores[0]),
+                            images=args.images, config=config, **options)  # fmt: skip
         write_atomic(args.report, [page.encode()])
         _log.info("written: %s", args.report)
     return 0
 
 
-def _rendered(scores: list[Scores], path: Path) -> bytes:
+def _of_page(protocol: str, scores: Scores) -> list[str]:
+    """Protocols of the page's score tables: the one asked for, and those every reader knows."""
+    more = ["coco@500"] + ["visdrone"] * (set(scores.classes) <= set(CLASSES.values()))
+    return list(dict.fromkeys([protocol, *more]))
+
+
+def _rendered(scores: list[Scores], details: list[dict[str, Any]], path: Path) -> bytes:
     if path.suffix == ".json":
         data = [each.to_json() for each in scores]
+        for row, detail in zip(data, details, strict=False):
+            row["analysis"] = {name: part for name, part in detail.items() if name != "scores"}
         return (json.dumps(data[0] if len(data) == 1 else data, indent=1) + "\n").encode()
     text = io.StringIO()
     rows = [row for each in scores for row in each.csv_rows()[1:]]
@@ -97,16 +123,19 @@ def _analysis(each: Analysis, protocol: str, threshold: float) -> Iterator[str]:
         body = [(n, "", *map(str, row)) for n, row in zip(names, each.matrix, strict=True)]
         yield f"confusions at score {threshold:g}, columns: predicted\n"
         yield columns([head, *body]) + "\n"
+    unit = 100 if each.scores.unit == "per cent" else 1  # as in the score table above
     rows = [("protocol", "error type", "number", "AP50 it costs")]
-    rows += [(protocol, e.kind, str(e.number), f"{e.cost:.4f}") for e in each.errors]
+    rows += [(protocol, e.kind, str(e.number), f"{unit * e.cost:.4f}") for e in each.errors]
     yield columns(rows) + "\n"
     rows = [("protocol", "metric", "value", "95 % from", "to")]
     for name, found in each.intervals.items():
-        rows.append((protocol, name, *(f"{v:.4f}" for v in (found.value, found.low, found.high))))
+        bounds = (found.value, found.low, found.high)
+        rows.append((protocol, name, *(f"{unit * value:.4f}" for value in bounds)))
     yield columns(rows) + "\n"
     if each.against:
         rows = [("protocol", "metric", "minus first", "95 % from", "to", "p")]
         for name, gap in each.against.items():
-            change = (gap.difference.value, gap.difference.low, gap.difference.high, gap.p_value)
-            rows.append((protocol, name, *(f"{value:+.4f}" for value in change)))
+            change = (gap.difference.value, gap.difference.low, gap.difference.high)
+            texts = (f"{unit * value:+.4f}" for value in change)
+            rows.append((protocol, name, *texts, f"{gap.p_value:.4f}"))
         yield columns(rows) + "\n"
