@@ -34,8 +34,10 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         where: dotted prefix for messages, such as ``"crop"``.
 
     Raises:
-        ConfigError: an unknown key, or a value that does not fit its type.
+        ConfigError: not a mapping, an unknown key, or a value that does not fit its type.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: holds further settings, got {values!r}")
     hints = get_type_hints(cls)
     known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     found: dict[str, Any] = {}
@@ -172,8 +174,11 @@ def _is_option(text: str) -> bool:
 
 
 def _plant(tree: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
+    for depth, part in enumerate(path[:-1], start=1):
         tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            name = ".".join(path[:depth])
+            raise ConfigError(f"--{name}: given as a value and, as --{'.'.join(path)}, as a group")
     tree[path[-1]] = value
 
 

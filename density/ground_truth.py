@@ -37,7 +37,9 @@ class SigmaConfig:
     class_sigmas: tuple[float, ...] = (17, 14, 20, 32, 35, 45, 29, 30, 46, 18)
     """classwise: sigma in pixels of the classes 1 to 10."""
     above: Literal["extend", "error"] = "extend"
-    """A sigma above the largest of the kernel bank: extend the bank, or stop with an error."""
+    """A sigma above the largest of the kernel bank: extend the bank (in the reference preset: use
+    its largest kernel, as the published code does, and say so in the log), or stop with an
+    error."""
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -83,9 +85,9 @@ def sigmas(
         found = np.array([config.fixed])
     else:
         place = points(annotations).astype(np.float64)
-        if preset == "reference":
-            place = np.column_stack([place, labels - 1])
         geometry = config.method == "geometry"
+        if geometry and preset == "reference":
+            place = np.column_stack([place, labels - 1])
         found = _mean_distance(place, config.neighbours if geometry else 1, preset)
         found = found * config.factor if geometry else found
     widths: NDArray[np.float64] = np.maximum(found, config.min_sigma)
@@ -123,21 +125,23 @@ def density_map(
         preset: ``corrected`` renormalises kernels that the image border cuts, so the sum is the
             number of objects; ``reference`` does not, and leaves the last row and the last column
             empty, as the published code does. There a sigma above the bank (infinite ones too) is
-            the largest of the bank.
+            the largest of the bank; `above_bank` tells which.
         stride: side of a cell in pixels. The map equals the full-size one sum-pooled.
 
     Returns:
         values ``(ceil(h / stride), ceil(w / stride))`` float32.
 
     Raises:
-        ConfigError: a sigma above the bank, with the preset ``corrected`` and ``sigma.above`` set
-            to ``error``.
+        ConfigError: a finite sigma above the bank, with ``sigma.above`` set to ``error``.
     """
     config = sigma or SigmaConfig()
     height, width = annotations.size
     widths = sigmas(annotations, config, preset=preset)
     if preset == "reference":
-        widths = np.minimum(widths, bank.largest)
+        capped = above_bank(widths, bank)
+        if config.above == "error":
+            capped &= np.isinf(widths)  # finite ones are looked up, which raises the error
+        widths = np.where(capped, bank.largest, widths)
     values = np.zeros((-(-height // stride), -(-width // stride)))
     for (x, y), s in zip(points(annotations).tolist(), widths.tolist(), strict=True):
         factor = bank.profile(bank.nearest(s, config.above))
@@ -145,6 +149,11 @@ def density_map(
         left, columns = _cells(factor, x, width, stride, preset)
         values[top : top + len(rows), left : left + len(columns)] += rows[:, None] * columns
     return DensityMap(values.astype(np.float32), stride, annotations.size)
+
+
+def above_bank(widths: NDArray[np.float64], bank: KernelBank) -> NDArray[np.bool_]:
+    """Which sigmas ``(N,)`` are larger than every stored kernel's."""
+    return np.asarray(widths > bank.largest)
 
 
 def _cells(

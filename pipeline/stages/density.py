@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -9,17 +10,18 @@ from pathlib import Path
 from typing import Literal
 
 from dmnet.core import config as settings
-from dmnet.core.artifact import Item, Product
+from dmnet.core.artifact import Artifact, Item, Product
 from dmnet.core.dataset import Dataset
 from dmnet.core.errors import ConfigError
 from dmnet.core.formats import density_h5, visdrone
 from dmnet.core.images import read_size
 from dmnet.core.records import Annotations, Size
-from dmnet.density.ground_truth import SigmaConfig, density_map
+from dmnet.density.ground_truth import SigmaConfig, above_bank, density_map, sigmas
 from dmnet.density.kernels import KernelBank
 from dmnet.pipeline.context import Context, Plan
 
 VERSION = 1
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,20 @@ def plan(context: Context) -> Plan:
         items,
         partial(make, config, bank),
         prepare=partial(store_bank, bank),
+        finish=report_capped,
         problems=context.dataset.problems,
     )
+
+
+def report_capped(artifact: Artifact) -> None:
+    """Say how many objects got a narrower kernel than their sigma asks for."""
+    capped = sum(record.value.get("capped", 0) for record in artifact.good.values())
+    if capped:
+        _log.warning(
+            "preset reference: %d objects have a sigma above the kernel bank and use its largest "
+            "kernel, as the published code does; density.sigma.above=error refuses them",
+            capped,
+        )
 
 
 def annotated_items(dataset: Dataset) -> Iterator[Item]:
@@ -115,4 +129,7 @@ def make(config: Config, bank: Path, item: Item) -> Product:
     )
     attributes = settings.resolved(config) | {"stride": config.cell}
     value = {"objects": len(annotations.objects), "count": made.count, "warnings": warnings}
+    if config.preset == "reference":
+        widths = sigmas(annotations, config.sigma, preset=config.preset)
+        value["capped"] = int(above_bank(widths, load_bank(bank)).sum())
     return {f"{item.id}.h5": density_h5.write(made, attributes)}, value

@@ -126,6 +126,13 @@ def test_yaml_files(tmp_path: Path) -> None:
         config.read_yaml(tmp_path / "none.yaml")
 
 
+def test_a_section_that_is_a_value() -> None:
+    with pytest.raises(ConfigError, match="crop: holds further settings, got 3"):
+        config.build(Crop, 3, "crop")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"--crop.sigma: given as a value and, as --crop.sigma.f"):
+        config.parse_overrides(["--crop.sigma", "3", "--crop.sigma.fixed", "4"])
+
+
 def test_help_lists_nested_and_inherited_settings() -> None:
     rows = {name: (default, text) for name, default, text in config.describe(Crop, "crop")}
     assert rows["--crop.sigma.method"] == ("fixed", "How. (fixed, geometry)")

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from dmnet.core.errors import ConfigError
 from dmnet.core.formats.visdrone import read_annotations
 from dmnet.core.records import Annotations
-from dmnet.density.ground_truth import SigmaConfig, class_sigmas, density_map, points, sigmas
+from dmnet.density.ground_truth import (
+    SigmaConfig,
+    above_bank,
+    class_sigmas,
+    density_map,
+    points,
+    sigmas,
+)
 from dmnet.density.kernels import KernelBank
 
 BANK = KernelBank.build()
@@ -81,6 +88,11 @@ def test_reference_geometry_of_two_or_three_points_is_infinite() -> None:
     np.testing.assert_array_equal(sigmas(one, geometry, preset="reference"), [15])
 
 
+def test_reference_nearest_is_the_distance_in_the_image() -> None:
+    two = at((99, 99), (10, 10), (13, 14), labels=[1, 10])
+    np.testing.assert_allclose(sigmas(two, SigmaConfig("nearest"), preset="reference"), [5, 5])
+
+
 def test_reference_geometry_measures_over_the_class_too() -> None:
     some = at((9, 90), (0, 0), (3, 0), labels=[1, 5])
     one = SigmaConfig("geometry", neighbours=1, factor=1)
@@ -144,6 +156,19 @@ def test_reference_leaves_the_last_row_and_column_empty() -> None:
     assert reference[-2, -2] > 0
     corrected = density_map(last, BANK, SigmaConfig(fixed=3)).values
     assert corrected[-1, -1] > 0
+
+
+def test_reference_refuses_wide_sigmas_on_request() -> None:
+    one = at((99, 99), (40, 40), labels=[6])
+    wide = SigmaConfig("classwise")
+    twenty = density_map(one, BANK, SigmaConfig(fixed=20), preset="reference").values
+    np.testing.assert_array_equal(density_map(one, BANK, wide, preset="reference").values, twenty)
+    np.testing.assert_array_equal(above_bank(sigmas(one, wide, preset="reference"), BANK), [True])
+    with pytest.raises(ConfigError, match="is above the largest of the kernel bank"):
+        density_map(one, BANK, SigmaConfig("classwise", above="error"), preset="reference")
+    two = at((99, 99), (40, 40), (60, 60))  # infinite, not too large
+    asked = SigmaConfig("geometry", above="error")
+    assert density_map(two, BANK, asked, preset="reference").count > 0
 
 
 def test_reference_takes_the_largest_kernel_for_infinite_sigmas() -> None:

@@ -52,3 +52,13 @@ def test_status_of_crops_without_maps(dmnet: Run, capsys: pytest.CaptureFixture[
     assert dmnet("status") == 0
     line = next(t for t in capsys.readouterr().out.splitlines() if " val crop " in t)
     assert "stale" in line and "slicer uniform -> density" in line
+
+
+def test_reference_says_which_sigmas_it_caps(
+    dmnet: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = ["--density.preset", "reference", "--density.sigma.method", "classwise"]
+    assert dmnet("density", *wide) == 0
+    assert "objects have a sigma above the kernel bank" in capsys.readouterr().err
+    assert dmnet("density", *wide, "--density.sigma.above", "error") == 2
+    assert "is above the largest of the kernel bank" in capsys.readouterr().err
