@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -114,9 +115,13 @@ class Context:
 
     def command(self, stage: str, split: str | None = None) -> str:
         """The make command that runs a stage with this run's data."""
-        words = [f"make {stage} MODE={split or self.split}", f"DATA={self.data}"]
+        words = [f"make {stage} MODE={split or self.split}", f"DATA={shlex.quote(str(self.data))}"]
         if self.run != "default":
-            words.append(f"RUN={self.run}")
+            words.append(f"RUN={shlex.quote(self.run)}")
+        if self.artifacts != Path("artifacts"):
+            words.append(f"ARTIFACTS={shlex.quote(str(self.artifacts))}")
+        if self.sizes is not None:
+            words.append(f"SIZES={shlex.quote(str(self.sizes))}")
         return " ".join(words)
 
     def worker_count(self, items: int) -> int:
