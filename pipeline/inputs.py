@@ -50,11 +50,19 @@ def load_crops(context: Context, instead: str = "") -> FoundCrops:
                 f"CROPS={context.crops}: no such file. Give a crops.json, or the folder that holds "
                 "one (its form is in the README under 'bring your own')."
             )
+    crops = crop_format.read(path)
+    known = {parent.image_id for parent in crops.parents}
+    lost = [e.image_id for e in context.dataset.entries if e.image_id not in known]
+    if lost:
+        _log.warning(
+            "%s: %d of the split's %d images are not in it and are left out (such as %s)",
+            path, len(lost), len(context.dataset), lost[0],
+        )  # fmt: skip
     header = read_header(path.parent) or {}
     config = header.get("config", {})
     bound = 1.0 if config.get("preset") == "reference" else config.get("min_visible", 0.5)
     source = header.get("facts", {}).get("density", "foreign")
-    return FoundCrops(crop_format.read(path), path, source, bound)
+    return FoundCrops(crops, path, source, bound)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,9 @@ class Config(FuseConfig):
             ConfigError: a value outside its range; no protocol, or one that does not exist.
         """
         super().__post_init__()
+        for name in ("pictures", "bootstrap"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"fuse_eval.{name} must be at least 0, got {getattr(self, name)}")
         if not self.protocols:
             raise ConfigError("fuse_eval.protocols: name at least one, such as coco@500")
         for protocol in self.protocols:

@@ -28,11 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
     add("ids", nargs="*", metavar="IMAGE", help="image ids; without any, the first four")
-    add("--data", type=Path, default=Path("data"), metavar="DIR")
-    add("--split", "--mode", choices=[*SPLITS, "test"], default="val")
+    add("--data", type=Path, default=Path("data"), metavar="DIR",
+        help="folder that holds VisDrone2019-DET-<split>/{images,annotations}")  # fmt: skip
+    add("--split", "--mode", choices=[*SPLITS, "test"], default="val",
+        help="part of the data; test is test-dev")  # fmt: skip
     add("--maps", type=Path, metavar="DIR", help="density maps; without it, ground truth")
     add("--setting", nargs="*", default=[], metavar="KEY=VALUE", help="settings of 'crop'")
-    add("--out", type=Path, default=Path("pictures.jpg"), metavar="FILE")
+    add("--out", type=Path, default=Path("pictures.jpg"), metavar="FILE", help="file to write")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dmnet.core import config
 from dmnet.core.artifact import Item, write_atomic
 from dmnet.core.dataset import SPLITS, open_dataset
-from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.formats import density_h5
 from dmnet.cropping import report
 from dmnet.cropping.recall import SliceCounts, merge_counts
@@ -31,8 +31,10 @@ _log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), metavar="DIR")
-    add("--split", "--mode", choices=[*SPLITS, "test"], default="val")
+    add("--data", type=Path, default=Path("data"), metavar="DIR",
+        help="folder that holds VisDrone2019-DET-<split>/annotations")  # fmt: skip
+    add("--split", "--mode", choices=[*SPLITS, "test"], default="val",
+        help="part of the data; test is test-dev")  # fmt: skip
     add("--sizes", type=Path, metavar="CSV", help="image sizes instead of image files")
     add("--maps", type=Path, metavar="DIR",
         help="density maps to cut by; without it, ground truth made in memory")  # fmt: skip
@@ -43,12 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--detector-input", nargs=2, type=int, default=(600, 1000), metavar=("MIN", "MAX"),
         help="shorter and longer side a detector resizes to")  # fmt: skip
     add("--limit", type=int, metavar="N", help="only every k-th image, so that N are read")
-    add("--out", type=Path, default=Path("artifacts/slice-report"), metavar="DIR")
-    add("--workers", type=int, default=2, metavar="N")
+    add("--out", type=Path, default=Path("artifacts/slice-report"), metavar="DIR",
+        help="where table and figure are written")  # fmt: skip
+    add("--workers", type=int, default=2, metavar="N", help="processes")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write table (csv, json, html) and figure, and print the table."""
+    if min(*args.detector_input, args.workers, args.limit or 1) < 1:
+        raise ConfigError("--detector-input, --workers and --limit must be at least 1")
     dataset = open_dataset(args.data, args.split, args.sizes)
     items = list(annotated_items(dataset))
     if not items:
@@ -103,6 +108,8 @@ def _settings(names: Sequence[str], extra: Sequence[str]) -> list[report.Setting
             raise InputError("slice-report", text.replace("setting", "curve"))
     settings = [setting for name in names for setting in standard[name]]
     for text in extra:
+        if not text.strip():
+            raise ConfigError("--setting: needs a name, such as 'mine slicer=grid tile=800'")
         label, *pairs = text.split()
         given = config.parse_overrides([f"--crop.{pair}" for pair in pairs]).get("crop", {})
         settings.append((label, config.build(CropConfig, given, "crop")))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
+
+from dmnet.pipeline.cli import main
 
 from .conftest import Run
 
@@ -19,6 +24,7 @@ from .conftest import Run
         ("fuse-eval", ["--fuse-eval.edge-cover", "0"], "edge_cover must be above 0"),
         ("fuse-eval", ["--fuse-eval.crop-weight", "nan"], "crop_weight must be above 0"),
         ("fuse-eval", ["--fuse-eval.edge-margin", "-1"], "edge_margin must be at least 0"),
+        ("fuse-eval", ["--fuse-eval.bootstrap", "-1"], "fuse_eval.bootstrap must be at least 0"),
         ("density", ["--run", "../elsewhere"], "--run ../elsewhere"),
         ("density", ["--run", ""], "--run"),
     ],
@@ -62,3 +68,31 @@ def test_reference_says_which_sigmas_it_caps(
     assert "objects have a sigma above the kernel bank" in capsys.readouterr().err
     assert dmnet("density", *wide, "--density.sigma.above", "error") == 2
     assert "is above the largest of the kernel bank" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--setting", " "], "--setting: needs a name"),
+        (["--limit", "-2"], "must be at least 1"),
+        (["--detector-input", "0", "0"], "must be at least 1"),
+        (["--setting", "mine slicer=foo"], "crop.slicer: must be one of density"),
+    ],
+)
+def test_slice_report_refuses(
+    data: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert main(["slice-report", "--data", str(data), "--slicers", "uniform", *options]) == 2
+    text = capsys.readouterr().err.strip()
+    assert text.startswith("dmnet: ") and said in text and "\n" not in text
+
+
+def test_crops_of_other_images_are_said(
+    dmnet: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign = tmp_path / "crops.json"
+    parent = {"id": 5, "file_name": "101.jpg", "width": 320, "height": 240}
+    foreign.write_text(json.dumps({"parents": [parent], "images": []}))
+    assert dmnet("convert", "--crops", str(foreign)) == 0
+    said = "2 of the split's 3 images are not in it and are left out (such as 100)"
+    assert said in capsys.readouterr().err
