@@ -13,7 +13,7 @@ from dmnet.core import config as settings
 from dmnet.core.artifact import Item, Product
 from dmnet.core.curves import Row, curves_png
 from dmnet.core.errors import InputError, MissingInputError
-from dmnet.core.training import history_csv, seed_epoch
+from dmnet.core.training import history_csv, pick_device, seed_epoch
 from dmnet.detectors.base import build_model
 from dmnet.detectors.data import Sample, read_coco, read_coco_crops
 from dmnet.detectors.torchvision import TorchvisionConfig
@@ -27,6 +27,7 @@ from dmnet.pipeline.mmdet import MmdetConfig
 from dmnet.pipeline.training import checkpoint_name, remove_checkpoints
 
 VERSION = 1
+CPU_PRESET = Path(__file__).resolve().parents[2] / "configs" / "cpu.yaml"
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +37,8 @@ class Config(TrainConfig):
 
     model: str = "fasterrcnn-r50"
     """Network: fasterrcnn-r50, fasterrcnn-r50-v2, fasterrcnn-mobilenetv3, fasterrcnn-mobilenetv2,
-    retinanet-r50, fcos-r50, yolov6-n/-t/-s/-m/-l, or mmdet."""
+    retinanet-r50, fcos-r50, yolov6-n/-t/-s/-m/-l, or mmdet. Where there is no GPU and none is named,
+    the preset cpu is used (configs/cpu.yaml)."""
     crops: bool = True
     """Train on the crops too, not on whole images alone."""
     validate_on: str | None = None
@@ -58,7 +60,7 @@ class Config(TrainConfig):
 
 def plan(context: Context) -> Plan:
     """One item: the weights."""
-    config = context.config("train-detector", Config)
+    config = for_device(context).config("train-detector", Config)
     convert = context.require("convert", "train")
     files = {"instances": convert / "instances.json"}
     if config.crops:
@@ -88,6 +90,20 @@ def plan(context: Context) -> Plan:
         partial(learn, config, images, judge, checkpoint, context.device),
         finish=lambda artifact: remove_checkpoints(artifact.root),
     )
+
+
+def for_device(context: Context) -> Context:
+    """Put the preset ``cpu`` below the user's settings where there is no GPU and no model is named.
+
+    A ResNet-50 at full input size takes hours an epoch there.
+    """
+    own = context.settings.get("train_detector") or {}
+    if "model" in own or pick_device(context.device) != "cpu":
+        return context
+    preset = settings.read_yaml(CPU_PRESET)
+    _log.info("train-detector: no GPU and no DETECTOR named, so the preset 'cpu' is used "
+              "(configs/cpu.yaml; DETECTOR=fasterrcnn-r50 for the full default)")  # fmt: skip
+    return replace(context, settings=settings.merged(preset, context.settings))
 
 
 def plan_mmdet(
