@@ -37,7 +37,7 @@ class Config(TrainConfig):
 
     model: str = "fasterrcnn-r50"
     """Network: fasterrcnn-r50, fasterrcnn-r50-v2, fasterrcnn-mobilenetv3, fasterrcnn-mobilenetv2,
-    retinanet-r50, fcos-r50, yolov6-n/-t/-s/-m/-l, or mmdet. Where there is no GPU and none is named,
+    retinanet-r50, fcos-r50, yolov6-n/-t/-s/-m/-l, or mmdet. Without a GPU, where none is named,
     the preset cpu is used (configs/cpu.yaml)."""
     crops: bool = True
     """Train on the crops too, not on whole images alone."""
