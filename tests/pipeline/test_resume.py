@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,16 @@ def test_changed_threshold_redoes_what_depends_on_it(
     assert "3 kept" in said["detect"]  # the whole images
     for split, stage in STEPS:  # and back, so that the order of tests does not matter
         assert main(arguments(undisturbed, undisturbed / "calm", split, stage)) == 0
+
+
+def test_fusing_with_two_workers_gives_the_same_bytes(undisturbed: Path) -> None:
+    """Every stage that can use several processes, on top of the same inputs."""
+    calm = undisturbed / "calm" / "default" / "val"
+    before = tree(calm / "fuse-eval")
+    command = arguments(undisturbed, undisturbed / "calm", "val", "fuse-eval")
+    shutil.rmtree(calm / "fuse-eval")
+    assert main([*command, "--workers", "2"]) == 0
+    assert tree(calm / "fuse-eval") == before
 
 
 def test_every_stage_is_killed_somewhere() -> None:
