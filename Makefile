@@ -63,10 +63,11 @@ $(STAGES): $(READY)
 	@$(PY) -m dmnet $@ $(OPTIONS)
 
 slice-report: $(READY) ## what each slicer is worth, without a detector
-	$(PY) -m dmnet slice-report --split $(MODE) --data "$(DATA)" $(call option,SIZES,sizes) $(SET)
+	$(PY) -m dmnet slice-report --split $(MODE) --data "$(DATA)" $(call option,SIZES,sizes) \
+	  $(call option,MAPS,maps) $(SET)
 
 evaluate: $(READY) ## score any detections: GT=folder-or-json DT=folder-or-json PROTOCOL=visdrone
-	@$(PY) -m dmnet evaluate --gt "$(GT)" --dt "$(DT)" --protocol $(or $(PROTOCOL),visdrone) $(SET)
+	@$(PY) -m dmnet evaluate --gt "$(GT)" --dt $(DT) --protocol $(or $(PROTOCOL),visdrone) $(SET)
 
 export: $(READY) ## a trained network as an ONNX file, checked: WEIGHTS=file OUT=file.onnx
 	@$(PY) -m dmnet export --weights "$(WEIGHTS)" --out "$(OUT)" $(SET)

@@ -29,6 +29,7 @@ Row = dict[str, str | int | float | None]
 THRESHOLDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.16, 0.24, 0.32, 0.48, 0.64, 0.9, 1.2, 1.6)
 UNIFORM = ((1, 2), (2, 2), (2, 3), (3, 4), (4, 6))
 TILES = (1024, 800, 640, 512, 384, 256)
+BUDGETS = (0.1, 0.2, 0.3, 0.5, 0.8)
 """Settings along the curves of `standard_settings`."""
 
 TITLES: dict[str, str] = {
@@ -58,18 +59,19 @@ def sweep(name: str, config: CropConfig, thresholds: Iterable[float]) -> list[Se
 def standard_settings(config: CropConfig) -> list[Setting]:
     """The comparison that the report shows unless told otherwise.
 
-    The density slicer of ``config`` and the published one over `THRESHOLDS`, uniform and grid
-    crops of several sizes, crops from the ground truth, and no crops at all.
+    The density slicer of ``config`` and the published one over `THRESHOLDS`, pixel budgets, uniform
+    and grid crops of several sizes, crops from the ground truth, and no crops at all.
     """
     density = replace(config, slicer="density")
     published = CropConfig(preset="reference", window=config.window)
-    curves = sweep(f"density, {density.preset}", density, THRESHOLDS)
+    curves = sweep("density", density, THRESHOLDS)
     if density.preset != "reference":
-        curves += sweep("density, reference", published, THRESHOLDS)
+        curves += sweep("density-reference", published, THRESHOLDS)
+        curves += [("density-budget", replace(density, pixel_budget=b)) for b in BUDGETS]
     uniform = CropConfig(slicer="uniform")
     curves += [("uniform", replace(uniform, rows=r, cols=c)) for r, c in UNIFORM]
     grid = CropConfig(slicer="grid", overlap=config.overlap)
-    curves += [(f"grid, overlap {grid.overlap:g}", replace(grid, tile=tile)) for tile in TILES]
+    curves += [("grid", replace(grid, tile=tile)) for tile in TILES]
     curves.append(("oracle", replace(config, slicer="oracle")))
     curves.append(("none", replace(config, slicer="none")))
     return curves

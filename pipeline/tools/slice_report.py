@@ -24,7 +24,6 @@ from dmnet.density.ground_truth import density_map
 from dmnet.density.kernels import KernelBank
 from dmnet.pipeline.stages.density import annotated_items, read_item
 
-THRESHOLDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 _log = logging.getLogger(__name__)
 
 
@@ -80,24 +79,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _standard() -> dict[str, list[report.Setting]]:
-    """The curves of the default report."""
-    density = CropConfig()
-    reference = CropConfig(preset="reference")
-    budgets = (0.1, 0.2, 0.3, 0.5, 0.8)
-    return {
-        "density": report.sweep("density", density, THRESHOLDS),
-        "density-reference": report.sweep("density-reference", reference, THRESHOLDS),
-        "density-budget": [("density-budget", CropConfig(pixel_budget=b)) for b in budgets],
-        "uniform": [
-            ("uniform", CropConfig(slicer="uniform", rows=r, cols=c))
-            for r, c in ((1, 2), (2, 2), (2, 3), (3, 4))
-        ],
-        "grid": [
-            ("grid", CropConfig(slicer="grid", tile=tile, overlap=0.2))
-            for tile in (1024, 800, 640, 512, 400)
-        ],
-        "oracle": [("oracle", CropConfig(slicer="oracle"))],
-    }
+    """The curves of the default report by name."""
+    curves: dict[str, list[report.Setting]] = {}
+    for name, setting in report.standard_settings(CropConfig()):
+        curves.setdefault(name, []).append((name, setting))
+    return curves
 
 
 def _settings(names: Sequence[str], extra: Sequence[str]) -> list[report.Setting]:

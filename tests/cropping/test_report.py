@@ -129,13 +129,13 @@ def test_describe(config: CropConfig, text: str) -> None:
 def test_standard_settings_run_on_an_image() -> None:
     settings = standard_settings(CropConfig())
     names = dict.fromkeys(name for name, _ in settings)
-    density = ["density, corrected", "density, reference"]
-    assert [*names] == [*density, "uniform", "grid, overlap 0.2", "oracle", "none"]
+    density = ["density", "density-reference", "density-budget"]
+    assert [*names] == [*density, "uniform", "grid", "oracle", "none"]
     rows = slicer_report(images(1), settings)
     oracle = next(row for row in rows if row["slicer"] == "oracle")
     assert oracle["recall_all"] == 1
     only = standard_settings(CropConfig(preset="reference"))
-    assert {name for name, _ in only if name.startswith("density")} == {"density, reference"}
+    assert {name for name, _ in only if name.startswith("density")} == {"density"}
 
 
 def test_a_missing_or_foreign_map_is_an_error() -> None:
