@@ -60,7 +60,8 @@ class Config(TrainConfig):
 
 def plan(context: Context) -> Plan:
     """One item: the weights."""
-    config = for_device(context).config("train-detector", Config)
+    fitted = for_device(context)
+    config = fitted.config("train-detector", Config)
     convert = context.require("convert", "train")
     files = {"instances": convert / "instances.json"}
     if config.crops:
@@ -88,6 +89,7 @@ def plan(context: Context) -> Plan:
         config,
         [Item("weights", files)],
         partial(learn, config, images, judge, checkpoint, context.device),
+        prepare=None if fitted is context else say_preset,
         finish=lambda artifact: remove_checkpoints(artifact.root),
     )
 
@@ -101,9 +103,15 @@ def for_device(context: Context) -> Context:
     if "model" in own or pick_device(context.device) != "cpu":
         return context
     preset = settings.read_yaml(CPU_PRESET)
-    _log.info("train-detector: no GPU and no DETECTOR named, so the preset 'cpu' is used "
-              "(configs/cpu.yaml; DETECTOR=fasterrcnn-r50 for the full default)")  # fmt: skip
     return replace(context, settings=settings.merged(preset, context.settings))
+
+
+def say_preset() -> None:
+    """Name the preset that was taken, and the way to the full default."""
+    _log.info(
+        "train-detector: no GPU and no DETECTOR named, so the preset 'cpu' is used "
+        "(configs/cpu.yaml; DETECTOR=fasterrcnn-r50 for the full default)"
+    )
 
 
 def plan_mmdet(
