@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dmnet.core import artifact
 from dmnet.core.errors import CheckpointError, ConfigError
 
 FORMAT = "dmnet-checkpoint-1"
@@ -71,10 +72,7 @@ def to_bytes(payload: Mapping[str, Any]) -> bytes:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write through a temporary name in the same folder, so a kill never leaves half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    artifact.write_atomic(path, [data])
 
 
 def weights_bytes(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:

@@ -190,10 +190,8 @@ def build_model(
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """``auto`` is the GPU if there is one, else the CPU."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    """`dmnet.core.training.pick_device` as a torch device."""
+    return torch.device(training.pick_device(device))
 
 
 def to_tensor(image: Image, device: torch.device) -> Tensor:
