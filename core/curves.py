@@ -12,7 +12,10 @@ Row = Mapping[str, float | int | str]
 
 
 def curves_png(
-    history: Sequence[Row], groups: Mapping[str, Sequence[str]], x: str = "epoch"
+    history: Sequence[Row],
+    groups: Mapping[str, Sequence[str]],
+    x: str = "epoch",
+    levels: Mapping[str, Row] | None = None,
 ) -> bytes:
     """Draw one panel a group; the same history gives the same bytes.
 
@@ -20,6 +23,7 @@ def curves_png(
         history: one row an epoch.
         groups: panel title -> columns drawn in it; columns that no row holds are left out.
         x: column of the horizontal axis.
+        levels: panel title -> named values drawn as dashed horizontal lines (baselines).
     """
     shown = {
         title: [name for name in names if any(name in row for row in history)]
@@ -34,6 +38,8 @@ def curves_png(
             axes.plot(
                 *zip(*points, strict=True), label=name, marker="." if len(points) < 30 else ""
             )
+        for number, (name, value) in enumerate((levels or {}).get(title, {}).items()):
+            axes.axhline(float(value), label=name, linestyle="--", color=f"C{7 - number}")
         axes.set(title=title, xlabel=x)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

@@ -49,6 +49,13 @@ def pick_device(device: str = "auto") -> str:
     return device
 
 
+def has_bfloat16(device: str) -> bool:
+    """Whether a device of this kind (``cpu``, ``cuda``, ``cuda:1``) computes bfloat16 quickly."""
+    if torch.device(device).type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
 def seed_epoch(seed: int, epoch: int) -> torch.Generator:
     """Seed python, numpy and torch for one epoch and return a CPU generator for the sampler."""
     mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

@@ -79,8 +79,8 @@ def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype | Non
     """What `TrainConfig.amp` and `TrainConfig.cpu_bfloat16` mean on this machine."""
     if device.type == "cuda":
         return torch.float16 if config.amp else None
-    able = torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if config.cpu_bfloat16 and able else None
+    able = config.cpu_bfloat16 and training.has_bfloat16("cpu")
+    return torch.bfloat16 if able else None
 
 
 def batch_losses(

@@ -18,7 +18,7 @@ from dmnet.core.training import history_csv, pick_device
 from dmnet.cropping.recall import count_crops
 from dmnet.cropping.slicers import CropConfig, slice_image
 from dmnet.density.samples import Sample
-from dmnet.density.train import TrainConfig, train
+from dmnet.density.train import TrainConfig, baselines, train
 from dmnet.pipeline.context import Context, Plan
 from dmnet.pipeline.inputs import readable
 from dmnet.pipeline.training import checkpoint_name, remove_checkpoints
@@ -129,9 +129,11 @@ def learn(
         counts = count_crops(truth, crops)
         return {"val_region_recall": (int(counts.covered[0]), int(counts.objects[0]))}
 
+    samples, val_samples = pairs.samples(ids), judged.samples(val_ids)
+    constant = baselines(samples, val_samples)
     result = train(
-        pairs.samples(ids),
-        judged.samples(val_ids),
+        samples,
+        val_samples,
         config,
         checkpoint=checkpoint,
         device=pick_device(device),
@@ -141,16 +143,24 @@ def learn(
     )
     panels = {
         "loss": ["loss"],
-        "count error": ["val_mae", "val_rmse"],
+        "count error": ["val_mae", "val_game"],
         "region recall": ["val_region_recall"],
     }
+    levels = {"count error": {k: v for k, v in constant.items() if not k.endswith("rmse")}}
     files = {
         "weights.pt": result.best,
         "last.pt": result.last,
         "history.csv": history_csv(result.history),
-        "curves.png": curves_png(result.history, panels),
+        "curves.png": curves_png(result.history, panels, levels=levels),
     }
     judged_rows = [row for row in result.history if "val_mae" in row] or result.history[-1:]
     best = min(judged_rows, key=lambda row: float(row.get("val_mae", 0.0)))
     _log.info("best epoch: %s", ", ".join(f"{k} {v:.4g}" for k, v in best.items()))
-    return files, {"best": best, "images": len(ids), "set_aside": aside | val_aside}
+    if constant:
+        _log.info("baselines: %s", ", ".join(f"{k} {v:.4g}" for k, v in constant.items()))
+    return files, {
+        "best": best,
+        "baselines": constant,
+        "images": len(ids),
+        "set_aside": aside | val_aside,
+    }
