@@ -18,6 +18,7 @@ from torchvision import ops
 from torchvision.models import detection
 from torchvision.models.detection import faster_rcnn, fcos, retinanet, rpn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from dmnet.core.config import build as build_settings
@@ -119,6 +120,20 @@ class Scaling(GeneralizedRCNNTransform):  # type: ignore[misc]
         return image, {**target, **scaled}
 
 
+class Anchors(AnchorGenerator):  # type: ignore[misc]
+    """torchvision's anchors in float32, whatever the precision of the features.
+
+    In the features' own bfloat16, coordinates beyond 256 pixels would be even numbers, and small
+    boxes would have no side left.
+    """
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Anchors of each image, ``[n, 4]``."""
+        shapes = [m.new_empty((1, 1, *m.shape[-2:]), dtype=torch.float32) for m in feature_maps]
+        anchors: list[Tensor] = super().forward(image_list, shapes)
+        return anchors
+
+
 # --- the networks --------------------------------------------------------------------------------
 
 ARCHITECTURES: dict[str, tuple[str, Trunk]] = {
@@ -139,7 +154,7 @@ def faster_rcnn_model(
     backbone = make_backbone(family, trunk, config)
     width, deep = backbone.out_channels, family == "fasterrcnn-v2"
     hidden = config.head_channels or (256 if trunk.light else 1024)
-    generator = AnchorGenerator([(side,) for side in config.anchors], [config.ratios] * 5)
+    generator = Anchors([(side,) for side in config.anchors], [config.ratios] * 5)
     per_cell = generator.num_anchors_per_location()[0]
     limits = {"training": config.proposals, "testing": config.proposals}
     proposer = Rpn(
@@ -171,7 +186,7 @@ def retinanet_model(
     """RetinaNet with three octave scales an anchor."""
     backbone = make_backbone(family, trunk, config)
     sizes = [tuple(side * 2 ** (k / 3) for k in range(3)) for side in config.anchors]
-    generator = AnchorGenerator(sizes, [config.ratios] * 5)
+    generator = Anchors(sizes, [config.ratios] * 5)
     free = None if norm_kind(config) == "frozen" else free_norm(norm_kind(config))
     head = RetinaHead(backbone.out_channels, generator.num_anchors_per_location()[0], classes, free)
     head.ignore_share = config.ignore_share
@@ -191,7 +206,7 @@ def retinanet_model(
 def fcos_model(family: str, trunk: Trunk, config: TorchvisionConfig, classes: int) -> nn.Module:
     """FCOS: one point a cell, so no anchor settings."""
     backbone = make_backbone(family, trunk, config)
-    generator = AnchorGenerator([(8,), (16,), (32,), (64,), (128,)], [(1.0,)] * 5)
+    generator = Anchors([(8,), (16,), (32,), (64,), (128,)], [(1.0,)] * 5)
     head = FcosHead(backbone.out_channels, 1, classes)
     head.ignore_share = config.ignore_share
     model: nn.Module = fcos.FCOS(

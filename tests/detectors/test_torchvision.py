@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
 
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.detectors import torchvision as tv
@@ -180,3 +181,12 @@ def test_mobilenet_from_a_file(shared: Path) -> None:
 def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigError, CheckpointError), match=message):
         build_model("fasterrcnn-mobilenetv3", settings)
+
+
+def test_anchors_are_exact_in_half_precision() -> None:
+    generator = tv.Anchors([(8,)], [(1.0,)])
+    images = ImageList(torch.zeros(1, 3, 32, 1024), [(32, 1024)])
+    half = generator(images, [torch.zeros(1, 4, 4, 128, dtype=torch.bfloat16)])
+    last = half[0][-1]  # the centre of the last column is 127 x 8 = 1016
+    assert last.dtype == torch.float32
+    assert last.tolist() == [1012.0, 20.0, 1020.0, 28.0]
