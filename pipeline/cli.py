@@ -72,6 +72,7 @@ TOOLS: dict[str, Tool] = {
     "evaluate": Tool("evaluate", "score any detections by a named protocol"),
     "slice-report": Tool("slice_report", "what each slicer is worth, without a detector"),
     "export": Tool("export", "a density network or detector as an ONNX file, checked"),
+    "quantise": Tool("quantise", "a trained YOLOv6 with 8-bit weights and activations"),
     "pictures": Tool("pictures", "density, windows and crops of images as a contact sheet"),
     "demo": Tool("demo", "the whole pipeline on scenes it draws itself"),
     "demo-data": Tool("demo_data", "draw aerial scenes with annotations, from a seed"),

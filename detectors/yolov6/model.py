@@ -309,7 +309,8 @@ def quantised(
 
     Args:
         net: a trained network of another form, left as it is.
-        images: pictures ``[3, h, w]`` RGB 0..1 like those to come, a hundred or so.
+        images: pictures ``[3, h, w]`` RGB 0..1 like those to come, a hundred or so; asked for one
+            by one.
         keep: how many of the most sensitive layers stay in floating point.
 
     Returns:
@@ -324,8 +325,20 @@ def quantised(
     made = YoloV6(net.architecture, config, net.classes, net.size)
     made.body = copy.deepcopy(net.body).eval()
     insert(fuse(made.body))
-    inputs = [Letterbox([image], config).canvas for image in images]
-    return made.eval(), quantise(made.body, inputs, keep)
+    return made.eval(), quantise(made.body, _Canvases(images, config), keep)
+
+
+class _Canvases(Sequence[Tensor]):
+    """Network inputs of pictures, made when asked for."""
+
+    def __init__(self, images: Sequence[Tensor], config: YoloConfig) -> None:
+        self.images, self.config = images, config
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+        return Letterbox([self.images[index]], self.config).canvas
 
 
 def check(config: YoloConfig, size: Size) -> None:

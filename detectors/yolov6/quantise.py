@@ -186,6 +186,6 @@ def quantise(body: nn.Module, images: Sequence[Tensor], keep: int = 0) -> list[S
     if keep < 0:
         raise ConfigError(f"keep: must be 0 or more layers, got {keep}")
     calibrate(body, images)
-    rows = sensitivities(body, images[:4])
+    rows = sensitivities(body, [images[i] for i in range(min(4, len(images)))])
     activate(body, {row.layer for row in rows[:keep]})
     return rows
