@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from dmnet.core.errors import CheckpointError, ConfigError, InputError
-from dmnet.core.training import weights_bytes
+from dmnet.core.training import pick_device, weights_bytes
 from dmnet.detectors import mmdet_config as fit
 from dmnet.detectors.mmdet_libraries import libraries, read_checkpoint
 
@@ -118,25 +117,25 @@ def _prepare_coco(coco: Path, images: Path, target: Path) -> tuple[dict[str, Any
     return {"classes": tuple(names), "categories": tuple(ids)}, len(files)
 
 
-def _precision(cfg: Any, amp: bool) -> None:
+def _precision(cfg: Any, amp: bool, device: str) -> None:
     """Set mixed precision.
 
     Raises:
-        ConfigError: mixed precision without a GPU; mmengine would fail at the first step.
+        ConfigError: mixed precision on a CPU; mmengine would fail at the first step.
     """
     wrapper = cfg["optim_wrapper"]
     if amp:
         wrapper["type"] = "AmpOptimWrapper"
         wrapper.setdefault("loss_scale", "dynamic")
-    if fit.kind(wrapper) == "AmpOptimWrapper" and not torch.cuda.is_available():
+    if fit.kind(wrapper) == "AmpOptimWrapper" and device == "cpu":
         raise ConfigError(
-            "mmdet: mixed precision needs a GPU, and there is none here; switch amp off (and set "
-            "optim_wrapper.type=OptimWrapper where the config itself asks for it)"
+            "mmdet: mixed precision needs a GPU, and this training runs on the CPU; switch amp off "
+            "(and set optim_wrapper.type=OptimWrapper where the config itself asks for it)"
         )
 
 
 def _adapt(
-    config: Path, meta: Mapping[str, Any], count: int, settings: MmdetTraining
+    config: Path, meta: Mapping[str, Any], count: int, settings: MmdetTraining, device: str
 ) -> tuple[Any, dict[str, Any]]:
     """The config fitted to classes, sizes and schedule; and what inference needs of it."""
     cfg = fit.read(config, settings.options)
@@ -156,7 +155,7 @@ def _adapt(
         cfg["optim_wrapper"]["optimizer"]["lr"] = settings.lr
     if settings.epochs:
         fit.set_epochs(cfg, settings.epochs, -(-count // train["batch_size"]))
-    _precision(cfg, settings.amp)
+    _precision(cfg, settings.amp, device)
     return cfg, fit.extract(copy.deepcopy(cfg))
 
 
@@ -231,10 +230,11 @@ def train_mmdet(
     settings: MmdetTraining | None = None,
     *,
     val: tuple[Path, Path] | None = None,
+    device: str = "auto",
 ) -> MmdetTrained:
     """Train an MMDetection 3 config on a COCO file.
 
-    Uses the GPU if there is one. Under torchrun every process calls this, and the work is shared.
+    Under torchrun every process calls this, and the work is shared; each has its own device then.
     Killed and called again, it goes on after the last finished epoch.
 
     Args:
@@ -244,6 +244,7 @@ def train_mmdet(
         work_dir: folder for MMDetection's checkpoints and logs.
         settings: see `MmdetTraining`.
         val: COCO file and image folder measured after epochs; the best epoch is then kept.
+        device: torch device, or ``auto`` for the GPU if there is one.
 
     Raises:
         MissingExtraError: the extra ``mmdet`` is not installed.
@@ -251,6 +252,7 @@ def train_mmdet(
         ConfigError: settings that do not fit the config or the machine.
     """
     settings = settings or MmdetTraining()
+    device = pick_device(device)
     work_dir = work_dir.resolve()
     with libraries():
         from mmengine.runner import Runner
@@ -258,7 +260,7 @@ def train_mmdet(
         from dmnet.detectors.mmdet_plugins import TrainingHook
 
         meta, count = _prepare_coco(coco, images, work_dir / "train.json")
-        cfg, inference = _adapt(config, meta, count, settings)
+        cfg, inference = _adapt(config, meta, count, settings, device)
         initial = settings.initial or cfg.get("load_from")
         prepared = work_dir / "train.json"
         fit.set_data(cfg["train_dataloader"], prepared, images.resolve(), meta, settings.workers)
@@ -267,6 +269,8 @@ def train_mmdet(
         if cfg["resume"]:
             read_checkpoint(Path((work_dir / "last_checkpoint").read_text().strip()))
         runner = Runner.from_cfg(cfg)
+        if cfg["launcher"] == "none":
+            runner.model.to(device)
         if initial and not cfg["resume"]:
             _start_from(runner.model, Path(initial))
         hook = TrainingHook(settings.seed, work_dir / "history.json")

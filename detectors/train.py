@@ -301,7 +301,7 @@ def train(
             if scores or evaluate is None:
                 run.judge(scores)
             run.history.append({**row, **scores})
-            _log.info("%s", {k: f"{v:.4g}" for k, v in run.history[-1].items()})
+            _log.info(", ".join(f"{k} {v:.4g}" for k, v in run.history[-1].items()))
             writer(run.history[-1])
             if rank == 0 and checkpoint is not None:
                 training.write_atomic(checkpoint, training.to_bytes(run.state(identity)))

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dmnet.core.dataset import Dataset
+from dmnet.core.dataset import Dataset, Entry
 from dmnet.core.images import read_image
 from dmnet.core.records import Annotations, Detections, Image
 from dmnet.detectors.base import NetDetector
@@ -44,7 +44,7 @@ class Judge:
         detector = NetDetector(net, device)
         truths: list[Annotations] = []
         found: dict[str, Detections] = {}
-        for truth, image in tqdm(self._pairs(), desc="validation", leave=False, disable=None):
+        for truth, image in tqdm(self.pairs(), desc="validation", leave=False, disable=None):
             truths.append(truth)
             found[truth.image_id] = detector.predict([image])[0]
         summary = score(truths, found, self.protocol).summary
@@ -54,9 +54,14 @@ class Judge:
         every = {**kept, **rates, "mean_iou": point.mean_iou}
         return {name: 0.0 if math.isnan(value) else value for name, value in every.items()}
 
-    def _pairs(self) -> Iterator[tuple[Annotations, Image]]:
-        for sample in self.samples:
-            yield sample.annotations, load_scene(sample, 1 << 40).image
-        for entry in self.dataset.with_annotation if self.dataset else ():
-            if entry.image is not None and self.dataset is not None:
-                yield self.dataset.annotations(entry)[0], read_image(entry.image)
+    def pairs(self, count: int | None = None) -> Iterator[tuple[Annotations, Image]]:
+        """Annotations and image of all, or of ``count`` evenly spaced ones."""
+        entries = self.dataset.with_annotation if self.dataset else ()
+        listed: list[Sample | Entry] = [*self.samples, *(e for e in entries if e.image is not None)]
+        if count is not None and 0 < count < len(listed):
+            listed = [listed[i * len(listed) // count] for i in range(count)]
+        for one in listed:
+            if isinstance(one, Sample):
+                yield one.annotations, load_scene(one, 1 << 40).image
+            elif self.dataset is not None and one.image is not None:
+                yield self.dataset.annotations(one)[0], read_image(one.image)

@@ -65,6 +65,11 @@ def check_settings(config: Any) -> None:
         )
     if config.judge_train:
         raise ConfigError("train-detector.judge_train: is not available with the model mmdet")
+    if config.annotations is not None and not Path(config.annotations).is_file():
+        raise ConfigError(
+            f"train-detector.annotations: the model mmdet reads a COCO JSON file, and "
+            f"{config.annotations} is none"
+        )
     if config.validate_on is not None and config.protocol != "coco@100":
         raise ConfigError(
             "train-detector.protocol: MMDetection scores its epochs by coco@100; say so with "
@@ -105,7 +110,7 @@ def validation(context: Context, split: str) -> Part:
 
 
 def learn(
-    config: MmdetConfig, parts: Sequence[Part], val: Part | None, work: Path
+    config: MmdetConfig, parts: Sequence[Part], val: Part | None, work: Path, device: str
 ) -> tuple[bytes, list[dict[str, float | int]], int]:
     """Train, going on from MMDetection's own checkpoint in ``work``.
 
@@ -117,7 +122,7 @@ def learn(
     judged = None
     if val is not None:
         judged = work / "judged.json", combine([val], work / "judged.json")[0]
-    trained = train_mmdet(config.path(), coco, root, work, config, val=judged)
+    trained = train_mmdet(config.path(), coco, root, work, config, val=judged, device=device)
     names = (("bbox_mAP_", "AP"), ("bbox_mAP", "AP"))  # as the other networks' curves are named
     rows = []
     for row in trained.history:

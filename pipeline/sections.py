@@ -115,7 +115,13 @@ def _curves(folder: Path) -> str:
     text = (folder / "history.csv").read_text(encoding="utf-8")
     history = list(csv.DictReader(io.StringIO(text)))
     table = _last_row(history[-1]) if history else ""
-    return f'<p><img style="max-width:100%" alt="curves" src="{picture}"></p>{table}'
+    shown = f'<p><img style="max-width:100%" alt="curves" src="{picture}"></p>{table}'
+    sheet = folder / "predictions.jpg"
+    if sheet.exists():
+        source = _embedded(sheet.read_bytes(), "jpeg")
+        shown += f'<p>Annotations (left) and detections (right):</p><p><img style="width:100%" ' \
+                 f'alt="predictions" src="{source}"></p>'  # fmt: skip
+    return shown
 
 
 def _last_row(row: Mapping[str, str]) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 from dmnet.core import config as settings
 from dmnet.core.artifact import Item, Product
 from dmnet.core.curves import Row, curves_png
-from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.training import history_csv, pick_device, seed_epoch
 from dmnet.detectors.base import build_model
-from dmnet.detectors.data import Sample, read_coco, read_coco_crops
+from dmnet.detectors.data import Sample, read_coco, read_coco_crops, read_voc
 from dmnet.detectors.torchvision import TorchvisionConfig
 from dmnet.detectors.train import TrainConfig, train
 from dmnet.detectors.yolov6 import YoloConfig
@@ -24,6 +24,7 @@ from dmnet.pipeline.context import Context, Plan
 from dmnet.pipeline.inputs import load_crops, readable
 from dmnet.pipeline.judge import Judge
 from dmnet.pipeline.mmdet import MmdetConfig
+from dmnet.pipeline.predictions import predictions_jpg
 from dmnet.pipeline.training import checkpoint_name, remove_checkpoints
 
 VERSION = 1
@@ -41,6 +42,9 @@ class Config(TrainConfig):
     the preset cpu is used (configs/cpu.yaml)."""
     crops: bool = True
     """Train on the crops too, not on whole images alone."""
+    annotations: str | None = None
+    """COCO JSON, or folder of Pascal VOC XML, of the training images, instead of what 'convert'
+    made; needs crops false."""
     validate_on: str | None = None
     """Split on whose whole images every epoch is scored; its best epoch is kept. none: the last
     epoch is kept, so that no split to be reported is used for the choice."""
@@ -50,6 +54,8 @@ class Config(TrainConfig):
     """Precision, recall, F1 and mean IoU count detections from this score on."""
     judge_train: int = 0
     """Also report them on so many training images."""
+    pictures: int = 4
+    """Draw what is found on so many images (of validate_on, else of the training set)."""
     torchvision: TorchvisionConfig = field(default_factory=TorchvisionConfig)
     """Settings of the torchvision networks."""
     yolov6: YoloConfig = field(default_factory=YoloConfig)
@@ -62,10 +68,8 @@ def plan(context: Context) -> Plan:
     """One item: the weights."""
     fitted = for_device(context)
     config = fitted.config("train-detector", Config)
-    convert = context.require("convert", "train")
-    files = {"instances": convert / "instances.json"}
+    files = annotation_files(context, config)
     if config.crops:
-        files["crop instances"] = convert / "crop-instances.json"
         files["crops"] = load_crops(context).path
     images = {
         entry.image_id: entry.image
@@ -92,6 +96,34 @@ def plan(context: Context) -> Plan:
         prepare=None if fitted is context else say_preset,
         finish=lambda artifact: remove_checkpoints(artifact.root),
     )
+
+
+def annotation_files(context: Context, config: Config) -> dict[str, Path]:
+    """What the network learns from, by role.
+
+    Raises:
+        ConfigError: crops are asked for, but only images are annotated.
+        MissingInputError: there is none.
+    """
+    if config.annotations is None:
+        convert = context.require("convert", "train")
+        files = {"instances": convert / "instances.json"}
+        return files | ({"crop instances": convert / "crop-instances.json"} if config.crops else {})
+    if config.crops:
+        raise ConfigError(
+            "train-detector.annotations: holds whole images; crops are annotated by 'convert'. "
+            "Say --train-detector.crops false"
+        )
+    given = Path(config.annotations)
+    if given.is_file():
+        return {"instances": given}
+    listed = sorted(given.glob("*.xml"))
+    if not listed:
+        raise MissingInputError(
+            f"train-detector.annotations: {given} is neither a COCO JSON file nor a folder with "
+            "VOC XML files."
+        )
+    return {f"voc {path.stem}": path for path in listed}
 
 
 def for_device(context: Context) -> Context:
@@ -135,7 +167,7 @@ def plan_mmdet(
     return Plan(
         config,
         [Item("weights", files)],
-        partial(learn_mmdet, config, images, crops, val, work),
+        partial(learn_mmdet, config, images, crops, val, work, context.device),
         finish=lambda artifact: remove_checkpoints(artifact.root),
     )
 
@@ -157,11 +189,10 @@ def learn(
     """Train, going on from the checkpoint of a killed run."""
     ids, aside = readable(images)
     samples = read_samples(config, item, {images[name] for name in ids})
-    if not samples:
-        raise InputError(item.files["instances"], "no annotated image can be decoded")
+    whole = [sample for sample in samples if sample.window is None]
     judges = [("", judge)] if judge else []
     if config.judge_train:
-        some = [sample for sample in samples if sample.window is None][: config.judge_train]
+        some = whole[: config.judge_train]
         judges.append(("train_", Judge.of(some, config.protocol, config.score_threshold)))
 
     def evaluate(net: Any) -> dict[str, float]:
@@ -184,7 +215,8 @@ def learn(
     )
     last = trained.history[trained.best_epoch - 1]
     value = {"kept": last, "samples": len(samples), "set_aside": aside}
-    return _files(trained.weights, trained.history), value
+    files = _files(trained.weights, trained.history)
+    return files | _pictures(config, trained.weights, judge, whole, device), value
 
 
 def learn_mmdet(
@@ -193,21 +225,39 @@ def learn_mmdet(
     crops: Mapping[str, Path],
     val: mmdet.Part | None,
     work: Path,
+    device: str,
     item: Item,
 ) -> Product:
     """Train through MMDetection, going on from its checkpoints in ``work`` after a kill."""
     ids, aside = readable(images)
-    if not ids:
-        raise InputError(item.files["instances"], "no annotated image can be decoded")
+    samples = read_samples(config, item, {images[name] for name in ids})
     parts: list[mmdet.Part] = [
         (item.files["instances"], {images[name].name: images[name] for name in ids})
     ]
     if crops:
         parts.append((item.files["crop instances"], crops))
-    weights, rows, count = mmdet.learn(config.mmdet, parts, val, work)
+    weights, rows, count = mmdet.learn(config.mmdet, parts, val, work, device)
     scored = [row for row in rows if "AP" in row]
     kept = max(scored, key=lambda row: row["AP"]) if scored else rows[-1]
-    return _files(weights, rows), {"kept": kept, "samples": count, "set_aside": aside}
+    whole = [sample for sample in samples if sample.window is None]
+    files = _files(weights, rows) | _pictures(config, weights, None, whole, device)
+    return files, {"kept": kept, "samples": count, "set_aside": aside}
+
+
+def _pictures(
+    config: Config, weights: bytes, judge: Judge | None, whole: Sequence[Sample], device: str
+) -> dict[str, bytes]:
+    """What the network finds, beside what is annotated."""
+    if not config.pictures:
+        return {}
+    shown = judge or Judge.of(whole, config.protocol, config.score_threshold)
+    sheet = predictions_jpg(
+        weights,
+        shown.pairs(config.pictures),
+        threshold=config.score_threshold,
+        device=device,
+    )
+    return {"predictions.jpg": sheet}
 
 
 def _files(weights: bytes, history: Sequence[Row]) -> dict[str, bytes]:
@@ -226,12 +276,22 @@ def _files(weights: bytes, history: Sequence[Row]) -> dict[str, bytes]:
 
 
 def read_samples(config: Config, item: Item, usable: set[Path]) -> list[Sample]:
-    """Images and crops with their annotations, without images that cannot be decoded."""
+    """Images and crops with their annotations, without images that cannot be decoded.
+
+    Raises:
+        InputError: nothing is left, or damaged annotations.
+    """
     folder = next(iter(usable)).parent if usable else Path()
-    samples = read_coco(item.files["instances"], folder)
+    if "instances" in item.files:
+        samples = read_coco(item.files["instances"], folder)
+    else:
+        samples = read_voc(Path(config.annotations or ""), folder)
     if config.crops:
         from dmnet.core.formats import crops as crop_format
 
         crops = crop_format.read(item.files["crops"])
         samples += read_coco_crops(item.files["crop instances"], crops, folder)
-    return [sample for sample in samples if sample.image in usable]
+    samples = [sample for sample in samples if sample.image in usable]
+    if not samples:
+        raise InputError(next(iter(item.files.values())), "no annotated image can be decoded")
+    return samples

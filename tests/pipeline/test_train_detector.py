@@ -1,0 +1,63 @@
+"""``dmnet train-detector``: what it may learn from, and the picture of what it learnt."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from dmnet.core.images import read_image
+from dmnet.core.training import read_weights
+
+from .conftest import Run
+
+SMALL = ["--detector", "yolov6-n", "--device", "cpu", "--train-detector.epochs", "1"]
+SMALL += ["--train-detector.batch", "4", "--train-detector.crops", "false"]
+SMALL += ["--train-detector.yolov6.input-size", "64"]
+
+
+@pytest.fixture
+def folder(dmnet: Run, tmp_path: Path) -> Path:
+    assert dmnet("convert", "--convert.crops", "false", split="train") == 0
+    return tmp_path / "artifacts" / "default" / "train"
+
+
+def test_own_annotations_teach_the_same(dmnet: Run, folder: Path) -> None:
+    def weights(*options: str) -> dict[str, object]:
+        assert dmnet("train-detector", *SMALL, *options, split="train") == 0
+        return dict(read_weights(folder / "train-detector" / "weights.pt")[0])
+
+    usual = weights()
+    voc = weights("--train-detector.annotations", str(folder / "convert" / "voc"))
+    coco = weights("--train-detector.annotations", str(folder / "convert" / "instances.json"))
+    for key, value in usual.items():
+        assert str(value) == str(voc[key]) == str(coco[key])
+
+
+def test_annotations_that_cannot_be_used(
+    dmnet: Run, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(message: str, *options: str, code: int = 2) -> None:
+        assert dmnet("train-detector", *SMALL, *options, split="train") == code
+        assert message in capsys.readouterr().err
+
+    own = "--train-detector.annotations"
+    refused("neither a COCO JSON file nor a folder with VOC XML", own, str(folder))
+    voc = folder / "convert" / "voc"
+    refused("Say --train-detector.crops false", own, str(voc), "--train-detector.crops", "true")
+    next(voc.glob("*.xml")).write_text("<annotation>")
+    refused(".xml:1: not well-formed", own, str(voc), code=1)
+
+
+def test_pictures_show_annotations_and_detections(dmnet: Run, folder: Path) -> None:
+    low = ["--train-detector.score-threshold", "0.0", "--train-detector.pictures", "2"]
+    judged = ["--train-detector.validate-on", "val", "--train-detector.judge-train", "2"]
+    assert dmnet("train-detector", *SMALL, *low, *judged, split="train") == 0
+    height, width = read_image(folder / "train-detector" / "predictions.jpg").shape[:2]
+    assert width == 2 * 320 + 8 and height >= 2 * 240
+    row = next(csv.DictReader(io.StringIO((folder / "train-detector/history.csv").read_text())))
+    assert {"AP", "precision", "recall", "F1", "mean_iou", "train_mean_iou"} <= row.keys()
+    assert dmnet("train-detector", *SMALL, "--train-detector.pictures", "0", split="train") == 0
+    assert not (folder / "train-detector" / "predictions.jpg").exists()
