@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from dmnet.core import artifact
 from dmnet.core.errors import CheckpointError, ConfigError
@@ -63,6 +63,19 @@ def seed_epoch(seed: int, epoch: int) -> torch.Generator:
     np.random.seed(mixed)  # noqa: NPY002 - third-party code (mmdet, torchvision) reads the global state
     torch.manual_seed(mixed)
     return torch.Generator().manual_seed(mixed)
+
+
+def shared_count(count: Tensor) -> Tensor:
+    """What a loss summed over a batch is divided by: ``count``, at least 1.
+
+    Under DDP, which averages the processes, the mean of all their counts: the average of the
+    quotients is then the quotient of one process with the whole batch.
+    """
+    total, world = count.detach().clone(), 1
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(total)
+        world = distributed.get_world_size()
+    return total.clamp(min=1) / world
 
 
 def item_rng(seed: int, epoch: int, index: int) -> np.random.Generator:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision import ops
 from torchvision.models.detection import fcos, retinanet, roi_heads, rpn
 
+from dmnet.core.training import shared_count
 from dmnet.detectors.base import Target
 
 
@@ -139,11 +140,13 @@ class FcosHead(fcos.FCOSHead):  # type: ignore[misc]
         anchors: list[Tensor],
         matched: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Focal loss, GIoU and centre-ness on matched points."""
+        """Focal loss, GIoU and centre-ness on matched points, over the points of all processes."""
         logits = silence_ignored(
             outputs["cls_logits"], anchors, matched, targets, self.ignore_share
         )
         losses: dict[str, Tensor] = super().compute_loss(
             targets, {**outputs, "cls_logits": logits}, anchors, matched
         )
-        return losses
+        points = torch.stack([(index >= 0).sum() for index in matched]).sum().float()
+        share = points.clamp(min=1) / shared_count(points)  # 1 in a single process
+        return {name: loss * share for name, loss in losses.items()}

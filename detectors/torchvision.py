@@ -204,7 +204,15 @@ def retinanet_model(
 
 
 def fcos_model(family: str, trunk: Trunk, config: TorchvisionConfig, classes: int) -> nn.Module:
-    """FCOS: one point a cell, so no anchor settings."""
+    """FCOS: one point a cell, so no anchor settings.
+
+    Raises:
+        ConfigError: a width that its group normalisation cannot share out.
+    """
+    if config.fpn_channels % 32:
+        raise ConfigError(
+            f"fpn_channels: FCOS needs a multiple of 32, such as 64, got {config.fpn_channels}"
+        )
     backbone = make_backbone(family, trunk, config)
     generator = Anchors([(8,), (16,), (32,), (64,), (128,)], [(1.0,)] * 5)
     head = FcosHead(backbone.out_channels, 1, classes)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
+from dmnet.core.training import shared_count
 from dmnet.detectors.yolov6 import losses
 from dmnet.detectors.yolov6.assigner import Objects, Positives, inside_pairs
 from dmnet.detectors.yolov6.head import Cells, Outputs, by_side
@@ -43,15 +44,6 @@ def centres_in(cells: Cells, regions: Sequence[Tensor]) -> Tensor:
     return torch.stack(rows)
 
 
-def _normaliser(positives: Positives) -> Tensor:
-    """Sum of the scores to learn, at least 1; under DDP the mean over the processes."""
-    total = positives.score.sum()
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(total)
-        total = total / distributed.get_world_size()
-    return total.clamp(min=1.0)
-
-
 def detection_losses(batch: Batch, box_loss: BoxLoss, bins: int) -> dict[str, Tensor]:
     """``loss_classes``, ``loss_boxes`` and, with bins, ``loss_sides``: weighted scalars.
 
@@ -65,7 +57,7 @@ def detection_losses(batch: Batch, box_loss: BoxLoss, bins: int) -> dict[str, Te
     background = batch.ignored.clone()
     background[image, cell] = False
     classes = losses.varifocal(logits, target).masked_fill(background[..., None], 0.0)
-    total = _normaliser(positives)
+    total = shared_count(positives.score.sum())
     boxes = box_loss(batch.boxes[image, cell], objects.boxes[row])
     found = {
         "loss_classes": CLASS_WEIGHT * classes.sum() / total,

@@ -183,6 +183,11 @@ def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> Non
         build_model("fasterrcnn-mobilenetv3", settings)
 
 
+def test_width_that_does_not_fit_fcos() -> None:
+    with pytest.raises(ConfigError, match="a multiple of 32, such as 64, got 48"):
+        build_model("fcos-r50", {"fpn_channels": 48})
+
+
 def test_anchors_are_exact_in_half_precision() -> None:
     generator = tv.Anchors([(8,)], [(1.0,)])
     images = ImageList(torch.zeros(1, 3, 32, 1024), [(32, 1024)])

@@ -207,7 +207,7 @@ from dmnet.detectors.train import TrainConfig, train
 torch.set_num_threads(1)
 torch.manual_seed(0)
 name, folder, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-small = {"min_size": 64, "max_size": 64, "fpn_channels": 16, "head_channels": 16,
+small = {"min_size": 64, "max_size": 64, "fpn_channels": 32, "head_channels": 16,
          "proposals": 20, "roi_samples": 16}
 config = TrainConfig(epochs=int(sys.argv[4]), batch=4, lr=0.003)
 samples = read_coco(folder / "gt.json", folder)
@@ -270,12 +270,12 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["retinanet-r50", "fcos-r50"])
 def test_two_processes_give_the_loss_of_one(
-    scenes: Scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, scenes: Scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_set(scenes(4), tmp_path)
     group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    name = "retinanet-r50"
     both = [
         start(arguments(tmp_path, name, f"rank{rank}", 2, "none"), RANK=str(rank), **group)
         for rank in (0, 1)
@@ -283,8 +283,8 @@ def test_two_processes_give_the_loss_of_one(
     here(arguments(tmp_path, name, "alone", 2, "none"), monkeypatch)
     assert [process.wait() for process in both] == [0, 0]
     alone, first, second = (
-        np.array([float(v) for v in (tmp_path / name / "losses.txt").read_text().split()])
-        for name in ("alone", "rank0", "rank1")
+        np.array([float(v) for v in (tmp_path / run / "losses.txt").read_text().split()])
+        for run in ("alone", "rank0", "rank1")
     )
     assert alone[0] != alone[1]
     np.testing.assert_allclose(first, alone, rtol=1e-4)
