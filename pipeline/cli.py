@@ -21,6 +21,7 @@ from dmnet.core import config
 from dmnet.core.dataset import SPLITS, canonical_split
 from dmnet.core.errors import ConfigError, DmnetError, MissingInputError
 from dmnet.pipeline.context import STAGES, Context, stage_module
+from dmnet.pipeline.outcome import exit_code
 
 _HELP = {
     "density": "ground-truth density maps from annotations",
@@ -94,14 +95,7 @@ def _dispatch(verb: str, rest: list[str]) -> int:
     bad: dict[str, str] = {}
     for split in _splits(context):
         bad |= run(replace(context, split=split))
-    if len(bad) > options.max_bad:
-        first = "; ".join(f"{name}: {why}" for name, why in list(bad.items())[:3])
-        more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-        print(f"dmnet: {len(bad)} items were set aside, the rest is done: {first}{more}. "
-              "Mend or remove them and run again, or allow them with --max-bad.",
-              file=sys.stderr)  # fmt: skip
-        return 1
-    return 0
+    return exit_code(bad, options.max_bad)
 
 
 def _splits(context: Context) -> list[str]:

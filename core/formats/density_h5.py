@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dmnet.core.errors import InputError
+from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.records import DensityMap, Size
 
 KEY = "density"
@@ -96,6 +96,22 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (KeyError, json.JSONDecodeError) as error:
         raise InputError(path, "holds no readable settings") from error
     return found
+
+
+def maps_in(folder: Path) -> dict[str, Path]:
+    """The density maps of a folder by image id; of two suffixes the first in order wins.
+
+    Raises:
+        MissingInputError: no such folder, or no map in it.
+    """
+    listed = sorted(folder.iterdir()) if folder.is_dir() else []
+    maps: dict[str, Path] = {}
+    for path in listed:
+        if path.suffix in SUFFIXES and not path.name.startswith("."):
+            maps.setdefault(path.stem, path)
+    if not maps:
+        raise MissingInputError(f"{folder}: holds no density map ({', '.join(SUFFIXES)}).")
+    return maps
 
 
 def read_foreign(path: Path, size: Size, stride: int | None = None) -> DensityMap:

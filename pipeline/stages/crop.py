@@ -27,7 +27,6 @@ from dmnet.pipeline.context import Context, Plan
 from dmnet.pipeline.stages.density import item_size
 
 VERSION = 1
-MAP_SUFFIXES = (".h5", ".hdf5", ".npy", ".npz")
 _log = logging.getLogger(__name__)
 
 
@@ -108,13 +107,10 @@ def density_source(context: Context) -> tuple[dict[str, Path], str]:
             )
     # an own map whose image was set aside since is out of date
     aside = {name for name, record in read_journal(folder).items() if record.error}
-    maps: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        usable = path.suffix in MAP_SUFFIXES and not path.name.startswith(".")
-        if usable and path.stem not in aside:
-            maps.setdefault(path.stem, path)
+    found = density_h5.maps_in(folder)
+    maps = {name: path for name, path in found.items() if name not in aside}
     if not maps:
-        raise MissingInputError(f"{folder} holds no density map (.h5, .npy, .npz).")
+        raise MissingInputError(f"{folder}: every density map was set aside (see items.jsonl).")
     return maps, source if source in ("true", "predicted") else "folder"
 
 

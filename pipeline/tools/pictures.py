@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from dmnet.core import config
 from dmnet.core.artifact import write_atomic
 from dmnet.core.dataset import SPLITS, Dataset, Entry, open_dataset
-from dmnet.core.errors import MissingInputError
+from dmnet.core.errors import DmnetError, MissingInputError
 from dmnet.core.formats import density_h5
 from dmnet.core.images import encode_jpeg, read_image
 from dmnet.core.records import Image
@@ -20,6 +20,7 @@ from dmnet.cropping.pictures import contact_sheet, crop_picture
 from dmnet.cropping.slicers import CropConfig
 from dmnet.density.ground_truth import density_map
 from dmnet.density.kernels import KernelBank
+from dmnet.pipeline.outcome import exit_code
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--maps", type=Path, metavar="DIR", help="density maps; without it, ground truth")
     add("--setting", nargs="*", default=[], metavar="KEY=VALUE", help="settings of 'crop'")
     add("--out", type=Path, default=Path("pictures.jpg"), metavar="FILE", help="file to write")
+    add("--max-bad", type=int, default=0, metavar="N",
+        help="exit code 0 although up to N images were set aside")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,12 +46,19 @@ def run(args: argparse.Namespace) -> int:
     given = config.parse_overrides([f"--crop.{pair}" for pair in args.setting]).get("crop", {})
     settings = config.build(CropConfig, given, "crop")
     chosen = list(_chosen(dataset, args.ids))
-    rows = [
-        _picture(dataset, entry, settings, args.maps) for entry in tqdm(chosen, desc="pictures")
-    ]
+    maps = density_h5.maps_in(args.maps) if args.maps else None
+    rows: list[Image] = []
+    bad: dict[str, str] = {}
+    for entry in tqdm(chosen, desc="pictures"):
+        try:
+            rows.append(_picture(dataset, entry, settings, maps))
+        except DmnetError as error:
+            bad[entry.image_id] = str(error)
+    if not rows:
+        raise MissingInputError(f"no image can be drawn: {'; '.join(bad.values())}")
     write_atomic(args.out, [encode_jpeg(contact_sheet(rows), 88)])
     _log.info("written: %s", args.out)
-    return 0
+    return exit_code(bad, args.max_bad)
 
 
 def _chosen(dataset: Dataset, ids: list[str]) -> Iterator[Entry]:
@@ -62,14 +72,16 @@ def _chosen(dataset: Dataset, ids: list[str]) -> Iterator[Entry]:
         yield known[name]
 
 
-def _picture(dataset: Dataset, entry: Entry, settings: CropConfig, maps: Path | None) -> Image:
+def _picture(
+    dataset: Dataset, entry: Entry, settings: CropConfig, maps: Mapping[str, Path] | None
+) -> Image:
     assert entry.image is not None
     image = read_image(entry.image)
     truth = dataset.annotations(entry)[0] if entry.annotation else None
     if maps is not None:
-        found = [maps / f"{entry.image_id}{s}" for s in (".h5", ".npy", ".npz")]
-        path = next((p for p in found if p.exists()), found[0])
-        density = density_h5.read_foreign(path, dataset.size(entry))
+        if entry.image_id not in maps:
+            raise MissingInputError("there is no density map of it")
+        density = density_h5.read_foreign(maps[entry.image_id], dataset.size(entry))
     elif truth is not None:
         density = density_map(truth, KernelBank.build([15.0]), stride=4)
     else:

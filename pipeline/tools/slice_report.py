@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -22,6 +22,7 @@ from dmnet.cropping.recall import SliceCounts, merge_counts
 from dmnet.cropping.slicers import CropConfig
 from dmnet.density.ground_truth import density_map
 from dmnet.density.kernels import KernelBank
+from dmnet.pipeline.outcome import exit_code
 from dmnet.pipeline.stages.density import annotated_items, read_item
 
 _log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path("artifacts/slice-report"), metavar="DIR",
         help="where table and figure are written")  # fmt: skip
     add("--workers", type=int, default=2, metavar="N", help="processes")
+    add("--max-bad", type=int, default=0, metavar="N",
+        help="exit code 0 although up to N images were set aside")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,10 +64,14 @@ def run(args: argparse.Namespace) -> int:
         )
     items = items[:: max(1, len(items) // args.limit)] if args.limit else items
     settings = _settings(args.slicers, args.setting)
-    counts = _count(items, settings, args)
+    maps = density_h5.maps_in(args.maps) if args.maps else None
+    counts, bad = _count(items, settings, args, maps)
+    if len(bad) == len(items):
+        name, why = next(iter(bad.items()))
+        raise InputError(args.maps or dataset.root, f"no image can be used; {name}: {why}")
     rows = report.report_rows(settings, counts)
     args.out.mkdir(parents=True, exist_ok=True)
-    title = f"{args.split}: {len(items)} images"
+    title = f"{args.split}: {len(items) - len(bad)} images"
     for name, data in (
         ("slicers.csv", report.to_csv(rows).encode()),
         ("slicers.json", report.to_json(rows).encode()),
@@ -75,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         write_atomic(args.out / name, [data])
     _log.info("%s", _table(rows))
     _log.info("written: %s", args.out)
-    return 0
+    return exit_code(bad, args.max_bad)
 
 
 def _standard() -> dict[str, list[report.Setting]]:
@@ -103,18 +110,27 @@ def _settings(names: Sequence[str], extra: Sequence[str]) -> list[report.Setting
 
 
 def _count(
-    items: list[Item], settings: Sequence[report.Setting], args: argparse.Namespace
-) -> list[SliceCounts]:
-    one = partial(_count_item, settings, tuple(args.detector_input), args.maps)
+    items: list[Item],
+    settings: Sequence[report.Setting],
+    args: argparse.Namespace,
+    maps: Mapping[str, Path] | None,
+) -> tuple[list[SliceCounts], dict[str, str]]:
+    """Counts of every setting, and why images were set aside."""
+    one = partial(_count_item, settings, tuple(args.detector_input), maps)
     total = [SliceCounts()] * len(settings)
-    for part in tqdm(_map(one, items, args.workers), total=len(items), desc="slice-report"):
-        total = [merge_counts(pair) for pair in zip(total, part, strict=True)]
-    return total
+    bad: dict[str, str] = {}
+    parts = tqdm(_map(one, items, args.workers), total=len(items), desc="slice-report")
+    for item, part in zip(items, parts, strict=True):
+        if isinstance(part, str):
+            bad[item.id] = part
+        else:
+            total = [merge_counts(pair) for pair in zip(total, part, strict=True)]
+    return total, bad
 
 
 def _map(
-    one: partial[list[SliceCounts]], items: list[Item], workers: int
-) -> Iterator[list[SliceCounts]]:
+    one: partial[list[SliceCounts] | str], items: list[Item], workers: int
+) -> Iterator[list[SliceCounts] | str]:
     if workers < 2 or len(items) < 32:
         yield from map(one, items)
         return
@@ -125,16 +141,20 @@ def _map(
 def _count_item(
     settings: Sequence[report.Setting],
     detector_input: tuple[int, int],
-    maps: Path | None,
+    maps: Mapping[str, Path] | None,
     item: Item,
-) -> list[SliceCounts]:
-    annotations, _ = read_item(item)
-    if maps is None:
-        density = density_map(annotations, KernelBank.build([15.0]), stride=4)
-    else:
-        found = [maps / f"{item.id}{s}" for s in (".h5", ".npy", ".npz")]
-        path = next((p for p in found if p.exists()), found[0])
-        density = density_h5.read_foreign(path, annotations.size)
+) -> list[SliceCounts] | str:
+    """Counts of every setting on one image, or why it cannot be used."""
+    try:
+        annotations, _ = read_item(item)
+        if maps is None:
+            density = density_map(annotations, KernelBank.build([15.0]), stride=4)
+        elif item.id in maps:
+            density = density_h5.read_foreign(maps[item.id], annotations.size)
+        else:
+            return "there is no density map of it"
+    except InputError as error:
+        return str(error)
     return report.count_image(annotations, density, settings, detector_input)
 
 
