@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dmnet.core.artifact import tools
+from dmnet.core.journal import tools
 
 FOLDER = Path(__file__).resolve().parent
 AREAS = ("cropping", "density", "stages", "formats", "fusion", "evaluation", "yolov6", "detection")

@@ -13,17 +13,13 @@ trusted unless ``verify`` is set; otherwise digests decide.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import logging
-import os
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
@@ -37,56 +33,26 @@ from dmnet.core.errors import (
     InputError,
     LockedArtifactError,
 )
+from dmnet.core.files import Stamp, digest, file_digest, stamp, write_atomic
+from dmnet.core.journal import (
+    HEADER,
+    JOURNAL,
+    Inputs,
+    Record,
+    read_header,
+    read_journal,
+    tools,
+)
 
-HEADER, JOURNAL, LOCK, LOG = "stage.json", "items.jsonl", ".lock", "log.txt"
+LOCK, LOG = ".lock", "log.txt"
 OWN = {HEADER, JOURNAL, LOCK, LOG}
 _log = logging.getLogger(__name__)
-
-Stamp = list[Any]
-"""``[size, mtime_ns, digest]`` of a file."""
-
-Inputs = dict[str, list[Any]]
-"""``[path, size, mtime_ns, digest]`` of each input file of an item, by its role."""
 
 Product = tuple[Mapping[str, bytes], Any]
 """What the work on one item gives: files by name relative to the folder, and a small JSON value."""
 
 Result = Product | InputError
 """A product, or the reason why the item has to be set aside."""
-
-
-def digest(value: object) -> str:
-    """Digest of a JSON-ready value, independent of the order of keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """Digest of a file's bytes, read in blocks."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=12)).hexdigest()
-
-
-def stamp(path: Path, known: str | None = None) -> Stamp:
-    """Size, mtime and digest of a file; ``known`` spares reading it."""
-    state = path.stat()
-    return [state.st_size, state.st_mtime_ns, known or file_digest(path)]
-
-
-def write_atomic(path: Path, chunks: Iterable[bytes]) -> str:
-    """Write through a temporary name in the same folder and return the digest."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
-    total = hashlib.blake2b(digest_size=12)
-    try:
-        with temporary.open("wb") as stream:
-            for chunk in chunks:
-                total.update(chunk)
-                stream.write(chunk)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return total.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -101,26 +67,6 @@ class Item:
     facts: Any = None
 
 
-@dataclass(frozen=True)
-class Record:
-    """A journal line: a finished item, or one that was set aside with the reason in ``error``."""
-
-    id: str
-    key: str
-    files: dict[str, Stamp]
-    inputs: Inputs
-    value: Any = None
-    error: str | None = None
-
-    def line(self) -> str:
-        """The journal line."""
-        return json.dumps(self.__dict__, sort_keys=True, separators=(",", ":")) + "\n"
-
-    def void(self) -> Record:
-        """The record of an item that is being made again: only its files' names still count."""
-        return replace(self, key="", error="was being made again when the run was stopped")
-
-
 @dataclass
 class Summary:
     """Counts of one run of a stage."""
@@ -129,59 +75,6 @@ class Summary:
     kept: int = 0
     removed: int = 0
     bad: dict[str, str] = field(default_factory=dict)
-
-
-def read_journal(folder: Path) -> dict[str, Record]:
-    """Finished and set-aside items by id.
-
-    A torn last line is ignored; the latest line of an id wins.
-    """
-    path = folder / JOURNAL
-    records: dict[str, Record] = {}
-    if not path.exists():
-        return records
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            fields = json.loads(line)
-            if fields.get("begin"):
-                if fields["id"] in records:
-                    records[fields["id"]] = records[fields["id"]].void()
-            else:
-                records[fields["id"]] = Record(**fields)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            _log.warning("%s: skipped a line that is not a journal entry (torn by a crash?)", path)
-    return records
-
-
-def read_header(folder: Path) -> dict[str, Any] | None:
-    """The header of an own artifact, or None for a foreign or absent folder.
-
-    Raises:
-        InputError: ``stage.json`` is there and is not a header.
-    """
-    path = folder / HEADER
-    if not path.exists():
-        return None
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            path, f"not a readable header ({error}); remove this folder to make it again"
-        ) from error
-    if not isinstance(header, dict) or "stage" not in header:
-        raise InputError(path, "not a header of this pipeline; remove this folder or name another")
-    return header
-
-
-def tools() -> dict[str, str]:
-    """Versions that could change results."""
-    found = {"python": platform.python_version()}
-    for name in ("dmnet", "numpy", "scipy", "torch", "torchvision", "opencv-python", "h5py"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
 
 
 def _work_on(root: Path, work: Callable[[Item], Product], item: Item) -> Record | InputError:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from dmnet.core import artifact
+from dmnet.core import files
 from dmnet.core.errors import CheckpointError, ConfigError
 
 FORMAT = "dmnet-checkpoint-1"
@@ -92,7 +92,7 @@ def to_bytes(payload: Mapping[str, Any]) -> bytes:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write through a temporary name in the same folder, so a kill never leaves half a file."""
-    artifact.write_atomic(path, [data])
+    files.write_atomic(path, [data])
 
 
 def weights_bytes(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:

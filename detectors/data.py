@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dmnet.core.artifact import digest, inside
+from dmnet.core.artifact import inside
 from dmnet.core.boxes import Window
 from dmnet.core.errors import InputError
+from dmnet.core.files import digest
 from dmnet.core.formats import coco, voc
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.images import MAX_PIXELS, SUFFIXES, read_image

@@ -23,8 +23,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from dmnet.core import training
-from dmnet.core.artifact import digest
 from dmnet.core.errors import CheckpointError, ConfigError, DmnetError, optional
+from dmnet.core.files import digest
 from dmnet.detectors.base import DetectionNet, save_net
 from dmnet.detectors.data import (
     Batch,

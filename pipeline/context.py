@@ -13,9 +13,10 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from dmnet.core import config
-from dmnet.core.artifact import Artifact, Item, Product, Result, read_header
+from dmnet.core.artifact import Artifact, Item, Product, Result
 from dmnet.core.dataset import Dataset, open_dataset
 from dmnet.core.errors import ConfigError, MissingInputError
+from dmnet.core.journal import read_header
 
 STAGES = (
     "density",

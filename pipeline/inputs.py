@@ -10,12 +10,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dmnet.core.artifact import digest, read_header, read_journal
 from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.files import digest
 from dmnet.core.formats import coco, parts
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.images import read_image
+from dmnet.core.journal import read_header, read_journal
 from dmnet.core.records import Detections
 from dmnet.pipeline.context import Context
 

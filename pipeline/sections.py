@@ -9,11 +9,11 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from dmnet.core.artifact import read_header
 from dmnet.core.config import build
 from dmnet.core.errors import DmnetError
 from dmnet.core.formats import density_h5
 from dmnet.core.images import encode_jpeg, read_image
+from dmnet.core.journal import read_header
 from dmnet.core.records import Annotations
 from dmnet.cropping.pictures import crop_picture
 from dmnet.cropping.recall import GROUPS, UNIT, SliceCounts, count_crops, merge_counts

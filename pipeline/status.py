@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dmnet.core.artifact import read_header
 from dmnet.core.errors import DmnetError, MissingInputError
+from dmnet.core.journal import read_header
 from dmnet.pipeline.context import STAGES, Context, stage_module
 from dmnet.pipeline.run import open_artifact
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dmnet.core import config
-from dmnet.core.artifact import digest
+from dmnet.core.files import digest
 
 
 def checkpoint_name(settings: Any, files: Mapping[str, Path]) -> str:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 
-from dmnet.core.artifact import Artifact, Item, Product, digest
+from dmnet.core.artifact import Artifact, Item, Product
 from dmnet.core.boxes import Window
+from dmnet.core.files import digest
 from dmnet.core.formats import coco, voc, yolo
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.records import Annotations

@@ -8,18 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dmnet.core.artifact import (
-    Artifact,
-    Item,
-    Product,
-    digest,
-    read_header,
-    read_journal,
-)
+from dmnet.core.artifact import Artifact, Item, Product
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
+from dmnet.core.files import digest
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats import density_h5, visdrone
 from dmnet.core.images import encode_jpeg, read_image
+from dmnet.core.journal import read_header, read_journal
 from dmnet.core.records import Annotations, DensityMap, Size
 from dmnet.cropping.labels import crop_annotations, crop_file_name
 from dmnet.cropping.slicers import CropConfig, slice_image

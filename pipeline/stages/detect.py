@@ -11,13 +11,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dmnet.core.artifact import Artifact, Item, Product, Result, file_digest, read_header
+from dmnet.core.artifact import Artifact, Item, Product, Result
 from dmnet.core.boxes import Window
 from dmnet.core.config import read_yaml
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
+from dmnet.core.files import file_digest
 from dmnet.core.formats import parts
 from dmnet.core.formats.coco import results_json
 from dmnet.core.formats.crops import CropSet
+from dmnet.core.journal import read_header
 from dmnet.core.records import Detections
 from dmnet.detectors.base import DETECTORS, FOREIGN, Detector, load_detector
 from dmnet.detectors.infer import InferConfig, detect_items

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dmnet.core.artifact import Item, Result, file_digest
+from dmnet.core.artifact import Item, Result
 from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.files import file_digest
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_image
 from dmnet.pipeline.context import Context, Plan

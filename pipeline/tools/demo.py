@@ -7,7 +7,7 @@ import logging
 import time
 from pathlib import Path
 
-from dmnet.core.artifact import write_atomic
+from dmnet.core.files import write_atomic
 from dmnet.pipeline.cli import main
 
 _log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dmnet.core.artifact import write_atomic
 from dmnet.core.errors import ConfigError, MissingInputError
+from dmnet.core.files import write_atomic
 from dmnet.core.records import CLASSES
 from dmnet.fusion.analyse import Analysis, analyse, report_files
 from dmnet.fusion.evaluate import PROTOCOLS, evaluate

@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from dmnet.core.artifact import write_atomic
 from dmnet.core.errors import CheckpointError, ConfigError
+from dmnet.core.files import write_atomic
 from dmnet.core.training import read_weights
 from dmnet.density import networks as density
 from dmnet.detectors import export

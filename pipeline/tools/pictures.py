@@ -10,9 +10,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dmnet.core import config
-from dmnet.core.artifact import write_atomic
 from dmnet.core.dataset import SPLITS, Dataset, Entry, open_dataset
 from dmnet.core.errors import DmnetError, MissingInputError
+from dmnet.core.files import write_atomic
 from dmnet.core.formats import density_h5
 from dmnet.core.images import encode_jpeg, read_image
 from dmnet.core.records import Image

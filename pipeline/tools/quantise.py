@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dmnet.core.artifact import write_atomic
 from dmnet.core.errors import CheckpointError, ConfigError, MissingInputError
+from dmnet.core.files import write_atomic
 from dmnet.core.images import SUFFIXES, read_image
 from dmnet.detectors.base import load_net, save_net, to_tensor
 from dmnet.detectors.yolov6 import Sensitivity, YoloV6, quantised

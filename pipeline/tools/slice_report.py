@@ -13,9 +13,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dmnet.core import config
-from dmnet.core.artifact import Item, write_atomic
+from dmnet.core.artifact import Item
 from dmnet.core.dataset import SPLITS, open_dataset
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
+from dmnet.core.files import write_atomic
 from dmnet.core.formats import density_h5
 from dmnet.cropping import report
 from dmnet.cropping.recall import SliceCounts, merge_counts

@@ -14,25 +14,15 @@ from typing import Any
 
 import pytest
 
-from dmnet.core.artifact import (
-    HEADER,
-    JOURNAL,
-    Artifact,
-    Item,
-    Product,
-    Result,
-    digest,
-    inside,
-    read_header,
-    read_journal,
-    write_atomic,
-)
+from dmnet.core.artifact import Artifact, Item, Product, Result, inside
 from dmnet.core.errors import (
     EditedArtifactError,
     ForeignArtifactError,
     InputError,
     LockedArtifactError,
 )
+from dmnet.core.files import digest, write_atomic
+from dmnet.core.journal import HEADER, JOURNAL, read_header, read_journal
 
 
 def upper(item: Item) -> Product:

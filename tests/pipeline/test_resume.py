@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dmnet.core.artifact import read_header, read_journal
+from dmnet.core.journal import read_header, read_journal
 from dmnet.pipeline.cli import main
 from dmnet.pipeline.context import STAGES
 
