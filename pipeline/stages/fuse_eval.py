@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
 from dmnet.core.artifact import Artifact, Item, Product
+from dmnet.core.config import resolved
 from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.formats import parts, visdrone
 from dmnet.core.formats.coco import results_json
@@ -73,11 +74,12 @@ def plan(context: Context) -> Plan:
         items.append(
             Item(parent.image_id, files, {"size": parent.size, "windows": windows, "found": facts})
         )
+    merging = FuseConfig(**{f.name: getattr(config, f.name) for f in fields(FuseConfig)})
     return Plan(
-        config,
+        merging,
         items,
-        partial(fuse, config, found),
-        totals={"truth": _truth_stamp(context)},
+        partial(fuse, merging, found),
+        totals={"truth": _truth_stamp(context), "scoring": resolved(config)},
         finish=partial(sum_up, context, config, crops, found),
     )
 
@@ -89,7 +91,7 @@ def _truth_stamp(context: Context) -> list[list[Any]]:
     return [[name, state.st_size, state.st_mtime_ns] for name, state in states]
 
 
-def fuse(config: Config, found: FoundDetections, item: Item) -> Product:
+def fuse(config: FuseConfig, found: FoundDetections, item: Item) -> Product:
     """Whole-image, crop and fused detections of one image, in image coordinates."""
     whole, cuts = found.read(item.id)
     windows = [tuple(window) for window in item.facts["windows"]]

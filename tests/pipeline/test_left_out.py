@@ -87,3 +87,24 @@ def test_detections_elsewhere_are_scored_under_the_same_ids(
     rows = json.loads((fused / "results.json").read_text())
     truth = numbers(fused.parent / "convert" / "instances.json")
     assert [row["image_id"] for row in rows] == [truth["101.jpg"]]
+
+
+def test_scored_otherwise_nothing_is_merged_again(
+    dmnet: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dmnet("crop", "--crop.slicer", "none") == 0 and dmnet("convert") == 0
+    given = tmp_path / "given"
+    given.mkdir()
+    found = Detections([[1, 2, 30, 40]], [0.5], [4])  # type: ignore[arg-type]
+    (given / "results_images.json").write_text(coco.write_results([(2, found)]))
+    options = ["--detections", str(given), "--fuse-eval.pictures", "0", "--fuse-eval.bootstrap"]
+    assert dmnet("fuse-eval", *options, "0") == 0
+    scores = tmp_path / "artifacts" / "default" / "val" / "fuse-eval" / "scores.json"
+    assert "visdrone-macro" not in json.loads(scores.read_text())["protocols"]
+    capsys.readouterr()
+    more = ["--fuse-eval.protocols", "coco@500", "visdrone-macro"]
+    assert dmnet("fuse-eval", *options, "0", *more) == 0
+    assert "0 done, 3 kept" in capsys.readouterr().err
+    assert "visdrone-macro" in json.loads(scores.read_text())["protocols"]
+    assert dmnet("fuse-eval", *options, "0", *more, "--fuse-eval.merge.iou", "0.4") == 0
+    assert "3 done, 0 kept" in capsys.readouterr().err
