@@ -153,3 +153,10 @@ def readable(images: Mapping[str, Path]) -> tuple[list[str], dict[str, str]]:
         else:
             good.append(image_id)
     return good, aside
+
+
+def truth_stamp(context: Context) -> list[list[Any]]:
+    """Names and states of the annotation files: other ground truth, other scores."""
+    entries = context.dataset.with_annotation
+    states = [(e.image_id, e.annotation.stat()) for e in entries if e.annotation is not None]
+    return [[name, state.st_size, state.st_mtime_ns] for name, state in states]

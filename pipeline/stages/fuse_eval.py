@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
 
 from dmnet.core.artifact import Artifact, Item, Product
 from dmnet.core.config import resolved
@@ -22,7 +21,13 @@ from dmnet.fusion.place import FuseConfig, fuse_image
 from dmnet.fusion.report import ReportConfig, Result, render
 from dmnet.fusion.scores import Scores
 from dmnet.pipeline.context import Context, Plan
-from dmnet.pipeline.inputs import FoundCrops, FoundDetections, load_crops, load_detections
+from dmnet.pipeline.inputs import (
+    FoundCrops,
+    FoundDetections,
+    load_crops,
+    load_detections,
+    truth_stamp,
+)
 from dmnet.pipeline.sections import count_windows, crop_figures, sections
 
 VERSION = 1
@@ -79,16 +84,9 @@ def plan(context: Context) -> Plan:
         merging,
         items,
         partial(fuse, merging, found),
-        totals={"truth": _truth_stamp(context), "scoring": resolved(config)},
+        totals={"truth": truth_stamp(context), "scoring": resolved(config)},
         finish=partial(sum_up, context, config, crops, found),
     )
-
-
-def _truth_stamp(context: Context) -> list[list[Any]]:
-    """Names and states of the annotation files: other ground truth, other scores."""
-    entries = context.dataset.with_annotation
-    states = [(e.image_id, e.annotation.stat()) for e in entries if e.annotation is not None]
-    return [[name, state.st_size, state.st_mtime_ns] for name, state in states]
 
 
 def fuse(config: FuseConfig, found: FoundDetections, item: Item) -> Product:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,14 +12,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dmnet.core.artifact import Item, Result
+from dmnet.core.artifact import Artifact, Item, Result
+from dmnet.core.dataset import Dataset
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.files import file_digest
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_image
+from dmnet.density.metrics import count_errors
 from dmnet.pipeline.context import Context, Plan
+from dmnet.pipeline.inputs import truth_stamp
 
 VERSION = 1
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ def plan(context: Context) -> Plan:
         items,
         stream=partial(predict_all, config, weights, context.device, label),
         facts={"weights": file_digest(weights)},
+        totals={"truth": truth_stamp(context)},
+        finish=partial(count_all, context.dataset),
         problems=context.dataset.problems,
     )
 
@@ -103,3 +112,23 @@ def predict_all(
             continue
         data = density_h5.write(found, {"network": name})
         yield item, ({f"{item.id}.h5": data}, {"count": round(found.count, 4)})
+
+
+def count_all(dataset: Dataset, artifact: Artifact) -> None:
+    """Write the counts of all images, and say how far they are from the annotated ones."""
+    predicted = {name: float(record.value["count"]) for name, record in artifact.good.items()}
+    true: dict[str, int] = {}
+    for entry in dataset.with_annotation:
+        if entry.image_id in predicted:
+            try:
+                true[entry.image_id] = len(dataset.annotations(entry)[0].objects)
+            except InputError as error:
+                _log.warning("no true count of %s: %s", entry.image_id, error)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["image", "predicted", "true"])
+    table.writerows([name, f"{count:.4f}", true.get(name, "")] for name, count in predicted.items())
+    artifact.output("counts.csv", text.getvalue().encode())
+    if true:
+        mae, rmse = count_errors([predicted[name] for name in true], list(true.values()))
+        _log.info("counts of %d annotated images: MAE %.4g, RMSE %.4g", len(true), mae, rmse)
