@@ -1,4 +1,4 @@
-"""``dmnet predict-density``: counts beside the maps, and the network that comes with the package."""
+"""``dmnet predict-density``: counts beside the maps, and the network in configs/weights."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ def test_counts_are_written_beside_the_true_ones(
     assert dmnet(*command) == 0
     folder = tmp_path / "artifacts" / "default" / "val" / "predict-density"
     rows = list(csv.DictReader((folder / "counts.csv").read_text().splitlines()))
-    assert [(row["image"], row["true"]) for row in rows] == [("100", "9"), ("101", "9"), ("102", "")]
+    assert [(row["image"], row["true"]) for row in rows] == [
+        ("100", "9"),
+        ("101", "9"),
+        ("102", ""),
+    ]
     counts = [float(row["predicted"]) for row in rows]
     maps = [density_h5.read(folder / f"{row['image']}.h5").count for row in rows]
     np.testing.assert_allclose(counts, maps, atol=1e-3)
