@@ -52,7 +52,7 @@ class TrainConfig:
     width: int = 16
     """unet: channels of the first level (64 as published); mcnn has a fixed width."""
     init: Literal["he", "paper"] = "he"
-    """First weights: he (He et al. 2015), or paper: N(0, 0.01) for mcnn."""
+    """First weights: he (He et al. 2015; 0 in the last layer), or paper: N(0, 0.01) for mcnn."""
     epochs: int = 60
     """Passes over the training set."""
     batch: int = 8
@@ -65,7 +65,7 @@ class TrainConfig:
     """Crops are rescaled by a random factor between 1 / (1 + this) and 1 + this."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """adam: AdamW; sgd: with momentum."""
-    lr: float = 1e-3
+    lr: float = 5e-4
     """Greatest learning rate."""
     momentum: float = 0.95
     """Momentum of sgd."""
@@ -284,9 +284,12 @@ def _start(config: TrainConfig, device: str) -> _State:
 
 
 def _he(network: nn.Module) -> None:
+    """Random weights, but for the last layer: the first answer is 0 everywhere, not noise."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    for parameter in network.get_submodule("head").parameters():
+        nn.init.zeros_(parameter)
 
 
 def _epoch(

@@ -279,3 +279,13 @@ def test_tensorboard_is_optional(tmp_path: Path) -> None:
     config = replace(SMALL, epochs=1)
     train(blobs(tmp_path, 1), [], config, checkpoint=tmp_path / "c.pt", log_dir=tmp_path / "t")
     assert any((tmp_path / "t").iterdir())
+
+
+@pytest.mark.parametrize("network", ["mcnn", "unet"])
+def test_the_first_loss_is_that_of_an_empty_map(network: str, tmp_path: Path) -> None:
+    samples = blobs(tmp_path, 2)
+    how = replace(SMALL, network=network, width=4, epochs=1, crop=0, batch=1, flips=False, lr=1e-9)
+    result = train(samples, [], how, checkpoint=tmp_path / "c.pt")
+    cells = [sample.density().values.astype(np.float64) for sample in samples]
+    empty = np.mean([((how.target_scale * values) ** 2).sum() for values in cells])
+    assert result.history[0]["loss"] == pytest.approx(empty, rel=1e-4)
