@@ -18,7 +18,7 @@ from dmnet.core.formats.visdrone import write_annotations
 from dmnet.core.records import Annotations
 from dmnet.pipeline.cli import main as dmnet
 
-COUNT = 600
+COUNT = 2400
 SIZE = (765, 1360)
 Row = tuple[str, float, float | None, float | None, str]
 

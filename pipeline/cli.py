@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -155,10 +156,27 @@ def _status(context: Context) -> dict[str, str]:
 _VERBS: dict[str, Callable[[Context], dict[str, str]]] = {"all": _all, "status": _status}
 
 
+_ONLY = {
+    "--sizes": {"density", "crop"},
+    "--weights": {"predict-density"},
+    "--density": {"crop"},
+    "--crops": {"convert", "train-detector", "detect", "fuse-eval"},
+    "--detections": {"fuse-eval"},
+    "--detector": {"train-detector", "detect"},
+    "--detector-weights": {"detect"},
+    "--device": {"train-density", "predict-density", "train-detector", "detect"},
+}
+"""Options that not every stage heeds; every one takes them, and only these list them."""
+
+
 def _parser(verb: str) -> argparse.ArgumentParser:
-    """Options that every stage knows."""
+    """The options of the stages, the same for all."""
     parser = argparse.ArgumentParser(prog=f"dmnet {verb}", add_help=False, allow_abbrev=False)
-    add = parser.add_argument
+
+    def add(*names: str, help: str, **how: Any) -> None:
+        heeded = verb not in STAGES or verb in _ONLY.get(names[0], STAGES)
+        parser.add_argument(*names, help=help if heeded else argparse.SUPPRESS, **how)
+
     add("-h", "--help", action="store_true", help="this text")
     add("--data", type=Path, default=Path("data"), metavar="DIR",
         help="folder that holds VisDrone2019-DET-<split>/{images,annotations}")  # fmt: skip

@@ -206,6 +206,17 @@ def test_help_of_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         assert "--" in capsys.readouterr().out
 
 
+def test_help_lists_what_the_stage_heeds(capsys: pytest.CaptureFixture[str]) -> None:
+    def listed(verb: str) -> set[str]:
+        assert main([verb, "--help"]) == 0
+        return {word for word in capsys.readouterr().out.split() if word.startswith("--")}
+
+    assert {"--density", "--sizes", "--workers"} <= listed("crop")
+    assert not {"--detector", "--weights", "--device"} & listed("crop")
+    assert {"--detector-weights", "--device"} <= listed("detect")
+    assert {"--density", "--detector", "--weights", "--sizes"} <= listed("all")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
