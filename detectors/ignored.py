@@ -87,13 +87,13 @@ class RoiHeads(roi_heads.RoIHeads):  # type: ignore[misc]
 
 
 def silence_ignored(
-    logits: Tensor,
+    outputs: dict[str, Tensor],
     anchors: list[Tensor],
     matched: list[Tensor],
     targets: list[Target],
     share: float,
-) -> Tensor:
-    """Class logits ``[B, A, C]`` whose background in ignored regions has no loss.
+) -> dict[str, Tensor]:
+    """A head's outputs, its ``cls_logits`` ``[B, A, C]`` without loss on ignored background.
 
     The focal loss of a negative at a logit of -100 is exactly 0, and so is its gradient.
     """
@@ -103,7 +103,8 @@ def silence_ignored(
             for boxes, index, target in zip(anchors, matched, targets, strict=True)
         ]
     )
-    return logits.masked_fill(covered[..., None], -100.0)
+    logits = outputs["cls_logits"].masked_fill(covered[..., None], -100.0)
+    return {**outputs, "cls_logits": logits}
 
 
 class RetinaHead(retinanet.RetinaNetHead):  # type: ignore[misc]
@@ -119,12 +120,8 @@ class RetinaHead(retinanet.RetinaNetHead):  # type: ignore[misc]
         matched: list[Tensor],
     ) -> dict[str, Tensor]:
         """Focal loss and L1 on matched anchors."""
-        logits = silence_ignored(
-            outputs["cls_logits"], anchors, matched, targets, self.ignore_share
-        )
-        losses: dict[str, Tensor] = super().compute_loss(
-            targets, {**outputs, "cls_logits": logits}, anchors, matched
-        )
+        heard = silence_ignored(outputs, anchors, matched, targets, self.ignore_share)
+        losses: dict[str, Tensor] = super().compute_loss(targets, heard, anchors, matched)
         return losses
 
 
@@ -141,12 +138,8 @@ class FcosHead(fcos.FCOSHead):  # type: ignore[misc]
         matched: list[Tensor],
     ) -> dict[str, Tensor]:
         """Focal loss, GIoU and centre-ness on matched points, over the points of all processes."""
-        logits = silence_ignored(
-            outputs["cls_logits"], anchors, matched, targets, self.ignore_share
-        )
-        losses: dict[str, Tensor] = super().compute_loss(
-            targets, {**outputs, "cls_logits": logits}, anchors, matched
-        )
+        heard = silence_ignored(outputs, anchors, matched, targets, self.ignore_share)
+        losses: dict[str, Tensor] = super().compute_loss(targets, heard, anchors, matched)
         points = torch.stack([(index >= 0).sum() for index in matched]).sum().float()
         share = points.clamp(min=1) / shared_count(points)  # 1 in a single process
         return {name: loss * share for name, loss in losses.items()}

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from dmnet.core.errors import CheckpointError, optional
-from dmnet.core.training import FORMAT
+from dmnet.core.training import FORMAT, read_payload
 
 
 def _history_method(owner: type, name: str) -> Any:
@@ -95,20 +95,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: damaged, or holds pickled objects that MMDetection itself does not write.
     """
-    if not path.is_file():
-        raise CheckpointError(path, "no such weights file")
-    with libraries():
-        try:
-            payload = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise CheckpointError(
-                path,
-                "refused: it holds pickled objects that MMDetection's checkpoints do not, which "
-                "could run code when loaded",
-            ) from error
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            raise CheckpointError(path, f"not a readable torch file ({error})") from error
-    state = payload.get("state_dict", payload) if isinstance(payload, dict) else {}
+    with libraries():  # allows the few globals of its own checkpoints
+        payload = read_payload(path)
+    state = payload.get("state_dict", payload)
     state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if not state:
         raise CheckpointError(path, "holds no tensors, expected an MMDetection checkpoint")
