@@ -80,6 +80,10 @@ MOBILENET_V2 = Trunk(
 )
 
 
+LOADED = "loaded"
+"""Backbone weights that come later, with those of the whole network."""
+
+
 def norm_kind(config: TorchvisionConfig) -> str:
     """``config.norm`` with ``auto`` decided.
 
@@ -134,7 +138,7 @@ def make_trunk(trunk: Trunk, config: TorchvisionConfig, kind: str) -> nn.Module:
             raise ConfigError("stride_on_first: only ResNet-50 has this variant")
         for layer in (body.layer2, body.layer3, body.layer4):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)  # type: ignore[index,union-attr]
-    if config.weights not in ("none", "imagenet"):
+    if config.weights not in ("none", "imagenet", LOADED):
         load_trunk(body, Path(config.weights))
     layers = body if trunk is RESNET50 else body.features
     assert isinstance(layers, nn.Module)

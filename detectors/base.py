@@ -357,7 +357,7 @@ def load_net(
             path, f"was trained for {held} classes, expected {classes}; train again for these"
         )
     merged = {**meta.get("settings", {}), **(settings or {})}
-    if "weights" in merged:
+    if merged.get("weights", "loaded") != "loaded":
         merged["weights"] = "none"  # everything comes from this file
     net = build_model(found or str(name), merged, held)
     load_state(net, state, path)

@@ -8,7 +8,7 @@ from 32 pixels, frozen batch norm even from random weights) lose most objects of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -25,6 +25,7 @@ from dmnet.core.config import build as build_settings
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import Size
 from dmnet.detectors.backbones import (
+    LOADED,
     MOBILENET_V2,
     MOBILENET_V3,
     RESNET50,
@@ -45,7 +46,8 @@ class TorchvisionConfig:
     """Settings of the torchvision detectors."""
 
     weights: str = "none"
-    """backbone weights: none, imagenet (downloaded by torchvision), or a file"""
+    """backbone weights: none, imagenet (downloaded by torchvision), or a file; loaded: they come
+    with the whole network's weights, as in a weights file of train-detector"""
     norm: Literal["auto", "frozen", "batch", "group"] = "auto"
     """backbone normalisation; auto: frozen with backbone weights, group without"""
     stride_on_first: bool = False
@@ -252,7 +254,8 @@ class TorchvisionNet(DetectionNet):
         if len(config.anchors) != 5:
             raise ConfigError(f"anchors: needs 5 sides, one a level, got {len(config.anchors)}")
         self.architecture, self.classes, self.config = name, classes, config
-        self.settings = asdict(config)
+        kept = "none" if config.weights == "none" else LOADED  # what a weights file is read with
+        self.settings = asdict(replace(config, weights=kept))
         family, trunk = ARCHITECTURES[name]
         self.model = FAMILIES[family](family, trunk, config, classes)
         self.first = 1 if family.startswith("fasterrcnn") else 0  # index of the first class

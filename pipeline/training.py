@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dmnet.core import config
+from dmnet.core.artifact import Artifact
 from dmnet.core.files import digest
 
 
@@ -22,9 +23,11 @@ def _state(path: Path) -> list[int]:
     return [state.st_size, state.st_mtime_ns]
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Drop what only a killed training needs."""
-    for path in folder.glob("checkpoint-*"):
+def remove_checkpoints(artifact: Artifact) -> None:
+    """Drop what only a killed training needs, once there are weights."""
+    if not artifact.good:
+        return
+    for path in artifact.root.glob("checkpoint-*"):
         if path.is_dir():  # MMDetection's
             shutil.rmtree(path)
         else:

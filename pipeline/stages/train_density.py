@@ -76,7 +76,7 @@ def plan(context: Context) -> Plan:
         config,
         [item],
         partial(learn, config, pairs, judged, checkpoint, board, device),
-        finish=lambda artifact: remove_checkpoints(artifact.root),
+        finish=remove_checkpoints,
     )
 
 

@@ -94,7 +94,7 @@ def plan(context: Context) -> Plan:
         [Item("weights", files)],
         partial(learn, config, images, judge, checkpoint, context.device),
         prepare=None if fitted is context else say_preset,
-        finish=lambda artifact: remove_checkpoints(artifact.root),
+        finish=remove_checkpoints,
     )
 
 
@@ -168,7 +168,7 @@ def plan_mmdet(
         config,
         [Item("weights", files)],
         partial(learn_mmdet, config, images, crops, val, work, context.device),
-        finish=lambda artifact: remove_checkpoints(artifact.root),
+        finish=remove_checkpoints,
     )
 
 

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision import models, ops
 from torchvision.models.detection.image_list import ImageList
 
 from dmnet.core.errors import CheckpointError, ConfigError
+from dmnet.core.training import read_weights
 from dmnet.detectors import torchvision as tv
-from dmnet.detectors.base import DetectionNet, Target, build_model
+from dmnet.detectors.base import DetectionNet, Target, build_model, load_net, save_net
 from dmnet.detectors.ignored import ignored_share
 
 SMALL: dict[str, Any] = {
@@ -195,3 +197,19 @@ def test_anchors_are_exact_in_half_precision() -> None:
     last = half[0][-1]  # the centre of the last column is 127 x 8 = 1016
     assert last.dtype == torch.float32
     assert last.tolist() == [1012.0, 20.0, 1020.0, 28.0]
+
+
+def test_network_from_backbone_weights_goes_through_a_file(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    backbone, whole = tmp_path / "backbone.pth", tmp_path / "whole.pt"
+    torch.save(models.mobilenet_v2(weights=None).state_dict(), backbone)
+    net = build_model("fasterrcnn-mobilenetv2", {**SMALL, "weights": str(backbone)}).eval()
+    whole.write_bytes(save_net(net))
+    backbone.unlink()  # the file holds everything
+    assert str(tmp_path) not in str(read_weights(whole)[1])
+    again = load_net(whole).eval()
+    assert any(isinstance(m, ops.FrozenBatchNorm2d) for m in again.modules())
+    image = [torch.rand(3, 64, 64)]
+    with torch.inference_mode():
+        for key, value in net(image)[0].items():
+            assert torch.equal(value, again(image)[0][key])

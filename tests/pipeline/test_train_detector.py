@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dmnet.core.errors import InputError
 from dmnet.core.images import read_image
 from dmnet.core.training import read_weights
 
@@ -61,3 +62,19 @@ def test_pictures_show_annotations_and_detections(dmnet: Run, folder: Path) -> N
     assert {"AP", "precision", "recall", "F1", "mean_iou", "train_mean_iou"} <= row.keys()
     assert dmnet("train-detector", *SMALL, "--train-detector.pictures", "0", split="train") == 0
     assert not (folder / "train-detector" / "predictions.jpg").exists()
+
+
+def test_what_was_trained_survives_a_failure_at_the_end(
+    dmnet: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: object, **options: object) -> bytes:
+        raise InputError("sheet", "cannot be drawn")
+
+    caplog.set_level("INFO")
+    with monkeypatch.context() as patch:
+        patch.setattr("dmnet.pipeline.stages.train_detector.predictions_jpg", fail)
+        assert dmnet("train-detector", *SMALL, split="train") == 1
+    assert list((folder / "train-detector").glob("checkpoint-*.pt"))
+    assert dmnet("train-detector", *SMALL, split="train") == 0
+    assert "going on after epoch 1" in caplog.text
+    assert not list((folder / "train-detector").glob("checkpoint-*.pt"))
