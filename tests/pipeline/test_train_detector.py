@@ -65,16 +65,15 @@ def test_pictures_show_annotations_and_detections(dmnet: Run, folder: Path) -> N
 
 
 def test_what_was_trained_survives_a_failure_at_the_end(
-    dmnet: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    dmnet: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*args: object, **options: object) -> bytes:
         raise InputError("sheet", "cannot be drawn")
 
-    caplog.set_level("INFO")
     with monkeypatch.context() as patch:
         patch.setattr("dmnet.pipeline.stages.train_detector.predictions_jpg", fail)
         assert dmnet("train-detector", *SMALL, split="train") == 1
     assert list((folder / "train-detector").glob("checkpoint-*.pt"))
     assert dmnet("train-detector", *SMALL, split="train") == 0
-    assert "going on after epoch 1" in caplog.text
+    assert "going on after epoch 1" in capsys.readouterr().err
     assert not list((folder / "train-detector").glob("checkpoint-*.pt"))
