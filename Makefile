@@ -16,6 +16,7 @@ EXTRAS     ?= dev,mmdet
 PYTHON     ?= python3
 VENV       ?= .venv
 PY          = $(VENV)/bin/python
+SAHI        = $(VENV)/sahi
 READY       = $(VENV)/.ready
 READY_DEV   = $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
 comma      := ,
@@ -72,15 +73,22 @@ evaluate: $(READY) ## score any detections: GT=folder-or-json DT=folder-or-json 
 export: $(READY) ## a trained network as an ONNX file, checked: WEIGHTS=file OUT=file.onnx
 	@$(PY) -m dmnet export --weights "$(WEIGHTS)" --out "$(OUT)" $(SET)
 
-bench: $(READY_DEV) ## all benchmarks; writes benchmarks/README.md
-	$(PY) -m benchmarks $(SET)
+bench: $(READY_DEV) $(SAHI)/.ready ## all benchmarks; writes benchmarks/README.md
+	PYTHONPATH=$(SAHI) $(PY) -m benchmarks $(SET)
+
+# A baseline of benchmarks/detection.py, beside the environment and not in it.
+$(SAHI)/.ready: $(READY)
+	@$(ADD) --target $(SAHI) --no-deps sahi==0.12.8 pybboxes fire terminaltables termcolor shapely \
+	 click requests urllib3 idna charset-normalizer certifi
+	@touch $@
 
 # uv where it is present, else venv + pip. torch and torchvision are resolved together, as a pair.
+ADD         = $(if $(shell command -v uv),uv pip install -q -p $(PY),\
+              $(PY) -m pip install -q --disable-pip-version-check)
 $(READY): requirements.lock pyproject.toml
 	@test -x $(PY) || if command -v uv >/dev/null; then uv venv -q $(VENV); else $(PYTHON) -m venv $(VENV); fi
 	@echo "setting up $(VENV) (some minutes the first time)" >&2
-	@if command -v uv >/dev/null; then uv pip install -q -p $(PY) -c requirements.lock -e .; \
-	 else $(PY) -m pip install -q --disable-pip-version-check -c requirements.lock -e .; fi
+	@$(ADD) -c requirements.lock -e .
 	@touch $@
 
 # The extra mmdet comes from its own lock file, which says why.
@@ -90,8 +98,6 @@ PLAIN       = $(subst $(space),$(comma),$(strip $(filter-out mmdet,$(ASKED))))
 LOCKED      = $(if $(filter mmdet,$(ASKED)),requirements-mmdet.lock)
 $(READY_DEV): $(READY) requirements-mmdet.lock
 	@echo "adding $(EXTRAS) to $(VENV)" >&2
-	@if command -v uv >/dev/null; then add="uv pip install -q -p $(PY)"; \
-	 else add="$(PY) -m pip install -q --disable-pip-version-check"; fi; \
-	 $$add -c requirements.lock -e '.$(if $(PLAIN),[$(PLAIN)])' \
-	 $(if $(LOCKED),&& $$add --no-deps -r $(LOCKED))
+	@$(ADD) -c requirements.lock -e '.$(if $(PLAIN),[$(PLAIN)])' \
+	 $(if $(LOCKED),&& $(ADD) --no-deps -r $(LOCKED))
 	@touch $@

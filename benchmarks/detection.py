@@ -4,7 +4,7 @@ Pictures: 1360 x 765, blurred noise, seeded. The network is Faster R-CNN with Mo
 random weights that gives 50 detections a crop; the same one, with the same weights, on every line.
 Baselines, in the same run: crops that lie on the disk as JPEG files, read and detected one after
 the other; and SAHI's sliced prediction (Akyon et al. 2022) with the same torchvision model, if it
-can be imported (``pip install sahi``; it is no dependency of this package). On a GPU give
+can be imported (``make bench`` puts it beside the environment; it is no dependency). On a GPU give
 ``--device cuda``.
 """
 
