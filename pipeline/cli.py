@@ -22,7 +22,7 @@ from dmnet.core import config
 from dmnet.core.dataset import SPLITS, canonical_split
 from dmnet.core.errors import ConfigError, DmnetError, MissingInputError
 from dmnet.pipeline.context import STAGES, Context, stage_module
-from dmnet.pipeline.outcome import exit_code
+from dmnet.pipeline.outcome import exit_code, whole_number
 
 _HELP = {
     "density": "ground-truth density maps from annotations",
@@ -200,19 +200,18 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     add("--detector", metavar="NAME", help="short for --train-detector.model NAME")
     add("--detector-weights", type=Path, metavar="FILE", help="detector to run")
     add("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
-    add("--workers", type=_count, default=0, metavar="N", help="processes (0: by cores and work)")
+    add(
+        "--workers",
+        type=whole_number,
+        default=0,
+        metavar="N",
+        help="processes (0: by cores and work)",
+    )
     add("--force", action="store_true", help="overwrite own files that were changed by hand")
     add("--verify", action="store_true", help="compare digests of all files, trust no times")
-    add("--max-bad", type=_count, default=0, metavar="N",
+    add("--max-bad", type=whole_number, default=0, metavar="N",
         help="exit code 0 although up to N items were set aside")  # fmt: skip
     return parser
-
-
-def _count(text: str) -> int:
-    """A whole number from 0 up."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 up, got {text!r}")
-    return int(text)
 
 
 def _context(options: argparse.Namespace, overrides: list[str]) -> Context:

@@ -1,9 +1,21 @@
-"""How a verb ends that went on past what it could not use."""
+"""How a verb ends that went on past what it could not use: ``--max-bad`` and the exit code."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Mapping
+
+
+def whole_number(text: str) -> int:
+    """An option's value: a whole number from 0 up.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 up, got {text!r}")
+    return int(text)
 
 
 def exit_code(bad: Mapping[str, str], allowed: int) -> int:

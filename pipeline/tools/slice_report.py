@@ -23,7 +23,7 @@ from dmnet.cropping.recall import SliceCounts, merge_counts
 from dmnet.cropping.slicers import CropConfig
 from dmnet.density.ground_truth import density_map
 from dmnet.density.kernels import KernelBank
-from dmnet.pipeline.outcome import exit_code
+from dmnet.pipeline.outcome import exit_code, whole_number
 from dmnet.pipeline.stages.density import annotated_items, read_item
 
 _log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path("artifacts/slice-report"), metavar="DIR",
         help="where table and figure are written")  # fmt: skip
     add("--workers", type=int, default=2, metavar="N", help="processes")
-    add("--max-bad", type=int, default=0, metavar="N",
+    add("--max-bad", type=whole_number, default=0, metavar="N",
         help="exit code 0 although up to N images were set aside")  # fmt: skip
 
 

@@ -71,17 +71,22 @@ def test_an_old_map_does_not_stand_in_for_one_that_cannot_be_made(
     assert set(numbers(made / "crop" / "crops.json", "parents")) == {"100.jpg", "102.jpg"}
 
 
+def detected_elsewhere(folder: Path) -> list[str]:
+    """A foreign result, one car in the second image; the options that score it."""
+    folder.mkdir()
+    found = Detections([[1, 2, 30, 40]], [0.5], [4])  # type: ignore[arg-type]
+    (folder / "results_images.json").write_text(coco.write_results([(2, found)]))
+    plain = ["--fuse-eval.pictures", "0", "--fuse-eval.bootstrap", "0"]
+    return ["--detections", str(folder), *plain]
+
+
 def test_detections_elsewhere_are_scored_under_the_same_ids(
     dmnet: Run, val: Path, tmp_path: Path
 ) -> None:
     (val / "annotations" / "100.txt").unlink()
     assert dmnet("crop", "--crop.slicer", "none") == 0 and dmnet("convert") == 0
-    given = tmp_path / "given"
-    given.mkdir()
-    found = Detections([[1, 2, 30, 40]], [0.5], [4])  # type: ignore[arg-type]
-    (given / "results_images.json").write_text(coco.write_results([(2, found)]))
-    options = ["--detections", str(given), "--fuse-eval.pictures", "0", "--fuse-eval.bootstrap"]
-    assert dmnet("fuse-eval", *options, "0") == 0
+    options = detected_elsewhere(tmp_path / "given")
+    assert dmnet("fuse-eval", *options) == 0
     fused = tmp_path / "artifacts" / "default" / "val" / "fuse-eval"
     assert len(parts.read(fused / "parts" / "101.json")[2]) == 1
     rows = json.loads((fused / "results.json").read_text())
@@ -93,18 +98,14 @@ def test_scored_otherwise_nothing_is_merged_again(
     dmnet: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert dmnet("crop", "--crop.slicer", "none") == 0 and dmnet("convert") == 0
-    given = tmp_path / "given"
-    given.mkdir()
-    found = Detections([[1, 2, 30, 40]], [0.5], [4])  # type: ignore[arg-type]
-    (given / "results_images.json").write_text(coco.write_results([(2, found)]))
-    options = ["--detections", str(given), "--fuse-eval.pictures", "0", "--fuse-eval.bootstrap"]
-    assert dmnet("fuse-eval", *options, "0") == 0
+    options = detected_elsewhere(tmp_path / "given")
+    assert dmnet("fuse-eval", *options) == 0
     scores = tmp_path / "artifacts" / "default" / "val" / "fuse-eval" / "scores.json"
     assert "visdrone-macro" not in json.loads(scores.read_text())["protocols"]
     capsys.readouterr()
     more = ["--fuse-eval.protocols", "coco@500", "visdrone-macro"]
-    assert dmnet("fuse-eval", *options, "0", *more) == 0
+    assert dmnet("fuse-eval", *options, *more) == 0
     assert "0 done, 3 kept" in capsys.readouterr().err
     assert "visdrone-macro" in json.loads(scores.read_text())["protocols"]
-    assert dmnet("fuse-eval", *options, "0", *more, "--fuse-eval.merge.iou", "0.4") == 0
+    assert dmnet("fuse-eval", *options, *more, "--fuse-eval.merge.iou", "0.4") == 0
     assert "3 done, 0 kept" in capsys.readouterr().err

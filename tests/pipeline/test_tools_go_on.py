@@ -91,3 +91,11 @@ def test_pictures_go_on(
     assert pictures("--max-bad", "2") == 0
     assert pictures("100") == 2
     assert "no image can be drawn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["slice-report", "pictures"])
+def test_allowed_number_is_not_negative(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--max-bad", "-1"])
+    assert end.value.code == 2
+    assert "whole number from 0 up" in capsys.readouterr().err
