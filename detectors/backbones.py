@@ -17,6 +17,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 from dmnet.core import training
 from dmnet.core.errors import CheckpointError, ConfigError
+from dmnet.detectors.base import LOADED
 
 if TYPE_CHECKING:
     from dmnet.detectors.torchvision import TorchvisionConfig
@@ -78,10 +79,6 @@ MOBILENET_V2 = Trunk(
     (_numbers(0, 1), _numbers(2, 3), _numbers(4, 6), _numbers(7, 13), _numbers(14, 18)),
     light=True,
 )
-
-
-LOADED = "loaded"
-"""Backbone weights that come later, with those of the whole network."""
 
 
 def norm_kind(config: TorchvisionConfig) -> str:

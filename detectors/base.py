@@ -132,6 +132,9 @@ class DetectionNet(nn.Module, ABC):
 Builder = Callable[[str, Mapping[str, Any], int], DetectionNet]
 """``build(architecture, settings, classes)``; strict about unknown settings (core.config.build)."""
 
+LOADED = "loaded"
+"""The setting ``weights`` of a network whose backbone weights come with its weights file."""
+
 TORCHVISION = "dmnet.detectors.torchvision:build"
 YOLOV6 = "dmnet.detectors.yolov6:build"
 
@@ -357,7 +360,7 @@ def load_net(
             path, f"was trained for {held} classes, expected {classes}; train again for these"
         )
     merged = {**meta.get("settings", {}), **(settings or {})}
-    if merged.get("weights", "loaded") != "loaded":
+    if merged.get("weights", LOADED) != LOADED:
         merged["weights"] = "none"  # everything comes from this file
     net = build_model(found or str(name), merged, held)
     load_state(net, state, path)

@@ -25,7 +25,6 @@ from dmnet.core.config import build as build_settings
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import Size
 from dmnet.detectors.backbones import (
-    LOADED,
     MOBILENET_V2,
     MOBILENET_V3,
     RESNET50,
@@ -35,7 +34,7 @@ from dmnet.detectors.backbones import (
     make_backbone,
     norm_kind,
 )
-from dmnet.detectors.base import DetectionNet, Found, Target
+from dmnet.detectors.base import LOADED, DetectionNet, Found, Target
 from dmnet.detectors.ignored import FcosHead, RetinaHead, RoiHeads, Rpn
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
