@@ -27,7 +27,7 @@ from dmnet.core.images import encode_jpeg, read_image
 from dmnet.core.records import Detections
 from dmnet.detectors.base import NetDetector, build_model, to_detections, to_tensor
 from dmnet.detectors.infer import InferConfig, Job, detect_items
-from dmnet.detectors.torchvision import TorchvisionNet
+from dmnet.detectors.torchvision.model import TorchvisionNet
 from dmnet.fusion.merge import MergeConfig
 from dmnet.fusion.place import FuseConfig, fuse_image
 

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from dmnet.core.records import CLASSES
-from dmnet.fusion.bootstrap import intervals
-from dmnet.fusion.coco import as_coco, coco_samples
-from dmnet.fusion.errors import error_costs
-from dmnet.fusion.evaluate import evaluate, score_samples
-from dmnet.fusion.inputs import read_found, read_truth
-from dmnet.fusion.matched import matched
-from dmnet.fusion.samples import Sample
+from dmnet.fusion.evaluation.bootstrap import intervals
+from dmnet.fusion.evaluation.coco import as_coco, coco_samples
+from dmnet.fusion.evaluation.error_types import error_costs
+from dmnet.fusion.evaluation.evaluate import evaluate, score_samples
+from dmnet.fusion.evaluation.inputs import read_found, read_truth
+from dmnet.fusion.evaluation.matched import matched
+from dmnet.fusion.evaluation.samples import Sample
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -135,7 +135,7 @@ Builder = Callable[[str, Mapping[str, Any], int], DetectionNet]
 LOADED = "loaded"
 """The setting ``weights`` of a network whose backbone weights come with its weights file."""
 
-TORCHVISION = "dmnet.detectors.torchvision:build"
+TORCHVISION = "dmnet.detectors.torchvision.model:build"
 YOLOV6 = "dmnet.detectors.yolov6:build"
 
 NETWORKS: dict[str, str] = {
@@ -154,7 +154,7 @@ NETWORKS: dict[str, str] = {
 """Networks that the training loop trains: name -> ``module:builder``, see `Builder`."""
 
 FOREIGN: dict[str, str] = {
-    "mmdet": "dmnet.detectors.mmdet:load",
+    "mmdet": "dmnet.detectors.mmdet.detector:load",
     "onnx": "dmnet.detectors.onnx:load",
     "results": "dmnet.detectors.results:load",
 }

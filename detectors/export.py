@@ -27,7 +27,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from dmnet.core.errors import ConfigError, DmnetError, optional
 from dmnet.detectors.base import DetectionNet
-from dmnet.detectors.torchvision import MEAN, STD, TorchvisionNet
+from dmnet.detectors.torchvision.model import MEAN, STD, TorchvisionNet
 from dmnet.detectors.yolov6.model import GREY, YoloV6
 
 KEY = "dmnet"

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 
 from dmnet.core.boxes import Boxes
 from dmnet.core.errors import ConfigError
+from dmnet.core.overlaps import Floats, Ints, Metric, overlap_matrix
 from dmnet.core.records import Detections, Labels
-from dmnet.fusion.overlaps import Floats, Ints, Metric, overlap_matrix
 from dmnet.fusion.suppress import (
     columns_of,
     descending,

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from dmnet.core.boxes import Boxes, Window, area, inside
 from dmnet.core.errors import ConfigError
+from dmnet.core.overlaps import Floats, Index, Ints
 from dmnet.core.records import Crop, Detections, Size
 from dmnet.fusion.merge import MergeConfig, merge
-from dmnet.fusion.overlaps import Floats, Index, Ints
 
 
 @dataclass(frozen=True)

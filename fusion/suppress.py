@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from dmnet.core.boxes import Boxes, as_boxes
 from dmnet.core.errors import ConfigError
+from dmnet.core.overlaps import Floats, Index, Ints, Metric, overlap_matrix
 from dmnet.core.records import Detections, Labels
-from dmnet.fusion.overlaps import Floats, Index, Ints, Metric, overlap_matrix
 
 Decay = Literal["linear", "gaussian"]
 """How soft-NMS lowers scores."""

@@ -13,6 +13,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ class Tool:
 
     module: str
     help: str
+    uses_verbs: bool = False
+    """``run(main, args)``: it gives further command lines to ``main``."""
 
 
 TOOLS: dict[str, Tool] = {
@@ -76,7 +79,7 @@ TOOLS: dict[str, Tool] = {
     "export": Tool("export", "a density network or detector as an ONNX file, checked"),
     "quantise": Tool("quantise", "a trained YOLOv6 with 8-bit weights and activations"),
     "pictures": Tool("pictures", "density, windows and crops of images as a contact sheet"),
-    "demo": Tool("demo", "the whole pipeline on scenes it draws itself"),
+    "demo": Tool("demo", "the whole pipeline on scenes it draws itself", True),
     "demo-data": Tool("demo_data", "draw aerial scenes with annotations, from a seed"),
     "data": Tool("data", "download VisDrone, with resume and checks"),
 }
@@ -126,7 +129,8 @@ def _run_tool(verb: str, rest: list[str]) -> int:
         prog=f"dmnet {verb}", description=TOOLS[verb].help, allow_abbrev=False
     )
     module.add_arguments(parser)
-    code: int = module.run(parser.parse_args(rest))
+    run = partial(module.run, main) if TOOLS[verb].uses_verbs else module.run
+    code: int = run(parser.parse_args(rest))
     return code
 
 

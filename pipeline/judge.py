@@ -14,9 +14,9 @@ from dmnet.core.dataset import Dataset, Entry
 from dmnet.core.images import read_image
 from dmnet.core.records import Annotations, Detections, Image
 from dmnet.detectors.base import NetDetector
-from dmnet.detectors.data import Sample, load_scene
-from dmnet.fusion.analysis import operating_point
-from dmnet.fusion.evaluate import score
+from dmnet.detectors.training.data import Sample, load_scene
+from dmnet.fusion.evaluation.evaluate import score
+from dmnet.fusion.evaluation.operating_points import operating_point
 
 
 @dataclass(frozen=True)

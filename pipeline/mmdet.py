@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dmnet.core.errors import ConfigError, MissingInputError
-from dmnet.detectors.mmdet_train import MmdetTraining, train_mmdet
-from dmnet.detectors.train import TrainConfig
+from dmnet.detectors.mmdet.train import MmdetTraining, train_mmdet
+from dmnet.detectors.training.settings import TrainConfig
 from dmnet.pipeline.context import Context
 from dmnet.pipeline.inputs import load_crops
 

@@ -2,7 +2,7 @@
 
 Against MMDetection's own: anchors from 16 px instead of 32, up to 500 detections an image, no
 ImageNet weights unless given (``pretrained``). Paths, classes, epochs and batch are filled in by
-`dmnet.detectors.mmdet_train`.
+`dmnet.detectors.mmdet.train`.
 """
 
 default_scope = "mmdet"

@@ -2,7 +2,7 @@
 
 Against MMDetection's own: 1024 px, up to 500 detections an image, the augmentation of its second
 stage (resize, crop, colour, flip) throughout, no ImageNet weights unless given (``pretrained``).
-Paths, classes, epochs and batch are filled in by `dmnet.detectors.mmdet_train`.
+Paths, classes, epochs and batch are filled in by `dmnet.detectors.mmdet.train`.
 """
 
 default_scope = "mmdet"

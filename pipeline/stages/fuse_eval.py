@@ -16,10 +16,10 @@ from dmnet.core.formats.coco import results_json
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.images import read_image
 from dmnet.core.records import Annotations, Detections
-from dmnet.fusion.evaluate import check_protocol, score
+from dmnet.fusion.evaluation.evaluate import check_protocol, score
+from dmnet.fusion.evaluation.scores import Scores
 from dmnet.fusion.place import FuseConfig, fuse_image
-from dmnet.fusion.report import ReportConfig, Result, render
-from dmnet.fusion.scores import Scores
+from dmnet.fusion.report.page import ReportConfig, Result, render
 from dmnet.pipeline.context import Context, Plan
 from dmnet.pipeline.inputs import (
     FoundCrops,

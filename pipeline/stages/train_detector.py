@@ -15,9 +15,10 @@ from dmnet.core.curves import Row, curves_png
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.training import history_csv, pick_device, seed_epoch
 from dmnet.detectors.base import build_model
-from dmnet.detectors.data import Sample, read_coco, read_coco_crops, read_voc
-from dmnet.detectors.torchvision import TorchvisionConfig
-from dmnet.detectors.train import TrainConfig, train
+from dmnet.detectors.torchvision.settings import TorchvisionConfig
+from dmnet.detectors.training.data import Sample, read_coco, read_coco_crops, read_voc
+from dmnet.detectors.training.loop import train
+from dmnet.detectors.training.settings import TrainConfig
 from dmnet.detectors.yolov6 import YoloConfig
 from dmnet.pipeline import mmdet
 from dmnet.pipeline.context import Context, Plan

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dmnet.core.files import write_atomic
-from dmnet.pipeline.cli import main
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="further options of the stages, such as --set --crop.threshold 0.1")  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> int:
+def run(main: Callable[[Sequence[str]], int], args: argparse.Namespace) -> int:
     """Draw scenes, run every stage, and say where the report is."""
     start = time.perf_counter()
     data, artifacts = args.out / "data", args.out / "artifacts"

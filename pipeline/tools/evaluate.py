@@ -15,10 +15,10 @@ from typing import Any
 from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.files import write_atomic
 from dmnet.core.records import CLASSES
-from dmnet.fusion.analyse import Analysis, analyse, report_files
-from dmnet.fusion.evaluate import PROTOCOLS, evaluate
-from dmnet.fusion.report import ReportConfig
-from dmnet.fusion.scores import Scores, columns
+from dmnet.fusion.evaluation.evaluate import PROTOCOLS, evaluate
+from dmnet.fusion.evaluation.scores import Scores, columns
+from dmnet.fusion.report.analyse import Analysis, analyse, report_files
+from dmnet.fusion.report.page import ReportConfig
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import torch
 
 from dmnet.core.images import encode_png
 from dmnet.core.records import Annotations
-from dmnet.detectors.data import Sample
+from dmnet.detectors.training.data import Sample
 
 MakeScenes = Callable[..., list[Sample]]
 COLOURS = {4: (210, 60, 50), 1: (50, 80, 220)}

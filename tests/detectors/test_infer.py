@@ -11,8 +11,8 @@ from dmnet.core.images import encode_png, read_image
 from dmnet.core.records import Detections, Image, Size
 from dmnet.detectors import infer
 from dmnet.detectors.base import NetDetector, build_model
-from dmnet.detectors.data import Sample
 from dmnet.detectors.infer import InferConfig, Job, detect_items
+from dmnet.detectors.training.data import Sample
 
 Scenes = Callable[..., list[Sample]]
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from dmnet.core.boxes import from_xywh
 from dmnet.core.errors import ConfigError
+from dmnet.core.overlaps import Metric, overlap_matrix
 from dmnet.core.records import Detections
 from dmnet.fusion import suppress as module
 from dmnet.fusion.merge import MergeConfig, legacy_topn_fault, merge, nmm, nms, soft_nms, wbf
-from dmnet.fusion.overlaps import Metric, overlap_matrix
 
 
 def crowd(rng: np.random.Generator, count: int, classes: int = 3) -> tuple[np.ndarray, ...]:

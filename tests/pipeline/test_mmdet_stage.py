@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dmnet.core.journal import read_header
-from dmnet.detectors.mmdet_libraries import read_checkpoint
+from dmnet.detectors.mmdet.libraries import read_checkpoint
 
 from .conftest import Run, tree
 

@@ -1,0 +1,1 @@
+"""Torchvision detectors: Faster R-CNN, RetinaNet, FCOS."""

@@ -1,0 +1,49 @@
+"""Settings of the torchvision detectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TorchvisionConfig:
+    """Settings of the torchvision detectors."""
+
+    weights: str = "none"
+    """backbone weights: none, imagenet (downloaded by torchvision), or a file; loaded: they come
+    with the whole network's weights, as in a weights file of train-detector"""
+    norm: Literal["auto", "frozen", "batch", "group"] = "auto"
+    """backbone normalisation; auto: frozen with backbone weights, group without"""
+    stride_on_first: bool = False
+    """the ResNet-50 weights have stride 2 on conv1 of layers 2 to 4 (older convention)"""
+    trainable_layers: int = 3
+    """last backbone stages that are trained (0 to 5); all without backbone weights"""
+    min_size: int = 960
+    """shorter side of the network's input, pixels"""
+    max_size: int = 1600
+    """bound of the longer side, pixels"""
+    max_zoom: float = 4.0
+    """small crops are enlarged at most this many times"""
+    divisor: int = 32
+    """input sides are padded to a multiple of this, pixels"""
+    anchors: tuple[float, ...] = (16.0, 32.0, 64.0, 128.0, 256.0)
+    """anchor side of each of the five levels, pixels of the input (not used by FCOS)"""
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """anchor height over width"""
+    fpn_channels: int = 0
+    """channels of the feature pyramid; 0: 256, and 128 for the MobileNets"""
+    head_channels: int = 0
+    """width of the box head; 0: 1024, and 256 for the MobileNets"""
+    proposals: int = 2000
+    """Faster R-CNN: proposals an image"""
+    roi_samples: int = 512
+    """Faster R-CNN: proposals an image in the loss"""
+    score_threshold: float = 0.01
+    """detections below are dropped"""
+    nms: float = 0.5
+    """IoU of the detector's own class-wise NMS"""
+    max_detections: int = 500
+    """detections an image"""
+    ignore_share: float = 0.5
+    """an anchor or proposal with this share inside ignored regions is no background"""

@@ -1,0 +1,1 @@
+"""Scores: matching, precision-recall curves, COCO and VisDrone protocols, error types."""

@@ -1,0 +1,164 @@
+"""The COCO protocols: average precision at a named cap of detections an image and class.
+
+The counting is faster-coco-eval's. Every number is read from its precision and recall arrays at the
+cap in the protocol's name, since printed COCO tables mix caps when ``maxDets`` is not the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmnet.core.overlaps import Floats
+from dmnet.core.records import CLASSES
+from dmnet.fusion.evaluation.samples import Sample
+from dmnet.fusion.evaluation.visdrone import drop_ignored
+
+Json = dict[str, Any]
+
+AREAS = ("all", "small", "medium", "large")
+"""Size ranges by area in square pixels: small below 32^2, large above 96^2."""
+
+IOUS: Floats = np.linspace(0.5, 0.95, 10)
+"""The ten IoU thresholds."""
+
+
+@dataclass(frozen=True)
+class CocoTables:
+    """What the protocol counts; -1 marks a class or size without ground truth.
+
+    ``precision`` ``(10 IoU, 101 recall, classes, 4 areas)`` and ``recall`` ``(10, classes, 4, 3)``
+    (the last axis: caps 1, 10 and the named one); ``classes`` the category ids in order.
+    """
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    classes: tuple[int, ...]
+    cap: int
+
+    def ap(self, iou: float | None = None, area: str = "all", label: int | None = None) -> float:
+        """Average precision, 0 to 1; NaN if no class has ground truth there.
+
+        Args:
+            iou: one threshold, or None for the mean of all ten.
+            area: one of `AREAS`.
+            label: one class, or None for the mean over classes.
+        """
+        table = self.precision[..., AREAS.index(area)]
+        if iou is not None:
+            table = table[np.isclose(IOUS, iou)]
+        if label is not None:
+            table = table[:, :, [self.classes.index(label)]]
+        return _mean(table)
+
+    def ar(self, cap: int | None = None, area: str = "all", label: int | None = None) -> float:
+        """Average recall over the ten thresholds at cap 1, 10 or the named one (None)."""
+        table = self.recall[:, :, AREAS.index(area), _caps(self.cap).index(cap or self.cap)]
+        if label is not None:
+            table = table[:, [self.classes.index(label)]]
+        return _mean(table)
+
+
+def _mean(values: Floats) -> float:
+    valid = values[values > -1]
+    return float(valid.mean()) if len(valid) else float("nan")
+
+
+def _caps(cap: int) -> list[int]:
+    return sorted({1, 10, cap})
+
+
+def coco_samples(
+    samples: Sequence[Sample], *, ignore_regions: bool = False, crowd: bool = False
+) -> list[Sample]:
+    """What the COCO protocols score: without empty rows, and without or beside ignored ones."""
+    out = []
+    for sample in samples:
+        if ignore_regions:
+            sample = drop_ignored(sample)
+        keep = (sample.truth[:, 2:4] > 0).all(axis=1)
+        if not (crowd or ignore_regions):
+            keep &= sample.truth[:, 4] != 0
+        areas = None if sample.areas is None else sample.areas[keep]
+        out.append(replace(sample, truth=sample.truth[keep], areas=areas))
+    return out
+
+
+def as_coco(
+    samples: Sequence[Sample], classes: Mapping[int, str]
+) -> tuple[dict[str, list[Json]], list[Json]]:
+    """Ground truth and results as the dictionaries of the COCO format.
+
+    Image ids count from 1 in the given order. Rows of other categories than ``classes`` are left
+    out; a ground-truth row of score 0 becomes ``iscrowd``.
+    """
+    known = list(classes)
+    images: list[Json] = []
+    truths: list[Json] = []
+    found: list[Json] = []
+    for number, sample in enumerate(samples, start=1):
+        height, width = sample.size or (0, 0)
+        images.append({"id": number, "width": width, "height": height})
+        rows = sample.truth
+        areas = rows[:, 2] * rows[:, 3] if sample.areas is None else sample.areas
+        chosen = np.isin(rows[:, 5], known)
+        truths += _dictionaries(number, rows[chosen], areas[chosen], rows[chosen, 4] == 0)
+        rows = sample.found[np.isin(sample.found[:, 5], known)]
+        found += _dictionaries(number, rows, rows[:, 2] * rows[:, 3], np.zeros(len(rows), bool))
+    for table in (truths, found):
+        for row_id, entry in enumerate(table, start=1):
+            entry["id"] = row_id
+    names: list[Json] = [{"id": label, "name": name} for label, name in classes.items()]
+    return {"images": images, "annotations": truths, "categories": names}, found
+
+
+def _dictionaries(number: int, rows: Floats, areas: Floats, crowd: NDArray[np.bool_]) -> list[Json]:
+    columns = zip(
+        rows[:, :4].tolist(),
+        rows[:, 4].tolist(),
+        rows[:, 5].astype(np.int64).tolist(),
+        areas.tolist(),
+        crowd.astype(int).tolist(),
+        strict=True,
+    )
+    return [
+        {
+            "image_id": number,
+            "category_id": label,
+            "bbox": box,
+            "area": area,
+            "score": score,
+            "iscrowd": ignored,
+            "ignore": ignored,
+        }
+        for box, score, label, area, ignored in columns
+    ]
+
+
+def count(
+    samples: Sequence[Sample], cap: int, *, classes: Mapping[int, str] = CLASSES
+) -> CocoTables:
+    """Match detections and ground truth by the COCO rules.
+
+    Args:
+        samples: every image of the set; ground truth of score 0 counts as crowd.
+        cap: detections an image and class, best first; ties by row order.
+        classes: names of the categories to score, by id.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    truth, found = as_coco(samples, classes)
+    ids = tuple(sorted(classes))
+    detected = COCO({**truth, "annotations": found})
+    evaluation = COCOeval_faster(COCO(truth), detected, "bbox", print_function=lambda _: None)
+    evaluation.params.maxDets = _caps(cap)
+    evaluation.params.catIds = list(ids)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision = np.asarray(evaluation.eval["precision"], dtype=np.float64)
+    recall = np.asarray(evaluation.eval["recall"], dtype=np.float64)
+    return CocoTables(precision[..., _caps(cap).index(cap)], recall, ids, cap)

@@ -1,0 +1,218 @@
+"""Score detections by a named protocol: from files, or from records in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dmnet.core.errors import ConfigError, InputError, MissingInputError
+from dmnet.core.records import CLASSES, IGNORED_REGION, Annotations, Detections
+from dmnet.fusion.evaluation import coco, visdrone
+from dmnet.fusion.evaluation.coco import coco_samples
+from dmnet.fusion.evaluation.inputs import read_found, read_truth
+from dmnet.fusion.evaluation.samples import Sample, TruthSet, samples_of
+from dmnet.fusion.evaluation.scores import Scores, guard
+
+PROTOCOLS = ("visdrone", "visdrone-macro", "coco@100", "coco@500")
+"""The protocols by name; any other cap may stand behind ``coco@``."""
+
+
+def evaluate(
+    gt: Path,
+    dt: Path,
+    protocol: str = "visdrone",
+    *,
+    sizes: Path | None = None,
+    ignore_regions: bool = False,
+    name: str | None = None,
+) -> Scores:
+    """Score anybody's detections.
+
+    Args:
+        gt: a folder of VisDrone txt or a COCO JSON.
+        dt: a COCO results JSON or a folder of VisDrone txt.
+        protocol: one of `PROTOCOLS`.
+        sizes: CSV ``image,width,height``, where neither JSON nor images tell the sizes; needed
+            only for images with ignored regions.
+        ignore_regions: for the COCO protocols: remove ground truth and detections of which half
+            lies in ignored regions, and treat ground truth of score 0 as crowd. The VisDrone
+            protocols always do so in their own way.
+        name: what to call the result; the file's name otherwise.
+
+    Raises:
+        InputError: a file is damaged or does not fit; names file and row.
+        MissingInputError: a file or the size of an image is missing.
+        ConfigError: no such protocol.
+    """
+    check_protocol(protocol)
+    truth = read_truth(gt, sizes)
+    samples, warnings = read_found(dt, truth)
+    scores = score_samples(
+        samples,
+        protocol,
+        classes=truth.classes,
+        ignore_regions=ignore_regions,
+        crowd=truth.is_json,
+        name=dt.stem if name is None else name,
+        path=truth.path,
+    )
+    return replace(scores, warnings=(*summarised(truth), *warnings, *scores.warnings))
+
+
+def score(
+    truths: Sequence[Annotations],
+    results: Mapping[str, Detections],
+    protocol: str,
+    *,
+    ignore_regions: bool = False,
+    name: str = "",
+) -> Scores:
+    """Score records in memory, as `evaluate` scores files.
+
+    Args:
+        truths: ground truth of every image of the set, in the order of their names.
+        results: detections by image id; an image without an entry has none.
+        protocol: one of `PROTOCOLS`.
+        ignore_regions: see `evaluate`.
+        name: what to call the result.
+    """
+    check_protocol(protocol)
+    samples = samples_of(truths, results)
+    return score_samples(samples, protocol, ignore_regions=ignore_regions, name=name)
+
+
+def score_samples(
+    samples: Sequence[Sample],
+    protocol: str,
+    *,
+    classes: Mapping[int, str] = CLASSES,
+    ignore_regions: bool = False,
+    crowd: bool = False,
+    name: str = "",
+    path: Path | str = "ground truth",
+) -> Scores:
+    """Score samples.
+
+    Args:
+        samples: every image of the set, in the order of their names.
+        protocol: one of `PROTOCOLS`.
+        classes: names of the scored categories.
+        ignore_regions: see `evaluate`.
+        crowd: ground truth of score 0 counts as crowd; otherwise the COCO protocols drop it.
+        name: what to call the result.
+        path: where the ground truth came from, for messages.
+    """
+    if protocol.startswith("visdrone"):
+        if not set(classes) <= set(visdrone.LABELS) or any(
+            CLASSES[label] != text for label, text in classes.items()
+        ):
+            raise InputError(path, "the visdrone protocols need the ten VisDrone categories")
+        _need_sizes(samples, path)
+        return _visdrone(samples, protocol, name)
+    if ignore_regions:
+        _need_sizes(samples, path)
+    scored = coco_samples(samples, ignore_regions=ignore_regions, crowd=crowd)
+    scores = _coco(scored, protocol, classes, name)
+    return replace(scores, ignore_regions=ignore_regions)
+
+
+def check_protocol(protocol: str) -> None:
+    """Refuse an unknown protocol.
+
+    Raises:
+        ConfigError: names the protocols there are.
+    """
+    head, _, cap = protocol.partition("@")
+    if protocol in PROTOCOLS or (head == "coco" and cap.isdecimal() and int(cap) > 0):
+        return
+    raise ConfigError(f"no protocol '{protocol}'; there are {', '.join(PROTOCOLS)}")
+
+
+def summarised(truth: TruthSet) -> list[str]:
+    """Warnings of the ground truth, the first and the number of them."""
+    if len(truth.warnings) <= 1:
+        return list(truth.warnings)
+    return [f"{truth.warnings[0]} (and {len(truth.warnings) - 1} more rows like this)"]
+
+
+def _need_sizes(samples: Sequence[Sample], path: Path | str) -> None:
+    for sample in samples:
+        if sample.size is None and (sample.truth[:, 5] == IGNORED_REGION).any():
+            raise MissingInputError(
+                f"{path}: {sample.image_id} has ignored regions, so its image size is needed: put "
+                f"the pictures into a folder 'images' beside the annotations, or give a CSV with "
+                f"the columns image,width,height (--sizes)"
+            )
+
+
+def _visdrone(samples: Sequence[Sample], protocol: str, name: str) -> Scores:
+    tables = visdrone.count(samples)
+    macro = protocol == "visdrone-macro"
+    summary = {
+        "AP": tables.ap(macro=macro),
+        "AP50": tables.ap(0.5, macro=macro),
+        "AP75": tables.ap(0.75, macro=macro),
+        **{f"AR{cap}": tables.ar(cap, macro=macro) for cap in visdrone.CAPS},
+    }
+    objects = _objects(samples, visdrone.LABELS)
+    classes = {
+        CLASSES[label]: {
+            "AP": tables.ap(label=label),
+            "AP50": tables.ap(0.5, label=label),
+            "AP75": tables.ap(0.75, label=label),
+            "AR500": tables.ar(500, label=label),
+            "objects": float(objects[label]),
+            "images": float(tables.images[row]),
+        }
+        for row, label in enumerate(visdrone.LABELS)
+    }
+    counts = _counts(samples, objects)
+    return Scores(protocol, "per cent", summary, classes, counts, name, True, guard(summary))
+
+
+def _coco(
+    samples: Sequence[Sample], protocol: str, classes: Mapping[int, str], name: str
+) -> Scores:
+    cap = int(protocol.partition("@")[2])
+    tables = coco.count(samples, cap, classes=classes)
+    sizes = [area for area in coco.AREAS if area != "all"]
+    summary = {
+        "AP": tables.ap(),
+        "AP50": tables.ap(0.5),
+        "AP75": tables.ap(0.75),
+        **{f"AP_{area}": tables.ap(area=area) for area in sizes},
+        **{f"AR{value}": tables.ar(value) for value in sorted({1, 10, cap})},
+        **{f"AR_{area}": tables.ar(area=area) for area in sizes},
+    }
+    objects = _objects(samples, tuple(classes))
+    rows = {
+        text: {
+            "AP": tables.ap(label=label),
+            "AP50": tables.ap(0.5, label=label),
+            "AP75": tables.ap(0.75, label=label),
+            **{f"AP_{area}": tables.ap(area=area, label=label) for area in sizes},
+            f"AR{cap}": tables.ar(label=label),
+            "objects": float(objects[label]),
+        }
+        for label, text in classes.items()
+    }
+    counts = _counts(samples, objects)
+    return Scores(protocol, "fraction", summary, rows, counts, name, False, guard(summary))
+
+
+def _objects(samples: Sequence[Sample], labels: Sequence[int]) -> dict[int, int]:
+    """Number of ground-truth rows to be found, by label."""
+    rows = [sample.truth[sample.truth[:, 4] != 0, 5] for sample in samples]
+    every = np.concatenate([*rows, np.zeros(0)])
+    return {label: int((every == label).sum()) for label in labels}
+
+
+def _counts(samples: Sequence[Sample], objects: Mapping[int, int]) -> dict[str, int]:
+    return {
+        "images": len(samples),
+        "objects": sum(objects.values()),
+        "detections": sum(len(sample.found) for sample in samples),
+    }

@@ -1,0 +1,87 @@
+"""One image of a set to be scored: ground truth and detections as their files have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from dmnet.core.boxes import from_xywh, to_xywh
+from dmnet.core.images import SUFFIXES
+from dmnet.core.overlaps import Floats
+from dmnet.core.records import Annotations, Detections, Size
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Ground truth and detections of one image.
+
+    ``truth`` ``(N, 6)`` and ``found`` ``(M, 6)`` float64: left, top, width, height, score,
+    category; rows in file order. ``size`` ``(height, width)``, None where it is not known.
+    ``areas`` ``(N,)``: the ground truth's areas where they are not width x height.
+
+    Widths are kept as the files give them: adding the left edge and subtracting it again would
+    move boxes across a threshold.
+    """
+
+    truth: Floats
+    found: Floats
+    size: Size | None = None
+    image_id: str = ""
+    areas: Floats | None = None
+
+    def annotations(self) -> Annotations:
+        """The ground truth as a record."""
+        zero = np.zeros(len(self.truth), dtype=np.int64)
+        boxes, label = from_xywh(self.truth[:, :4]), self.truth[:, 5].astype(np.int64)
+        score = self.truth[:, 4].astype(np.int64)
+        return Annotations(self.image_id, self.size or (0, 0), boxes, label, score, zero, zero)
+
+    def detections(self) -> Detections:
+        """The detections as a record."""
+        boxes, label = from_xywh(self.found[:, :4]), self.found[:, 5].astype(np.int64)
+        return Detections(boxes, self.found[:, 4], label)
+
+
+def sample_of(truth: Annotations, found: Detections) -> Sample:
+    """Build a sample from records; boxes to a millionth of a pixel.
+
+    Rounding gives back the decimal widths that adding and subtracting the left edge has blurred.
+    """
+    gt = [np.round(to_xywh(truth.boxes), 6), truth.score[:, None], truth.labels[:, None]]
+    dt = [np.round(to_xywh(found.boxes), 6), found.scores[:, None], found.labels[:, None]]
+    return Sample(
+        np.concatenate(gt, axis=1), np.concatenate(dt, axis=1), truth.size, truth.image_id
+    )
+
+
+def samples_of(truths: Sequence[Annotations], results: Mapping[str, Detections]) -> list[Sample]:
+    """Samples of a set, in the order of ``truths``; images without an entry have no detections."""
+    none = Detections.empty()
+    return [sample_of(truth, results.get(truth.image_id, none)) for truth in truths]
+
+
+@dataclass(frozen=True)
+class TruthSet:
+    """Ground truth of a set: samples without detections yet, in the order of their names.
+
+    ``numbers`` gives the position of each COCO image id, ``labels`` the label of each category id
+    in a results file, ``warnings`` what was dropped.
+    """
+
+    path: Path
+    samples: tuple[Sample, ...]
+    numbers: Mapping[int, int]
+    classes: Mapping[int, str]
+    labels: Mapping[int, int]
+    is_json: bool
+    warnings: tuple[str, ...] = ()
+    images: Mapping[str, Path] = field(default_factory=dict)
+
+
+def stem_of(name: str) -> str:
+    """Name without an image suffix; other dots belong to the name."""
+    plain = PurePosixPath(name.strip())
+    return plain.stem if plain.suffix.lower() in SUFFIXES else plain.name

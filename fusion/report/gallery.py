@@ -1,0 +1,196 @@
+"""Pictures for the report: the worst images, and examples of the commonest confusions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dmnet.core.boxes import from_xywh
+from dmnet.core.overlaps import Ints
+from dmnet.core.records import Image
+from dmnet.fusion.evaluation.matched import Matched
+from dmnet.fusion.evaluation.matching import NONE
+from dmnet.fusion.evaluation.operating_points import (
+    confusion_pairs,
+    cross_matches,
+    found_xywh,
+    truth_xywh,
+)
+from dmnet.fusion.report.draw import (
+    FALSE_ALARM,
+    HIT,
+    MISS,
+    WRONG_CLASS,
+    Colour,
+    Layer,
+    draw_layers,
+    patch,
+)
+
+EXAMPLES = 6
+"""Cut-outs shown for one confusion."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A titled group of pictures with the meaning of its colours."""
+
+    title: str
+    text: str
+    pictures: Sequence[Image]
+    legend: Sequence[tuple[str, Colour]]
+
+
+@dataclass(frozen=True)
+class _Fates:
+    """Detections and ground truth of one working point, split by what became of them."""
+
+    hit: Ints
+    wrong: Ints
+    alarm: Ints
+    missed: Ints
+    chosen: Ints
+
+
+def fates(table: Matched, threshold: float) -> _Fates:
+    """Rows of hits, wrong classes, false alarms (detections) and misses (ground truth)."""
+    chosen, owner = cross_matches(table, threshold)
+    above = table.score >= threshold
+    found = np.flatnonzero(above & (chosen >= 0))
+    same = table.label[found] == table.truth_label[chosen[found]]
+    return _Fates(
+        found[same],
+        found[~same],
+        np.flatnonzero(above & (chosen == NONE)),
+        np.flatnonzero((owner < 0) & ~table.truth_ignore),
+        chosen,
+    )
+
+
+def worst_images(
+    table: Matched,
+    threshold: float,
+    image: Callable[[str], Image | None],
+    number: int,
+    longest: int = 1400,
+) -> list[Tile]:
+    """The images with the most errors: hits, wrong classes, false alarms and misses drawn.
+
+    Args:
+        table: the matched set.
+        threshold: detections with this score or more count.
+        image: reads pictures by image id.
+        number: how many.
+        longest: longest side of a picture in pixels.
+    """
+    fate = fates(table, threshold)
+    size = len(table.samples)
+    errors = sum(
+        np.bincount(of_image, minlength=size)
+        for of_image in (
+            table.image[fate.wrong],
+            table.image[fate.alarm],
+            table.truth_image[fate.missed],
+        )
+    )
+    boxes_d, boxes_t = from_xywh(found_xywh(table)), from_xywh(truth_xywh(table))
+    tiles: list[Tile] = []
+    for position in np.argsort(-np.asarray(errors), kind="stable").tolist():
+        if len(tiles) == number or np.asarray(errors)[position] == 0:
+            break
+        picture = image(table.samples[position].image_id)
+        if picture is None:
+            continue
+        layers = [
+            Layer(boxes_d[rows[table.image[rows] == position]], colour, name)
+            for rows, colour, name in (
+                (fate.hit, HIT, "found"),
+                (fate.wrong, WRONG_CLASS, "wrong class"),
+                (fate.alarm, FALSE_ALARM, "false alarm"),
+            )
+        ]
+        lost = fate.missed[table.truth_image[fate.missed] == position]
+        layers.insert(1, Layer(boxes_t[lost], MISS, "missed"))
+        tiles.append(
+            Tile(
+                table.samples[position].image_id,
+                ", ".join(f"{len(layer.boxes)} {layer.name}" for layer in layers),
+                [draw_layers(picture, layers, legend=False, longest=longest)],
+                [(layer.name, layer.colour) for layer in layers],
+            )
+        )
+    return tiles
+
+
+def commonest_confusions(
+    table: Matched,
+    threshold: float,
+    image: Callable[[str], Image | None],
+    number: int,
+) -> list[Tile]:
+    """The commonest off-diagonal cells of the confusion matrix, each with enlarged examples.
+
+    Examples are spread over images: misses and false alarms of the greatest area or score first.
+    """
+    truth, predicted = confusion_pairs(table, threshold)
+    size = len(table.classes) + 1
+    counts = np.bincount(truth * size + predicted, minlength=size * size).reshape(size, size)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts.ravel(), kind="stable")[:number]
+    names = [*table.classes.values(), "background"]
+    fate = fates(table, threshold)
+    tiles = []
+    for cell in order.tolist():
+        was, seen = divmod(cell, size)
+        if counts[was, seen] == 0:
+            break
+        tiles.append(_confusion_tile(table, fate, was, seen, names, int(counts[was, seen]), image))
+    return tiles
+
+
+def _confusion_tile(
+    table: Matched,
+    fate: _Fates,
+    was: int,
+    seen: int,
+    names: Sequence[str],
+    count: int,
+    image: Callable[[str], Image | None],
+) -> Tile:
+    labels, background = list(table.classes), len(table.classes)
+    boxes_d, boxes_t = from_xywh(found_xywh(table)), from_xywh(truth_xywh(table))
+    if seen == background:
+        rows = fate.missed[table.truth_label[fate.missed] == labels[was]]
+        rows = rows[np.argsort(-np.ptp(boxes_t[rows].reshape(-1, 2, 2), axis=1).prod(axis=1))]
+        found, truth, where = np.full(len(rows), -1), rows, table.truth_image[rows]
+        title = f"{names[was]} missed"
+    elif was == background:
+        rows = fate.alarm[table.label[fate.alarm] == labels[seen]]
+        found, truth, where = rows, np.full(len(rows), -1), table.image[rows]
+        title = f"background taken for {names[seen]}"
+    else:
+        rows = fate.wrong[table.label[fate.wrong] == labels[seen]]
+        rows = rows[table.truth_label[fate.chosen[rows]] == labels[was]]
+        found, truth, where = rows, fate.chosen[rows], table.image[rows]
+        title = f"{names[was]} taken for {names[seen]}"
+    _, first = np.unique(where, return_index=True)  # one an image, then the rest
+    rest = np.setdiff1d(np.arange(len(where)), first)
+    pictures: list[Image] = []
+    for at in [*np.sort(first).tolist(), *rest.tolist()]:
+        if len(pictures) == EXAMPLES:
+            break
+        picture = image(table.samples[int(where[at])].image_id)
+        if picture is None:
+            continue
+        layers = []
+        if truth[at] >= 0:
+            layers.append(Layer(boxes_t[[truth[at]]], MISS, "truth"))
+        if found[at] >= 0:
+            layers.append(Layer(boxes_d[[found[at]]], FALSE_ALARM, "detection"))
+        focus = np.concatenate([layer.boxes for layer in layers])
+        pictures.append(patch(picture, focus, layers))
+    legend = [("truth", MISS), ("detection", FALSE_ALARM)]
+    times = "once" if count == 1 else f"{count:,} times"
+    return Tile(title, times, pictures, legend)

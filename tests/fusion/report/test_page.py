@@ -1,0 +1,225 @@
+"""Pictures and the report page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmnet.core.images import read_image
+from dmnet.core.records import CLASSES, Annotations, Detections
+from dmnet.fusion.evaluation.coco import coco_samples
+from dmnet.fusion.evaluation.error_types import error_costs
+from dmnet.fusion.evaluation.evaluate import score
+from dmnet.fusion.evaluation.matched import Matched, matched
+from dmnet.fusion.evaluation.samples import samples_of
+from dmnet.fusion.report import draw
+from dmnet.fusion.report.draw import Layer, add_legend, draw_boxes, draw_layers, patch
+from dmnet.fusion.report.gallery import commonest_confusions, fates, worst_images
+from dmnet.fusion.report.page import ReportConfig, Result, number, render
+from dmnet.fusion.report.plots import error_bars, precision_recall
+
+GREY = np.full((80, 120, 3), 90, dtype=np.uint8)
+
+
+def truth(name: str = "a") -> Annotations:
+    boxes = [[10, 10, 30, 30], [50, 10, 70, 30], [90, 50, 110, 70]]
+    return Annotations.of(name, (80, 120), boxes, [4, 5, 1])
+
+
+def found() -> Detections:
+    boxes = np.array([[10, 10, 30, 29], [50, 10, 70, 30], [5, 55, 15, 65.0]])
+    return Detections(boxes, np.array([0.9, 0.8, 0.7]), np.array([4, 4, 9]))
+
+
+def table() -> Matched:
+    truths, results = [truth("a"), truth("b")], {"a": found(), "b": Detections.empty()}
+    return matched(coco_samples(samples_of(truths, results)), "coco@500")
+
+
+class TestDraw:
+    def test_colours_of_classes_on_a_copy(self) -> None:
+        picture = draw_boxes(GREY, found(), legend=False)
+        assert picture.shape == GREY.shape
+        assert tuple(picture[10, 20]) == draw.CLASS_COLOURS[4]
+        assert tuple(picture[55, 10]) == draw.CLASS_COLOURS[9]
+        assert tuple(picture[20, 20]) == (90, 90, 90)
+        assert (GREY == 90).all()
+
+    def test_half_open_boxes_end_inside(self) -> None:
+        layer = Layer(np.array([[10, 10, 20, 20.0]]), (255, 0, 0))
+        red = (draw_layers(GREY, [layer], legend=False) == (255, 0, 0)).all(axis=2)
+        assert np.flatnonzero(red.any(axis=0)).tolist() == list(range(10, 20))
+
+    def test_min_score_and_annotations(self) -> None:
+        picture = draw_boxes(GREY, found(), min_score=0.85, legend=False)
+        assert tuple(picture[55, 10]) == (90, 90, 90)
+        assert tuple(draw_boxes(GREY, truth(), legend=False)[10, 60]) == draw.CLASS_COLOURS[5]
+
+    def test_scores_are_written(self) -> None:
+        plain, tagged = (draw_boxes(GREY, found(), scores=s, legend=False) for s in (False, True))
+        assert (plain != tagged).any()
+
+    def test_legend_below(self) -> None:
+        picture = draw_boxes(GREY, found())
+        assert picture.shape[0] > 80
+        assert picture.shape[1:] == (120, 3)
+        narrow = add_legend(GREY[:, :60], [Layer(np.zeros((0, 4)), (1, 2, 3), "a name")] * 4)
+        assert narrow.shape[0] >= 80 + 4 * 22  # a line each
+
+    def test_nothing_to_draw(self) -> None:
+        assert np.array_equal(draw_boxes(GREY, Detections.empty()), GREY)
+
+    def test_shrinks(self) -> None:
+        picture = draw_boxes(GREY, found(), legend=False, longest=60)
+        assert picture.shape == (40, 60, 3)
+        assert tuple(picture[5, 10]) == draw.CLASS_COLOURS[4]
+
+    def test_patch_beyond_the_border(self) -> None:
+        focus = np.array([[0, 0, 10, 10.0]])
+        cut = patch(GREY, focus, [Layer(focus, (255, 0, 0))], side=100, margin=1.0)
+        assert cut.shape == (100, 100, 3)
+        assert tuple(cut[2, 2]) == draw._BACKGROUND
+        assert tuple(cut[90, 90]) == (90, 90, 90)
+        outside = patch(GREY, focus + 500, [], side=50)
+        assert outside.shape == (50, 50, 3)
+
+
+class TestGallery:
+    def test_fates(self) -> None:
+        fate = fates(table(), 0.5)
+        counts = [len(part) for part in (fate.hit, fate.wrong, fate.alarm, fate.missed)]
+        assert counts == [1, 1, 1, 4]
+
+    def test_worst_image_first(self) -> None:
+        tiles = worst_images(table(), 0.5, lambda name: GREY, 5)
+        assert [tile.title for tile in tiles] == ["a", "b"]
+        assert tiles[0].text == "1 found, 1 missed, 1 wrong class, 1 false alarm"
+        assert tuple(tiles[1].pictures[0][10, 20]) == draw.MISS
+
+    def test_images_that_are_missing_are_passed_over(self) -> None:
+        tiles = worst_images(table(), 0.5, lambda name: None if name == "a" else GREY, 5)
+        assert [tile.title for tile in tiles] == ["b"]
+        assert commonest_confusions(table(), 0.5, lambda name: None, 1)[0].pictures == []
+
+    def test_commonest_confusions(self) -> None:
+        tiles = commonest_confusions(table(), 0.5, lambda name: GREY, 9)
+        titles = {tile.title: tile.text for tile in tiles}
+        assert titles == {
+            "pedestrian missed": "2 times",
+            "car missed": "once",
+            "van missed": "once",
+            "van taken for car": "once",
+            "background taken for bus": "once",
+        }
+        assert [len(tile.pictures) for tile in tiles] == [2, 1, 1, 1, 1]
+
+
+class TestPlots:
+    def test_same_bytes_every_time(self) -> None:
+        first, second = (precision_recall({"one": table()}) for _ in range(2))
+        assert first == second
+        assert first.startswith("<svg")
+
+    def test_errors(self) -> None:
+        assert error_bars({"one": error_costs(table())}).startswith("<svg")
+
+    def test_nothing_to_show(self) -> None:
+        empty = matched([], "coco@500")
+        assert precision_recall({"one": empty}).startswith("<svg")
+        assert error_bars({"one": error_costs(empty)}).startswith("<svg")
+
+
+def results(names: tuple[str, ...], protocols: tuple[str, ...] = ("coco@500",)) -> list[Result]:
+    truths, detections = [truth("a"), truth("b")], {"a": found()}
+    return [
+        Result(name, detections, [score(truths, detections, p, name=name) for p in protocols])
+        for name in names
+    ]
+
+
+class TestReport:
+    truths = (truth("a"), truth("b"))
+    config = ReportConfig(bootstrap=5)
+
+    def page(self, **settings: object) -> str:
+        many = results(("whole", "fused"), ("coco@500", "visdrone"))
+        return render("T", self.truths, many, config=self.config, **settings)  # type: ignore[arg-type]
+
+    def test_is_self_contained(self) -> None:
+        html = self.page(image=lambda name: GREY)
+        links = re.findall(r"""(?:src|href)=["']([^"']+)""", html)
+        assert links
+        assert all(link.startswith(("data:image/", "#")) for link in links)
+        assert "http" not in re.sub(r"data:image/[^\"']+", "", html)
+        assert html.count("data:image/jpeg") >= 2 + 4
+
+    def test_protocol_beside_every_table(self) -> None:
+        html = self.page()
+        for protocol in ("coco@500", "visdrone"):
+            assert f'<span class="tag">{protocol}</span>' in html
+        assert "whole" in html
+        assert "fused" in html
+        assert all(name in html for name in CLASSES.values())
+
+    def test_names_are_escaped_and_sections_are_not(self) -> None:
+        html = render(
+            "<script>alert(1)</script>",
+            self.truths,
+            results(("<b>bold</b>",)),
+            config=self.config,
+            sections=[("Maps & more", "<p id='own'>text</p>")],
+        )
+        assert "<script>alert(1)" not in html
+        assert "<b>bold</b>" not in html
+        assert "<p id='own'>text</p>" in html
+        assert "Maps &amp; more" in html
+
+    def test_parts_can_be_left_out(self) -> None:
+        html = render(
+            "T",
+            self.truths,
+            results(("one",)),
+            image=lambda name: GREY,
+            config=ReportConfig(bootstrap=0, pictures=0),
+        )
+        assert "Confidence intervals" not in html
+        assert "Worst images" not in html
+
+    def test_warnings_are_shown(self) -> None:
+        perfect = {t.image_id: Detections(t.boxes, np.ones(3), t.labels) for t in self.truths}
+        scores = [score(self.truths, perfect, "coco@500")]
+        html = render("T", self.truths, [Result("r", perfect, scores)], config=self.config)
+        assert "100% of AP50" in html
+
+    def test_no_images_and_no_objects(self) -> None:
+        empty = score([], {}, "coco@500")
+        html = render("T", [], [Result("r", {}, [empty])], config=self.config)
+        assert "–" in html
+        bare = Annotations.of("a", (80, 120), [], [])
+        html = render("T", [bare], [Result("r", {}, [score([bare], {}, "coco@500")])])
+        assert "–" in html
+
+    def test_same_bytes_every_time(self) -> None:
+        assert self.page() == self.page()
+
+
+def test_number() -> None:
+    assert number(0.3559) == "35.6"
+    assert number(36.63, "per cent") == "36.6"
+    assert number(float("nan")) == "–"
+
+
+@pytest.mark.slow
+def test_real_pictures(shared: Path) -> None:
+    root = shared / "data" / "visdrone-mini" / "VisDrone2019-DET-val"
+    path = min((root / "images").glob("*.jpg"))
+    image = read_image(path)
+    rows = np.loadtxt(root / "annotations" / f"{path.stem}.txt", delimiter=",", usecols=range(6))
+    boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
+    picture = draw_boxes(
+        image, Annotations.of("a", image.shape[:2], boxes, rows[:, 5]), longest=900
+    )
+    assert picture.shape[1] == 900
