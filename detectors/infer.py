@@ -3,14 +3,15 @@
 Each image is decoded once, by a thread, while the detector works; windows are views of the decoded
 pixels. Pieces of all images wait in groups of equal input shape and are detected a group at a time,
 so that a batch holds no padding beyond what each piece has alone: what a piece gives does not
-depend on its neighbours.
+depend on its neighbours. Windows may instead share canvases (`dmnet.detectors.packing`): then it
+depends on the other windows that are detected with it.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from dmnet.core.errors import InputError
 from dmnet.core.images import MAX_PIXELS, read_image
 from dmnet.core.records import Detections, Image, Size
 from dmnet.detectors.base import Detector
+from dmnet.detectors.packing import PackConfig, PackedDetector, Usage, fitted, input_of
 
 Job = tuple[Path, Sequence[Window | None]]
 """An image file and the windows to look at; None is the whole image."""
@@ -42,6 +44,12 @@ class InferConfig:
     """threads that decode images"""
     max_pixels: int = MAX_PIXELS
     """images with more pixels are refused"""
+    pack: PackConfig = field(default_factory=PackConfig)
+    """crops that share passes of the detector"""
+
+
+PACKED: Size = (0, 0)
+"""Stands for the input shape of windows that wait to be packed."""
 
 
 @dataclass
@@ -66,6 +74,7 @@ class _Piece:
     owner: _Open
     index: int
     pixels: Image
+    whole: bool = False
 
 
 @dataclass
@@ -74,12 +83,17 @@ class _Groups:
 
     detector: Detector
     config: InferConfig
+    usage: Usage
     waiting: dict[Size, list[_Piece]] = field(default_factory=dict)
+    packed: PackedDetector | None = None
 
-    def shape(self, size: Size) -> Size:
-        """Input shape where the detector tells, else the size itself."""
-        tell: Callable[[Size], Size] | None = getattr(self.detector, "input_shape", None)
-        return size if tell is None else tell(size)
+    def __post_init__(self) -> None:
+        """Packing, if it is asked for."""
+        if self.config.pack.side:
+            side = self.config.pack.side
+            self.packed = PackedDetector(
+                self.detector, self.config.pack, self.room((side, side)), self.usage
+            )
 
     def room(self, shape: Size) -> int:
         """Pieces of a shape that go through at once."""
@@ -90,8 +104,10 @@ class _Groups:
 
     def add(self, piece: _Piece) -> None:
         """Put a piece in its group; a full group is detected."""
-        height, width = piece.pixels.shape[:2]
-        shape = self.shape((height, width))
+        if self.packed is not None and not piece.whole:
+            self.waiting.setdefault(PACKED, []).append(piece)
+            return
+        shape = input_of(self.detector, piece.pixels)
         group = self.waiting.setdefault(shape, [])
         group.append(piece)
         if len(group) >= self.room(shape):
@@ -100,9 +116,16 @@ class _Groups:
     def detect(self, shape: Size) -> None:
         """Detect the pieces of one group."""
         pieces = self.waiting.pop(shape)
-        found = self.detector.predict([piece.pixels for piece in pieces])
+        found = self._predict(shape, [piece.pixels for piece in pieces])
         for piece, detections in zip(pieces, found, strict=True):
             piece.owner.found[piece.index] = detections
+
+    def _predict(self, shape: Size, images: list[Image]) -> list[Detections]:
+        if self.packed is not None and shape == PACKED:
+            return self.packed.predict(images)
+        covered = sum(fitted((i.shape[0], i.shape[1]), shape) for i in images)
+        self.usage.add([shape] * len(images), covered)
+        return self.detector.predict(images)
 
     def finish(self, owner: _Open) -> None:
         """Detect every group that holds a piece of this image."""
@@ -153,7 +176,10 @@ def _decoded(jobs: Iterable[Job], config: InferConfig) -> Iterator[tuple[Job, Im
 
 
 def detect_items(
-    detector: Detector, jobs: Iterable[Job], config: InferConfig | None = None
+    detector: Detector,
+    jobs: Iterable[Job],
+    config: InferConfig | None = None,
+    usage: Usage | None = None,
 ) -> Iterator[tuple[Path, Found]]:
     """Detect on windows of many images; results come in the order of the jobs.
 
@@ -161,13 +187,14 @@ def detect_items(
         detector: any detector; one with ``input_shape`` decides what may share a batch.
         jobs: image files with their windows, None for the whole image; read lazily.
         config: batch and memory bounds.
+        usage: counts passes and padding.
 
     Yields:
         The path, and one `Detections` a window in pixels of that window; or the `InputError` of an
         image that cannot be read.
     """
     config = config or InferConfig()
-    groups = _Groups(detector, config)
+    groups = _Groups(detector, config, usage or Usage())
     pending: deque[_Open] = deque()
     for (path, windows), image in _decoded(jobs, config):
         item = _Open(path, [None] * len(windows))
@@ -180,7 +207,7 @@ def detect_items(
             item.error = error
             pieces = []
         for index, pixels in enumerate(pieces):
-            groups.add(_Piece(item, index, pixels))
+            groups.add(_Piece(item, index, pixels, windows[index] is None))
         if len(pending) >= config.open_images:
             groups.finish(pending[0])
         while pending and pending[0].done:

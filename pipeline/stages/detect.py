@@ -23,6 +23,7 @@ from dmnet.core.journal import read_header
 from dmnet.core.records import Detections
 from dmnet.detectors.base import DETECTORS, FOREIGN, Detector, load_detector
 from dmnet.detectors.infer import InferConfig, detect_items
+from dmnet.detectors.packing import Usage
 from dmnet.detectors.results import ResultsDetector
 from dmnet.pipeline.context import Context, Plan
 from dmnet.pipeline.inputs import load_crops
@@ -130,9 +131,10 @@ def detect(
         return
     infer = config if config.across_images else replace(config, open_images=1)
     jobs = [(path, [w for item in group for w in _windows(item)]) for path, group in groups.items()]
+    usage = Usage()
     with tqdm(total=len(items), desc=label, unit="item") as bar:
         for (path, found), group in zip(
-            detect_items(detector, jobs, infer), groups.values(), strict=True
+            detect_items(detector, jobs, infer, usage), groups.values(), strict=True
         ):
             assert path == group[0].files["image"]
             start = 0
@@ -144,6 +146,10 @@ def detect(
                 stop = start + len(_windows(item))
                 yield item, _product(item, found[start:stop], config.score_threshold)
                 start = stop
+    _log.info(
+        "%s: %.2f passes per image, %.3f of their pixels are padding",
+        label, usage.passes / max(1, len(groups)), usage.padded_share,
+    )  # fmt: skip
 
 
 def _windows(item: Item) -> list[Window | None]:
