@@ -137,6 +137,7 @@ LOADED = "loaded"
 
 TORCHVISION = "dmnet.detectors.torchvision.model:build"
 YOLOV6 = "dmnet.detectors.yolov6:build"
+YOLOX = "dmnet.detectors.yolox:build"
 
 NETWORKS: dict[str, str] = {
     "fasterrcnn-r50": TORCHVISION,
@@ -150,6 +151,9 @@ NETWORKS: dict[str, str] = {
     "yolov6-s": YOLOV6,
     "yolov6-m": YOLOV6,
     "yolov6-l": YOLOV6,
+    "yolox-nano": YOLOX,
+    "yolox-tiny": YOLOX,
+    "yolox-s": YOLOX,
 }
 """Networks that the training loop trains: name -> ``module:builder``, see `Builder`."""
 

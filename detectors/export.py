@@ -27,8 +27,10 @@ from torchvision.models.detection.image_list import ImageList
 
 from dmnet.core.errors import ConfigError, DmnetError, optional
 from dmnet.detectors.base import DetectionNet
+from dmnet.detectors.dense import GREY, MULTIPLE
 from dmnet.detectors.torchvision.model import MEAN, STD, TorchvisionNet
-from dmnet.detectors.yolov6.model import GREY, YoloV6
+from dmnet.detectors.yolov6.model import YoloV6
+from dmnet.detectors.yolox import YoloX
 
 KEY = "dmnet"
 OPSET = 17
@@ -220,9 +222,9 @@ class TorchvisionBody(nn.Module):
 
 
 class YoloBody(nn.Module):
-    """Decoded boxes and scores of YOLOv6, before NMS."""
+    """Decoded boxes and scores of YOLOv6 or YOLOX, before NMS."""
 
-    def __init__(self, net: YoloV6) -> None:
+    def __init__(self, net: YoloV6 | YoloX) -> None:
         """Share the network's weights."""
         super().__init__()
         self.net = net
@@ -263,8 +265,8 @@ def torchvision_graph(net: TorchvisionNet) -> tuple[Graph, dict[str, Any]]:
     return graph, decoding
 
 
-def yolo_graph(net: YoloV6) -> tuple[Graph, dict[str, Any]]:
-    """Graph of a deployed YOLOv6, and how its file is to be read."""
+def yolo_graph(net: YoloV6 | YoloX) -> tuple[Graph, dict[str, Any]]:
+    """Graph of a deployed YOLOv6 or YOLOX, and how its file is to be read."""
     random = torch.Generator().manual_seed(0)
     shapes = ((2, 3, 64, 96), (1, 3, 128, 64))
     graph = Graph(
@@ -278,7 +280,7 @@ def yolo_graph(net: YoloV6) -> tuple[Graph, dict[str, Any]]:
         "layout": "xyxy",
         "long_side": config.input_size - 2 * config.border,
         "max_zoom": config.max_zoom,
-        "divisor": 32,
+        "divisor": MULTIPLE,
         "border": config.border,
         "smooth": True,
         "fill": [255 * GREY],
@@ -301,7 +303,7 @@ def export_detector(net: DetectionNet) -> bytes:
     net = copy.deepcopy(net).cpu().float().deploy()
     if isinstance(net, TorchvisionNet):
         graph, decoding = torchvision_graph(net)
-    elif isinstance(net, YoloV6):
+    elif isinstance(net, YoloV6 | YoloX):
         graph, decoding = yolo_graph(net)
     else:
         raise ConfigError(f"{net.architecture}: there is no export of this network to ONNX")

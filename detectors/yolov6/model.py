@@ -14,14 +14,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torchvision import ops
 
 from dmnet.core import training
 from dmnet.core.config import build as build_settings
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import Size as ImageSize
 from dmnet.detectors.base import DetectionNet, Found, Target, load_net, load_state
+from dmnet.detectors.dense import GREY, Letterbox, canvas_size, detections, scaled_size
 from dmnet.detectors.yolov6 import losses
 from dmnet.detectors.yolov6.assigner import Objects, Positives, adaptive, task_aligned
 from dmnet.detectors.yolov6.criterion import (
@@ -37,12 +36,6 @@ from dmnet.detectors.yolov6.int8 import compile_int8
 from dmnet.detectors.yolov6.quantise import Sensitivity, insert, quantise
 from dmnet.detectors.yolov6.repoptimizer import adopt_scales
 from dmnet.detectors.yolov6.sizes import SIZES, Body, Size
-
-GREY = 114 / 255
-"""Colour of the padding."""
-
-CANDIDATES = 10_000
-"""Detections of an image that enter the NMS at most."""
 
 
 @dataclass(frozen=True)
@@ -78,61 +71,6 @@ class YoloConfig:
     """IoU of the detector's own class-wise NMS"""
     max_detections: int = 500
     """detections an image"""
-
-
-# --- input ---------------------------------------------------------------------------------------
-
-
-def scaled_size(size: ImageSize, config: YoloConfig) -> ImageSize:
-    """Size of an image after scaling, without border; the aspect is kept."""
-    room = config.input_size - 2 * config.border
-    scale = min(room / max(size), config.max_zoom)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def canvas_size(size: ImageSize, config: YoloConfig) -> ImageSize:
-    """Size of the network's input for an image: scaled, bordered, sides multiples of 32."""
-    step = STRIDES[-1]
-    height, width = (-(-(side + 2 * config.border) // step) * step for side in size)
-    return height, width
-
-
-class Letterbox:
-    """Images of a batch on one grey canvas, and the way back for the boxes."""
-
-    def __init__(self, images: Sequence[Tensor], config: YoloConfig) -> None:
-        """Scale and place the images ``[3, h, w]``."""
-        self.border = config.border
-        self.original = [(image.shape[-2], image.shape[-1]) for image in images]
-        self.scaled = [scaled_size(size, config) for size in self.original]
-        sizes = [canvas_size(size, config) for size in self.scaled]
-        height, width = max(s[0] for s in sizes), max(s[1] for s in sizes)
-        self.canvas = images[0].new_full((len(images), 3, height, width), GREY)
-        for place, image, new in zip(self.canvas, images, self.scaled, strict=True):
-            top, left = self.border, self.border
-            place[:, top : top + new[0], left : left + new[1]] = resized(image, new)
-
-    def _ratio(self, index: int, like: Tensor) -> Tensor:
-        (old_h, old_w), (new_h, new_w) = self.original[index], self.scaled[index]
-        return like.new_tensor([new_w / old_w, new_h / old_h] * 2)
-
-    def onto(self, boxes: Tensor, index: int) -> Tensor:
-        """Boxes of image ``index`` on the canvas."""
-        return boxes * self._ratio(index, boxes) + self.border
-
-    def back(self, boxes: Tensor, index: int) -> Tensor:
-        """Boxes on the canvas as boxes of image ``index``, clipped into it."""
-        plain = (boxes - self.border) / self._ratio(index, boxes)
-        clipped: Tensor = ops.clip_boxes_to_image(plain, self.original[index])
-        return clipped
-
-
-def resized(image: Tensor, size: ImageSize) -> Tensor:
-    """Bilinear, with smoothing where it shrinks; ``[3, h, w]``."""
-    if tuple(image.shape[-2:]) == size:
-        return image
-    shrinks = size[0] < image.shape[-2]
-    return functional.interpolate(image[None], size, mode="bilinear", antialias=shrinks)[0]
 
 
 # --- the network ---------------------------------------------------------------------------------
@@ -223,23 +161,7 @@ class YoloV6(DetectionNet):
     def detect(self, images: Sequence[Tensor]) -> list[Found]:
         """See `DetectionNet.detect`."""
         box = Letterbox(images, self.config)
-        boxes, scores = self.predictions(box.canvas)
-        found = []
-        for i in range(len(images)):
-            kept = self._select(boxes[i], scores[i])
-            kept["boxes"] = box.back(kept["boxes"], i)
-            found.append(kept)
-        return found
-
-    def _select(self, boxes: Tensor, scores: Tensor) -> Found:
-        """Class-wise NMS of one image; a cell may give several classes."""
-        cell, label = (scores > self.config.score_threshold).nonzero(as_tuple=True)
-        score = scores[cell, label]
-        order = score.argsort(descending=True, stable=True)[:CANDIDATES]
-        cell, label, score = cell[order], label[order], score[order]
-        keep = ops.batched_nms(boxes[cell], score, label, self.config.nms)
-        keep = keep[: self.config.max_detections]
-        return Found(boxes=boxes[cell[keep]], scores=score[keep], labels=label[keep] + 1)
+        return detections(*self.predictions(box.canvas), box, self.config)
 
     def input_shape(self, size: ImageSize) -> ImageSize:
         """See `DetectionNet.input_shape`."""

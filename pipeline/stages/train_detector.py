@@ -9,17 +9,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dmnet.core import config as settings
 from dmnet.core.artifact import Item, Product
 from dmnet.core.curves import Row, curves_png
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.training import history_csv, pick_device, seed_epoch
-from dmnet.detectors.base import build_model
+from dmnet.detectors.base import DetectionNet, build_model, to_tensor
 from dmnet.detectors.torchvision.settings import TorchvisionConfig
-from dmnet.detectors.training.data import Sample, read_coco, read_coco_crops, read_voc
+from dmnet.detectors.training.data import (
+    Sample,
+    load_scene,
+    read_coco,
+    read_coco_crops,
+    read_voc,
+)
 from dmnet.detectors.training.loop import train
 from dmnet.detectors.training.settings import TrainConfig
+from dmnet.detectors.training.start import start_from
 from dmnet.detectors.yolov6 import YoloConfig
+from dmnet.detectors.yolox import YoloxConfig
 from dmnet.pipeline import mmdet
 from dmnet.pipeline.context import Context, Plan
 from dmnet.pipeline.inputs import load_crops, readable
@@ -30,6 +40,9 @@ from dmnet.pipeline.training import checkpoint_name, remove_checkpoints
 
 VERSION = 1
 CPU_PRESET = Path(__file__).resolve().parents[2] / "configs" / "cpu.yaml"
+STATISTICS = 16
+"""Training images whose statistics go into a normalisation that starting weights come without."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -39,8 +52,11 @@ class Config(TrainConfig):
 
     model: str = "fasterrcnn-r50"
     """Network: fasterrcnn-r50, fasterrcnn-r50-v2, fasterrcnn-mobilenetv3, fasterrcnn-mobilenetv2,
-    retinanet-r50, fcos-r50, yolov6-n/-t/-s/-m/-l, or mmdet. Without a GPU, where none is named,
-    the preset cpu is used (configs/cpu.yaml)."""
+    retinanet-r50, fcos-r50, yolov6-n/-t/-s/-m/-l, yolox-nano/-tiny/-s, or mmdet. Without a GPU,
+    where none is named, the preset cpu is used (configs/cpu.yaml)."""
+    init: str | None = None
+    """Start from the tensors of this file that fit: weights of an earlier training (of other
+    classes or settings too), a plain state_dict, or a published YOLOX ONNX file."""
     crops: bool = True
     """Train on the crops too, not on whole images alone."""
     annotations: str | None = None
@@ -61,6 +77,8 @@ class Config(TrainConfig):
     """Settings of the torchvision networks."""
     yolov6: YoloConfig = field(default_factory=YoloConfig)
     """Settings of the YOLOv6 networks."""
+    yolox: YoloxConfig = field(default_factory=YoloxConfig)
+    """Settings of the YOLOX networks."""
     mmdet: MmdetConfig = field(default_factory=MmdetConfig)
     """Settings of MMDetection."""
 
@@ -80,6 +98,7 @@ def plan(context: Context) -> Plan:
     if not images:
         raise MissingInputError(f"{context.dataset.root}: holds no image to train on.")
     files |= {f"image {name}": path for name, path in images.items()}
+    files |= starting_file(config)
     root = context.folder("train-detector")
     if config.model == "mmdet":
         return plan_mmdet(context, config, images, files, root)
@@ -125,6 +144,25 @@ def annotation_files(context: Context, config: Config) -> dict[str, Path]:
             "VOC XML files."
         )
     return {f"voc {path.stem}": path for path in listed}
+
+
+def starting_file(config: Config) -> dict[str, Path]:
+    """The file of starting weights, by role; empty without one.
+
+    Raises:
+        ConfigError: MMDetection reads its own.
+        MissingInputError: there is no such file.
+    """
+    if config.init is None:
+        return {}
+    if config.model == "mmdet":
+        raise ConfigError(
+            "train-detector.init: networks of MMDetection start from mmdet.initial; set that"
+        )
+    path = Path(config.init)
+    if not path.is_file():
+        raise MissingInputError(f"train-detector.init: there is no file {path}.")
+    return {"initial weights": path}
 
 
 def for_device(context: Context) -> Context:
@@ -175,7 +213,8 @@ def plan_mmdet(
 
 def network_settings(config: Any) -> dict[str, Any]:
     """Settings of the chosen network's family."""
-    family = "yolov6" if config.model.startswith("yolov6") else "torchvision"
+    name = config.model.partition("-")[0]
+    family = name if name in ("yolov6", "yolox") else "torchvision"
     return settings.resolved(getattr(config, family))
 
 
@@ -204,20 +243,34 @@ def learn(
         }
 
     seed_epoch(config.seed, 0)  # the starting weights
+    net = build_model(config.model, network_settings(config))
+    started = start(net, config, samples)
     loop = replace(config, metric="train_AP") if judges and not judge else config
     trained = train(
-        build_model(config.model, network_settings(config)),
+        net,
         samples,
         loop,
         evaluate=evaluate if judges else None,
         checkpoint=checkpoint,
         device=device,
         log_folder=checkpoint.parent / "tensorboard" if config.tensorboard else None,
+        meta=started,
     )
     last = trained.history[trained.best_epoch - 1]
-    value = {"kept": last, "samples": len(samples), "set_aside": aside}
+    value = {"kept": last, "samples": len(samples), "set_aside": aside, **started}
     files = _files(trained.weights, trained.history)
     return files | _pictures(config, trained.weights, judge, whole, device), value
+
+
+def start(net: DetectionNet, config: Config, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Put the starting weights in, where a file is named; what came of it, by name."""
+    if config.init is None:
+        return {}
+    some = samples[:: -(-len(samples) // STATISTICS)]
+    scenes = (load_scene(sample, config.data.max_pixels) for sample in some)
+    images = [to_tensor(scene.image, torch.device("cpu")) for scene in scenes]
+    found = start_from(net, Path(config.init), images)
+    return {"init": {"file": Path(config.init).name, "taken": len(found.taken)}}
 
 
 def learn_mmdet(

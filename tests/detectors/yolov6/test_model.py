@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.detectors.base import Found, Target, build_model, load_net, save_net
-from dmnet.detectors.yolov6.model import GREY, Letterbox, YoloConfig, YoloV6
+from dmnet.detectors.dense import GREY, Letterbox
+from dmnet.detectors.yolov6.model import YoloConfig, YoloV6
 
 Make = Callable[..., YoloV6]
 NAMES = ["yolov6-n", "yolov6-m", "yolov6-l"]

@@ -1,0 +1,149 @@
+"""What the one-stage networks share: the letterbox around the images, and the class-wise NMS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision import ops
+
+from dmnet.core.records import Size
+from dmnet.detectors.base import Found
+
+GREY = 114 / 255
+"""Colour of the padding."""
+
+MULTIPLE = 32
+"""The sides of the network's input are multiples of this, pixels."""
+
+CANDIDATES = 10_000
+"""Detections of an image that enter the NMS at most."""
+
+
+class InputConfig(Protocol):
+    """The settings that say how an image is scaled and padded."""
+
+    @property
+    def input_size(self) -> int:
+        """Longer side of the network's input, pixels."""
+
+    @property
+    def max_zoom(self) -> float:
+        """Small images are enlarged at most this many times."""
+
+    @property
+    def border(self) -> int:
+        """Grey border around each image, pixels within ``input_size``."""
+
+
+class OutputConfig(Protocol):
+    """The settings that say which detections are kept."""
+
+    @property
+    def score_threshold(self) -> float:
+        """Detections below are dropped."""
+
+    @property
+    def nms(self) -> float:
+        """IoU of the class-wise NMS."""
+
+    @property
+    def max_detections(self) -> int:
+        """Detections an image."""
+
+
+def scaled_size(size: Size, config: InputConfig) -> Size:
+    """Size of an image after scaling, without border; the aspect is kept."""
+    room = config.input_size - 2 * config.border
+    scale = min(room / max(size), config.max_zoom)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def canvas_size(size: Size, config: InputConfig) -> Size:
+    """Size of the network's input for an image: scaled, bordered, sides multiples of 32."""
+    height, width = (-(-(side + 2 * config.border) // MULTIPLE) * MULTIPLE for side in size)
+    return height, width
+
+
+class Letterbox:
+    """Images of a batch on one grey canvas, and the way back for the boxes."""
+
+    def __init__(self, images: Sequence[Tensor], config: InputConfig) -> None:
+        """Scale and place the images ``[3, h, w]``."""
+        self.border = config.border
+        self.original = [(image.shape[-2], image.shape[-1]) for image in images]
+        self.scaled = [scaled_size(size, config) for size in self.original]
+        sizes = [canvas_size(size, config) for size in self.scaled]
+        height, width = max(s[0] for s in sizes), max(s[1] for s in sizes)
+        self.canvas = images[0].new_full((len(images), 3, height, width), GREY)
+        for place, image, new in zip(self.canvas, images, self.scaled, strict=True):
+            top, left = self.border, self.border
+            place[:, top : top + new[0], left : left + new[1]] = resized(image, new)
+
+    def _ratio(self, index: int, like: Tensor) -> Tensor:
+        (old_h, old_w), (new_h, new_w) = self.original[index], self.scaled[index]
+        return like.new_tensor([new_w / old_w, new_h / old_h] * 2)
+
+    def onto(self, boxes: Tensor, index: int) -> Tensor:
+        """Boxes of image ``index`` on the canvas."""
+        return boxes * self._ratio(index, boxes) + self.border
+
+    def back(self, boxes: Tensor, index: int) -> Tensor:
+        """Boxes on the canvas as boxes of image ``index``, clipped into it."""
+        plain = (boxes - self.border) / self._ratio(index, boxes)
+        clipped: Tensor = ops.clip_boxes_to_image(plain, self.original[index])
+        return clipped
+
+
+def resized(image: Tensor, size: Size) -> Tensor:
+    """Bilinear, with smoothing where it shrinks; ``[3, h, w]``."""
+    if tuple(image.shape[-2:]) == size:
+        return image
+    shrinks = size[0] < image.shape[-2]
+    return functional.interpolate(image[None], size, mode="bilinear", antialias=shrinks)[0]
+
+
+def select(boxes: Tensor, scores: Tensor, config: OutputConfig) -> Found:
+    """Threshold and class-wise NMS of one image; a cell may give several classes.
+
+    Args:
+        boxes: ``[A, 4]`` x1 y1 x2 y2 in pixels of the canvas.
+        scores: ``[A, classes]``, 0..1.
+        config: thresholds.
+    """
+    cell, label = (scores > config.score_threshold).nonzero(as_tuple=True)
+    score = scores[cell, label]
+    order = score.argsort(descending=True, stable=True)[:CANDIDATES]
+    cell, label, score = cell[order], label[order], score[order]
+    keep = ops.batched_nms(boxes[cell], score, label, config.nms)[: config.max_detections]
+    return Found(boxes=boxes[cell[keep]], scores=score[keep], labels=label[keep] + 1)
+
+
+def detections(boxes: Tensor, scores: Tensor, box: Letterbox, config: OutputConfig) -> list[Found]:
+    """Detections of a batch in pixels of its images.
+
+    Args:
+        boxes: ``[B, A, 4]`` x1 y1 x2 y2 in pixels of the canvas.
+        scores: ``[B, A, classes]``, 0..1.
+        box: where the images lie on the canvas.
+        config: thresholds.
+    """
+    found = [select(*one, config) for one in zip(boxes, scores, strict=True)]
+    return [Found(**{**one, "boxes": box.back(one["boxes"], i)}) for i, one in enumerate(found)]  # type: ignore[typeddict-item]
+
+
+def centres_in(grids: Sequence[Size], strides: Sequence[int], regions: Tensor) -> Tensor:
+    """Cells whose centre lies in one of the half-open regions ``[m, 4]``: bool ``[A]``."""
+    covered = []
+    for (rows, columns), stride in zip(grids, strides, strict=True):
+        y, x = (
+            (torch.arange(side, device=regions.device)[:, None] + 0.5) * stride
+            for side in (rows, columns)
+        )
+        high = (y >= regions[:, 1]) & (y < regions[:, 3])  # [rows, m]
+        wide = (x >= regions[:, 0]) & (x < regions[:, 2])  # [columns, m]
+        covered.append((high.float() @ wide.float().T > 0).flatten())
+    return torch.cat(covered)

@@ -1,0 +1,160 @@
+"""YOLOX as a `DetectionNet`: images in, losses or detections out.
+
+Ge et al., "YOLOX: Exceeding YOLO Series in 2021" (arXiv 2107.08430).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmnet.core.config import build as build_settings
+from dmnet.core.errors import ConfigError
+from dmnet.core.records import Size as ImageSize
+from dmnet.detectors.base import DetectionNet, Found, Target
+from dmnet.detectors.dense import (
+    GREY,
+    MULTIPLE,
+    Letterbox,
+    canvas_size,
+    centres_in,
+    detections,
+    scaled_size,
+)
+from dmnet.detectors.yolov6.fuse import fuse
+from dmnet.detectors.yolox.assigner import Objects, simota
+from dmnet.detectors.yolox.body import SIZES, STRIDES, Body, Outputs, cells_of, to_boxes
+from dmnet.detectors.yolox.criterion import Batch, detection_losses
+
+
+@dataclass(frozen=True)
+class YoloxConfig:
+    """Settings of the YOLOX sizes."""
+
+    input_size: int = 640
+    """longer side of the network's input, pixels"""
+    max_zoom: float = 4.0
+    """small crops are enlarged at most this many times"""
+    border: int = 0
+    """grey border around each image, pixels within input_size"""
+    l1_epochs: int = 15
+    """last epochs in which the sides of the boxes are learnt by their plain difference too"""
+    score_threshold: float = 0.01
+    """detections below are dropped"""
+    nms: float = 0.65
+    """IoU of the detector's own class-wise NMS"""
+    max_detections: int = 500
+    """detections an image"""
+
+
+class YoloX(DetectionNet):
+    """One of `SIZES` behind the interface of `DetectionNet`."""
+
+    def __init__(self, name: str, config: YoloxConfig, classes: int) -> None:
+        """Build the network.
+
+        Args:
+            name: a key of `SIZES`.
+            config: settings.
+            classes: number of classes.
+
+        Raises:
+            ConfigError: settings that do not fit together.
+        """
+        super().__init__()
+        if config.input_size - 2 * config.border < MULTIPLE:
+            raise ConfigError(
+                f"input_size: {config.input_size} leaves no {MULTIPLE} pixels inside a border of "
+                f"{config.border}"
+            )
+        self.architecture, self.classes, self.config = name, classes, config
+        self.settings = asdict(config)
+        self.body = Body(SIZES[name], classes).to(memory_format=torch.channels_last)
+        self.l1 = False
+
+    def predictions(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoded boxes and scores, without NMS; what is exported.
+
+        Args:
+            images: ``[B, 3, H, W]`` RGB 0..1, sides multiples of 32.
+
+        Returns:
+            ``[B, A, 4]`` boxes in pixels of the input, ``[B, A, classes]`` scores 0..1.
+        """
+        outputs = as_float(self.body(images))
+        boxes = to_boxes(outputs.boxes, cells_of(outputs.grids, images.device))
+        return boxes, outputs.logits.sigmoid() * outputs.objectness.sigmoid()[..., None]
+
+    def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """See `DetectionNet.losses`: boxes, objectness, classes, and sides in the last epochs."""
+        box = Letterbox(images, self.config)
+        outputs = self.body(box.canvas)
+        with torch.autocast(box.canvas.device.type, enabled=False):
+            return self._losses(as_float(outputs), box, targets)
+
+    def _losses(
+        self, outputs: Outputs, box: Letterbox, targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        cells = cells_of(outputs.grids, box.canvas.device)
+        boxes = to_boxes(outputs.boxes, cells)
+        objects = objects_of(targets, box)
+        positives = simota(
+            outputs.logits, outputs.objectness, boxes.detach(), objects, outputs.grids
+        )
+        regions = [box.onto(target["ignore"], i) for i, target in enumerate(targets)]
+        ignored = torch.stack([centres_in(outputs.grids, STRIDES, one) for one in regions])
+        batch = Batch(outputs, boxes, objects, positives, cells, ignored)
+        return detection_losses(batch, l1=self.l1)
+
+    def detect(self, images: Sequence[Tensor]) -> list[Found]:
+        """See `DetectionNet.detect`."""
+        box = Letterbox(images, self.config)
+        return detections(*self.predictions(box.canvas), box, self.config)
+
+    def input_shape(self, size: ImageSize) -> ImageSize:
+        """See `DetectionNet.input_shape`."""
+        return canvas_size(scaled_size(size, self.config), self.config)
+
+    @property
+    def input_scaling(self) -> dict[str, Any]:
+        """RGB 0..1 on a grey canvas; the body itself makes BGR 0..255 of it."""
+        config = self.config
+        size = {"input_size": config.input_size, "border": config.border, "grey": GREY}
+        return {"order": "RGB", "range": [0, 1], **size}
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Decide whether L1 is part of the loss."""
+        self.l1 = epochs - epoch <= self.config.l1_epochs
+
+    def deploy(self) -> YoloX:
+        """Fold the normalisation into the convolutions, in place."""
+        fuse(self.eval().body)
+        self.body.to(memory_format=torch.channels_last)
+        return self
+
+
+def as_float(outputs: Outputs) -> Outputs:
+    """Single precision, where half precision would lose small losses and far corners."""
+    logits, objectness, boxes, grids = outputs
+    return Outputs(logits.float(), objectness.float(), boxes.float(), grids)
+
+
+def objects_of(targets: Sequence[Target], box: Letterbox) -> Objects:
+    """All objects of a batch, on the canvas, classes from 0."""
+    boxes = [box.onto(target["boxes"].float(), i) for i, target in enumerate(targets)]
+    image = [torch.full_like(target["labels"], i) for i, target in enumerate(targets)]
+    labels = [target["labels"] - 1 for target in targets]
+    return Objects(torch.cat(boxes), torch.cat(labels), torch.cat(image))
+
+
+def build(name: str, settings: Mapping[str, Any], classes: int) -> YoloX:
+    """Make one of `SIZES`, see `dmnet.detectors.base.Builder`.
+
+    Raises:
+        ConfigError: unknown settings, or ones that do not fit together.
+    """
+    return YoloX(name, build_settings(YoloxConfig, settings, name), classes)
