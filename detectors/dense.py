@@ -132,7 +132,7 @@ def detections(boxes: Tensor, scores: Tensor, box: Letterbox, config: OutputConf
         config: thresholds.
     """
     found = [select(*one, config) for one in zip(boxes, scores, strict=True)]
-    return [Found(**{**one, "boxes": box.back(one["boxes"], i)}) for i, one in enumerate(found)]  # type: ignore[typeddict-item]
+    return [Found(**{**one, "boxes": box.back(one["boxes"], i)}) for i, one in enumerate(found)]
 
 
 def centres_in(grids: Sequence[Size], strides: Sequence[int], regions: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from dmnet.detectors.yolov6.blocks import BatchNorm, fold, norm
+from dmnet.detectors.yolov6.blocks import fold, norm
 
 Block = Callable[[int, int, int], nn.Module]
 """``block(channels in, channels out, stride)``: a 3x3 convolution, plain or depthwise."""

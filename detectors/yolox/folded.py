@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from dmnet.core.errors import CheckpointError, optional
 from dmnet.core.records import CLASSES
 from dmnet.detectors.dense import Letterbox
-from dmnet.detectors.yolov6.blocks import BatchNorm
 from dmnet.detectors.yolox.blocks import Conv
 from dmnet.detectors.yolox.model import YoloX
 
@@ -59,6 +59,9 @@ def file_layers(path: Path) -> list[tuple[Tensor, Tensor]]:
     except damaged as error:
         raise CheckpointError(path, f"not a readable ONNX file ({error})") from error
     held = {entry.name: entry for entry in graph.initializer}
+    for node in (node for node in graph.node if node.op_type == "Identity"):
+        if node.input[0] in held:  # equal tensors are stored once
+            held[node.output[0]] = held[node.input[0]]
     layers = []
     for node in (node for node in graph.node if node.op_type == "Conv"):
         if len(node.input) != 3 or not held.keys() >= set(node.input[1:]):
@@ -155,7 +158,7 @@ class _Statistics:
         var = (square - mean.square()).clamp(min=0).to(like)
         mean = mean.to(like)
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-        norm.bias += (mean - norm.running_mean) * scale
+        norm.bias.add_((mean - norm.running_mean) * scale)
         norm.weight.copy_(scale * (var + norm.eps).sqrt())
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(var)

@@ -7,10 +7,12 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 
 from dmnet.core.errors import InputError
 from dmnet.core.images import read_image
 from dmnet.core.training import read_weights
+from dmnet.detectors.base import build_model, save_net
 
 from .conftest import Run
 
@@ -35,6 +37,36 @@ def test_own_annotations_teach_the_same(dmnet: Run, folder: Path) -> None:
     coco = weights("--train-detector.annotations", str(folder / "convert" / "instances.json"))
     for key, value in usual.items():
         assert str(value) == str(voc[key]) == str(coco[key])
+
+
+def test_starts_from_what_fits_in_another_networks_weights(
+    dmnet: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--device", "cpu", "--detector", "yolox-nano", "--train-detector.epochs", "1"]
+    small += ["--train-detector.batch", "4", "--train-detector.crops", "false"]
+    small += ["--train-detector.yolox.input-size", "64", "--train-detector.pictures", "0"]
+    given = tmp_path / "given.pt"
+    init = ["--train-detector.init", str(given)]
+    assert dmnet("train-detector", *small, *init, split="train") == 2
+    assert f"train-detector.init: there is no file {given}" in capsys.readouterr().err
+
+    made = folder / "train-detector" / "weights.pt"
+    given.write_bytes(save_net(build_model("yolox-nano", {}, 3)))
+    assert dmnet("train-detector", *small, *init, split="train") == 0
+    state, meta = read_weights(made)
+    assert meta["init"] == {"file": "given.pt", "taken": 636}
+    assert "body.neck.reduce5.conv.weight" in state
+    before = made.read_bytes()
+    assert dmnet("train-detector", *small, *init, split="train") == 0
+    assert made.read_bytes() == before
+    torch.manual_seed(1)
+    given.write_bytes(save_net(build_model("yolox-nano", {}, 3)))  # other numbers in the file
+    assert dmnet("train-detector", *small, *init, split="train") == 0
+    assert made.read_bytes() != before
+
+    mmdet = ["--detector", "mmdet", "--train-detector.crops", "false", *init]
+    assert dmnet("train-detector", *mmdet, split="train") == 2
+    assert "networks of MMDetection start from mmdet.initial" in capsys.readouterr().err
 
 
 def test_annotations_that_cannot_be_used(

@@ -1,20 +1,16 @@
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 
 from dmnet.core.errors import CheckpointError, ConfigError
-from dmnet.detectors.base import Found, Target, build_model, load_net, save_net
+from dmnet.detectors.base import Target, build_model, load_net, save_net
 from dmnet.detectors.dense import GREY, Letterbox
 from dmnet.detectors.yolov6.model import YoloConfig, YoloV6
 
@@ -240,38 +236,11 @@ def test_teacher_of_bins_adds_sides(make_net: Make, make_target: Any) -> None:
 # --- it learns -----------------------------------------------------------------------------------
 
 
-def ap50(found: Sequence[Found], targets: Sequence[Target]) -> float:
-    """AP50 by pycocotools."""
-    truth, results = [], []
-    for i, (one, target) in enumerate(zip(found, targets, strict=True)):
-        for (x1, y1, x2, y2), label in zip(
-            target["boxes"].tolist(), target["labels"].tolist(), strict=True
-        ):
-            row = {"image_id": i, "category_id": label, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-            area = (x2 - x1) * (y2 - y1)
-            truth.append({**row, "id": len(truth) + 1, "area": area, "iscrowd": 0})
-        columns = (one[key].tolist() for key in ("boxes", "labels", "scores"))  # type: ignore[literal-required]
-        for (x1, y1, x2, y2), label, score in zip(*columns, strict=True):
-            row = {"image_id": i, "category_id": label, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-            results.append({**row, "score": score})
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = {
-            "images": [{"id": i} for i in range(len(found))],
-            "categories": [{"id": c} for c in (1, 2, 3)],
-            "annotations": truth,
-        }
-        coco.createIndex()
-        judge = COCOeval(coco, coco.loadRes(results), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    return float(judge.stats[1])
-
-
 @pytest.mark.slow
-def test_learns_eight_pictures_by_heart(scenes: tuple[list[Tensor], list[Target]]) -> None:
-    images, targets = scenes
+def test_learns_eight_pictures_by_heart(
+    drawings: tuple[list[Tensor], list[Target]], ap50: Any
+) -> None:
+    images, targets = drawings
     net = build_model("yolov6-n", {"input_size": 96}, 3).train()
     steps, lr = 70, 0.02
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, nesterov=True)
