@@ -32,7 +32,7 @@ def test_every_name_has_one_place() -> None:
     assert set(base.DETECTORS) == {
         "fasterrcnn-r50", "fasterrcnn-r50-v2", "fasterrcnn-mobilenetv3", "fasterrcnn-mobilenetv2",
         "retinanet-r50", "fcos-r50", "yolov6-n", "yolov6-t", "yolov6-s", "yolov6-m", "yolov6-l",
-        "mmdet", "onnx", "results",
+        "yolox-nano", "yolox-tiny", "yolox-s", "mmdet", "onnx", "results",
     }  # fmt: skip
 
 
