@@ -15,10 +15,12 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -40,70 +42,30 @@ from dmnet.core.journal import (
     Inputs,
     Record,
     read_header,
-    read_journal,
+    scan_journal,
     tools,
 )
+from dmnet.core.products import (
+    LOCK,
+    LOG,
+    OWN,
+    Item,
+    Product,
+    Result,
+    Summary,
+    inside,
+    removed,
+    work_on,
+)
 
-LOCK, LOG = ".lock", "log.txt"
-OWN = {HEADER, JOURNAL, LOCK, LOG}
+__all__ = ["LOCK", "LOG", "Artifact", "Item", "Product", "Result", "Summary", "inside"]
 _log = logging.getLogger(__name__)
 
-Product = tuple[Mapping[str, bytes], Any]
-"""What the work on one item gives: files by name relative to the folder, and a small JSON value."""
+STATES = ("fresh", "aside", "stale", "new", "gone")
+"""States of an item; one that is ``gone`` has a record and no longer exists."""
 
-Result = Product | InputError
-"""A product, or the reason why the item has to be set aside."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One unit of work: an id, its input files, and facts that count as input.
-
-    ``files`` are digested; ``facts`` is any JSON-ready value (an upstream digest, an image size).
-    """
-
-    id: str
-    files: Mapping[str, Path] = field(default_factory=dict)
-    facts: Any = None
-
-
-@dataclass
-class Summary:
-    """Counts of one run of a stage."""
-
-    done: int = 0
-    kept: int = 0
-    removed: int = 0
-    bad: dict[str, str] = field(default_factory=dict)
-
-
-def _work_on(root: Path, work: Callable[[Item], Product], item: Item) -> Record | InputError:
-    """Do one item and write its files; runs in the worker process."""
-    try:
-        return _write(root, item, work(item))
-    except InputError as error:
-        return error
-
-
-def _write(root: Path, item: Item, product: Product) -> Record:
-    files, value = product
-    stamps: dict[str, Stamp] = {}
-    for name, data in files.items():
-        path = inside(root, name)
-        stamps[name] = stamp(path, write_atomic(path, [data]))
-    return Record(item.id, "", stamps, {}, value)
-
-
-def inside(root: Path, name: str) -> Path:
-    """``root / name``, refusing names that would leave the folder.
-
-    Raises:
-        InputError: the name is absolute or climbs out.
-    """
-    path = root / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or name in OWN:
-        raise InputError(root, f"the name {name!r} would leave this folder")
-    return path
+Todo = tuple[Item, str, Inputs, str]
+"""Item, key, stamps of its inputs, state."""
 
 
 class Artifact(AbstractContextManager["Artifact"]):
@@ -117,6 +79,8 @@ class Artifact(AbstractContextManager["Artifact"]):
         facts: digests of inputs that concern all items (weights, a ground-truth file).
         totals: facts that concern only the files that sum up all items: another value makes those
             again and no item.
+        origin: what else the header tells: upstream artifacts, data set, options, all settings. It
+            decides nothing here.
         force: overwrite own files that were changed by hand.
         verify: compare digests even where size and mtime are equal.
 
@@ -135,6 +99,7 @@ class Artifact(AbstractContextManager["Artifact"]):
         *,
         facts: Mapping[str, Any] | None = None,
         totals: Mapping[str, Any] | None = None,
+        origin: Mapping[str, Any] | None = None,
         force: bool = False,
         verify: bool = False,
     ) -> None:
@@ -147,9 +112,13 @@ class Artifact(AbstractContextManager["Artifact"]):
             "facts": json.loads(json.dumps(facts or {})),
         }
         self.totals = json.loads(json.dumps(totals or {}))
+        self.origin = json.loads(json.dumps(origin or {}))
         self.summary = Summary()
         self.changed = True
         self.records: dict[str, Record] = {}
+        self._begun: set[str] = set()
+        self._claims: Counter[str] = Counter()
+        self._moved = False
         self._outputs: dict[str, Stamp] = {}
         self._journal: IO[str] | None = None
         self._lock: IO[str] | None = None
@@ -193,8 +162,10 @@ class Artifact(AbstractContextManager["Artifact"]):
         return self
 
     def _load(self) -> None:
-        self.records = read_journal(self.root)
+        self.records, self._begun = scan_journal(self.root)
         header = read_header(self.root) or {}
+        self._claims = Counter(name for record in self.records.values() for name in record.files)
+        self._moved = any(header.get(key) != value for key, value in self.origin.items())
         same = all(header.get(key) == value for key, value in self.identity.items())
         same &= header.get("totals", {}) == self.totals
         self._outputs = dict(header.get("outputs", {}))
@@ -208,10 +179,10 @@ class Artifact(AbstractContextManager["Artifact"]):
 
     def _state(self, name: str, known: Stamp) -> str:
         """``same``, ``missing`` or ``edited``."""
-        path = self.root / name
+        path = inside(self.root, name)
         try:
             state = path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return "missing"
         if [state.st_size, state.st_mtime_ns] == known[:2] and not self.verify:
             return "same"
@@ -252,31 +223,40 @@ class Artifact(AbstractContextManager["Artifact"]):
         parts = {name: value[3] for name, value in inputs.items()}
         return digest([self.identity, parts, item.facts]), inputs
 
-    def todo(self, items: Iterable[Item]) -> Iterator[tuple[Item, str, Inputs, str]]:
-        """Yield ``(item, key, inputs, state)``; the state is ``fresh``, ``stale`` or ``new``.
+    def todo(self, items: Iterable[Item]) -> list[Todo]:
+        """What is to be done about every item, in order.
+
+        States: ``fresh``; ``aside`` (was set aside, and nothing changed since); ``stale``; ``new``.
 
         Raises:
             EditedArtifactError: files of known items were changed by hand.
         """
-        edited: list[str] = []
-        listed: list[tuple[Item, str, Inputs, str]] = []
+        listed: list[Todo] = []
+        edited: dict[str, list[str]] = {}
         for item in items:
-            record = self.records.get(item.id)
             key, inputs = self.key(item)
-            state = "new"
-            if record is not None and not record.key:
-                state = "stale"
-            elif record is not None:
-                states = {name: self._state(name, known) for name, known in record.files.items()}
-                edited += [name for name, found in states.items() if found == "edited"]
-                whole = all(found == "same" for found in states.values())
-                state = "fresh" if whole and record.key == key and not record.error else "stale"
-            listed.append((item, key, inputs, state))
-        self._refuse_edited(edited)
-        for entry in listed:
-            names = self.records[entry[0].id].files if entry[0].id in self.records else {}
-            redo = entry[3] == "fresh" and any(name in edited for name in names)
-            yield (*entry[:3], "stale") if redo else entry
+            state, changed = self._item_state(item.id, key)
+            edited |= {item.id: changed} if changed else {}
+            listed.append((item, key, inputs, "stale" if changed else state))
+        for name in self.records.keys() - {item.id for item, *_ in listed}:
+            _, changed = self._item_state(name, "")
+            edited |= {name: changed} if changed else {}
+        self._refuse_edited(sorted(name for names in edited.values() for name in names))
+        return listed
+
+    def _item_state(self, item_id: str, key: str) -> tuple[str, list[str]]:
+        """State of an item, and its files that were changed by hand.
+
+        Nothing is known of the files of an item that was being made when a run was killed.
+        """
+        record = self.records.get(item_id)
+        if record is None or not record.key:
+            return ("stale" if record else "new"), []
+        states = {name: self._state(name, known) for name, known in record.files.items()}
+        edited = [name for name, found in states.items() if found == "edited"]
+        if record.key != key or any(found != "same" for found in states.values()):
+            return "stale", edited
+        return ("aside" if record.error else "fresh"), edited
 
     def process(
         self,
@@ -288,7 +268,7 @@ class Artifact(AbstractContextManager["Artifact"]):
     ) -> Summary:
         """Do every item that is not fresh; drop items that no longer exist.
 
-        ``work`` gets one item and returns ``(files, value)``. It must be picklable when ``workers``
+        ``work`` gets one item and returns a `Product`. It must be picklable when ``workers``
         is above 1. An `InputError` sets the item aside with its reason; the others go on.
 
         Raises:
@@ -311,10 +291,23 @@ class Artifact(AbstractContextManager["Artifact"]):
         """
         todo, keys = self._start(items)
         for item, result in stream(todo) if todo else ():
+            own = self._own(item)
             self._announce(item.id)
-            written = result if isinstance(result, InputError) else _write(self.root, item, result)
-            self._finish(item, *keys[item.id], written)
+            self._finish(item, *keys[item.id], self._written(item, result, own))
         return self.summary
+
+    def _written(
+        self, item: Item, result: Result, own: frozenset[str] | None
+    ) -> Record | InputError:
+        if isinstance(result, InputError):
+            return result
+        return work_on(self.root, lambda _: result, item, own)
+
+    def _own(self, item: Item) -> frozenset[str] | None:
+        """Files that this item may replace: its own; any, where a killed run left it half made."""
+        if self.force or item.id in self._begun:
+            return None
+        return frozenset(self.records[item.id].files if item.id in self.records else ())
 
     def _start(self, items: Iterable[Item]) -> tuple[list[Item], dict[str, tuple[str, Inputs]]]:
         """Find what is to be done, and forget what no longer exists."""
@@ -338,31 +331,37 @@ class Artifact(AbstractContextManager["Artifact"]):
             files = old.files if old else {}
             self._append(Record(item.id, key, files, inputs, error=str(result)))
         else:
-            for text in result.value.get("warnings", ()) if isinstance(result.value, dict) else ():
+            for text in result.warnings:
                 _log.warning("%s", text)
             self.summary.done += 1
             self.changed = True
-            self._append(Record(item.id, key, result.files, inputs, result.value))
-            for name in set(old.files if old else ()) - set(result.files):
-                (self.root / name).unlink(missing_ok=True)
+            self._append(replace(result, key=key, inputs=inputs))
+            self._unlink(set(old.files if old else ()) - set(result.files))
+
+    def _unlink(self, names: Iterable[str]) -> None:
+        """Remove files of the past, except those that a record of today or a sum also names."""
+        for name in sorted(names):
+            if not self._claims[name] and name not in self._outputs:
+                inside(self.root, name).unlink(missing_ok=True)
 
     def _results(
         self, items: list[Item], work: Callable[[Item], Product], workers: int, label: str
     ) -> Iterator[Record | InputError]:
-        one = partial(_work_on, self.root, work)
+        one = partial(work_on, self.root, work)
         bar = partial(
             tqdm, total=len(items), desc=label, unit="item", disable=not items, mininterval=0.5
         )
+        own = [self._own(item) for item in items]
         if workers <= 1 or len(items) < 2:
-            for item in bar(items):
+            for item, names in zip(bar(items), own, strict=True):
                 self._announce(item.id)
-                yield one(item)
+                yield one(item, names)
             return
         for item in items:
             self._announce(item.id)
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             chunk = max(1, min(16, len(items) // (4 * workers)))
-            yield from bar(pool.map(one, items, chunksize=chunk))
+            yield from bar(pool.map(one, items, own, chunksize=chunk))
 
     def _begin(self) -> None:
         """Say in the header that work is under way, and open the journal."""
@@ -375,22 +374,26 @@ class Artifact(AbstractContextManager["Artifact"]):
                 self._journal.write("\n")
 
     def _announce(self, item_id: str) -> None:
-        """Void an old record before its files are replaced: a kill between is no edit."""
-        if item_id in self.records:
-            self._begin()
-            assert self._journal is not None
-            self._journal.write(json.dumps({"begin": True, "id": item_id}) + "\n")
+        """Say that an item's files may be replaced from now on: a kill between is no edit."""
+        self._begin()
+        assert self._journal is not None
+        self._journal.write(json.dumps({"begin": True, "id": item_id}) + "\n")
 
     def _append(self, record: Record) -> None:
         self._begin()
+        self._refuse_removed()
         assert self._journal is not None
         self._journal.write(record.line())
+        if record.id in self.records:
+            self._claims.subtract(self.records[record.id].files.keys())
+        self._claims.update(record.files.keys())
         self.records[record.id] = record
 
     def _forget(self, item_id: str) -> None:
         self._announce(item_id)
-        for name in self.records.pop(item_id).files:
-            (self.root / name).unlink(missing_ok=True)
+        files = self.records.pop(item_id).files.keys()
+        self._claims.subtract(files)
+        self._unlink(files)
         self.summary.removed += 1
         self.changed = True
 
@@ -404,8 +407,23 @@ class Artifact(AbstractContextManager["Artifact"]):
         self._outputs[name] = stamp(path, known)
         return path
 
+    def _refuse_removed(self) -> None:
+        """Make sure that the folder is still the one that was locked.
+
+        Raises:
+            RemovedArtifactError: it was removed, moved or replaced.
+        """
+        assert self._lock is not None
+        try:
+            here = (self.root / LOCK).stat().st_ino == os.fstat(self._lock.fileno()).st_ino
+        except OSError:
+            here = False
+        if not here:
+            raise removed(self.root)
+
     def _write_header(self, *, complete: bool) -> None:
         header = {
+            **self.origin,
             **self.identity,
             "totals": self.totals,
             "complete": complete,
@@ -426,7 +444,8 @@ class Artifact(AbstractContextManager["Artifact"]):
         try:
             if self._journal is not None:
                 self._journal.close()
-            if kind is None and (self._journal is not None or self.changed):
+            if kind is None and (self._journal is not None or self.changed or self._moved):
+                self._refuse_removed()
                 lines = (self.records[name].line().encode() for name in sorted(self.records))
                 write_atomic(self.root / JOURNAL, lines)
                 self._write_header(complete=True)
@@ -441,10 +460,10 @@ class Artifact(AbstractContextManager["Artifact"]):
             EditedArtifactError: see the class.
         """
         self._load()
-        counts = {"fresh": 0, "stale": 0, "new": 0}
-        for *_, state in self.todo(items):
-            counts[state] += 1
-        return counts
+        listed = self.todo(items)
+        counts = Counter(state for *_, state in listed)
+        counts["gone"] = len(self.records.keys() - {item.id for item, *_ in listed})
+        return {state: counts[state] for state in STATES}
 
     @property
     def good(self) -> dict[str, Record]:

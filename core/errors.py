@@ -7,9 +7,11 @@
     |-- InputError            a file a user gave is unusable: names file, place and reason
     |   `-- CheckpointError   a weights file that does not fit the network
     |-- MissingInputError     an artifact or file that has to be made or given first
+    |-- StaleInputError       an artifact made from other inputs than the ones at hand
     |-- ForeignArtifactError  a folder that this pipeline did not make and will not write to
     |-- EditedArtifactError   an own file that was changed by hand and will not be overwritten
     |-- LockedArtifactError   another process is writing into the folder
+    |-- RemovedArtifactError  the folder was taken away while it was written
     `-- MissingExtraError     an optional library that is not installed
 
 Messages name the thing, the place and the way out.
@@ -54,6 +56,10 @@ class MissingInputError(DmnetError):
     """Something has to be made or given first; the message holds the command."""
 
 
+class StaleInputError(DmnetError):
+    """An artifact that was made from other inputs than those at hand; says how to renew it."""
+
+
 class ForeignArtifactError(DmnetError):
     """A folder that this pipeline did not make and therefore does not write to."""
 
@@ -64,6 +70,10 @@ class EditedArtifactError(DmnetError):
 
 class LockedArtifactError(DmnetError):
     """Another process writes into this artifact folder."""
+
+
+class RemovedArtifactError(DmnetError):
+    """An artifact's folder was removed or moved while a stage was writing into it."""
 
 
 class MissingExtraError(DmnetError):

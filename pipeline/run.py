@@ -58,7 +58,7 @@ def execute(context: Context, stage: str) -> dict[str, str]:
         if target.changed and plan.finish is not None:
             plan.finish(target)
         for record in target.good.values():  # images that a training left out
-            summary.bad |= record.value.get("set_aside", {}) if record.value else {}
+            summary.bad |= record.set_aside
         _log.info(
             "%s: %d done, %d kept, %d removed, %d set aside, %.1f s -> %s",
             label,

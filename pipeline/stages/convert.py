@@ -88,7 +88,7 @@ def convert(min_visible: float, item: Item) -> Product:
     for name, window in crops:
         files |= _files("crop-", crop_annotations(annotations, window, min_visible), name)
     names = [item.facts["file_name"], *(name for name, _ in crops)]
-    return files, {"names": names, "warnings": warnings}
+    return Product(files, {"names": names}, tuple(warnings))
 
 
 def _files(kind: str, annotations: Annotations, file_name: str) -> Iterator[tuple[str, bytes]]:

@@ -139,8 +139,8 @@ def cut(config: Config, own: bool, item: Item) -> Product:
     files: dict[str, bytes] = {}
     if config.write_images:
         files = dict(_crop_files(config, item, windows, annotations))
-    value = {"size": list(size), "windows": windows, "warnings": warnings, **item.facts}
-    return files, value
+    value = {"size": list(size), "windows": windows, **item.facts}
+    return Product(files, value, tuple(warnings))
 
 
 def read_map(config: Config, own: bool, item: Item, size: Size) -> DensityMap:

@@ -128,8 +128,9 @@ def make(config: Config, bank: Path, item: Item) -> Product:
         annotations, load_bank(bank), config.sigma, preset=config.preset, stride=config.cell
     )
     attributes = settings.resolved(config) | {"stride": config.cell}
-    value = {"objects": len(annotations.objects), "count": made.count, "warnings": warnings}
+    value = {"objects": len(annotations.objects), "count": made.count}
     if config.preset == "reference":
         widths = sigmas(annotations, config.sigma, preset=config.preset)
         value["capped"] = int(above_bank(widths, load_bank(bank)).sum())
-    return {f"{item.id}.h5": density_h5.write(made, attributes)}, value
+    files = {f"{item.id}.h5": density_h5.write(made, attributes)}
+    return Product(files, value, tuple(warnings))

@@ -161,7 +161,7 @@ def _windows(item: Item) -> list[Window | None]:
 
 def _product(item: Item, found: list[Detections], threshold: float) -> Product:
     kept = [each[each.scores >= threshold] for each in found]
-    return {f"{item.id}.json": parts.write(kept)}, {"detections": sum(map(len, kept))}
+    return Product({f"{item.id}.json": parts.write(kept)}, {"detections": sum(map(len, kept))})
 
 
 def _look_up(

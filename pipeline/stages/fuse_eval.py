@@ -106,10 +106,11 @@ def fuse(config: FuseConfig, found: FoundDetections, item: Item) -> Product:
         fuse_image(nothing, placed, size, config),
         fuse_image(whole, placed, size, config),
     ]
-    return {
+    files = {
         f"parts/{item.id}.json": parts.write(sources),
         f"visdrone/{item.id}.txt": visdrone.write_results(sources[2]).encode(),
-    }, {"detections": [len(source) for source in sources]}
+    }
+    return Product(files, {"detections": [len(source) for source in sources]})
 
 
 def read_parts(artifact: Artifact, image_id: str) -> dict[str, Detections]:

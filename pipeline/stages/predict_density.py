@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dmnet.core.artifact import Artifact, Item, Result
+from dmnet.core.artifact import Artifact, Item, Product, Result
 from dmnet.core.dataset import Dataset
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.files import file_digest
@@ -111,7 +111,7 @@ def predict_all(
             yield item, error
             continue
         data = density_h5.write(found, {"network": name})
-        yield item, ({f"{item.id}.h5": data}, {"count": round(found.count, 4)})
+        yield item, Product({f"{item.id}.h5": data}, {"count": round(found.count, 4)})
 
 
 def count_all(dataset: Dataset, artifact: Artifact) -> None:

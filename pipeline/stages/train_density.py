@@ -158,9 +158,5 @@ def learn(
     _log.info("best epoch: %s", ", ".join(f"{k} {v:.4g}" for k, v in best.items()))
     if constant:
         _log.info("baselines: %s", ", ".join(f"{k} {v:.4g}" for k, v in constant.items()))
-    return files, {
-        "best": best,
-        "baselines": constant,
-        "images": len(ids),
-        "set_aside": aside | val_aside,
-    }
+    value = {"best": best, "baselines": constant, "images": len(ids)}
+    return Product(files, value, set_aside=aside | val_aside)

@@ -257,9 +257,10 @@ def learn(
         meta=started,
     )
     last = trained.history[trained.best_epoch - 1]
-    value = {"kept": last, "samples": len(samples), "set_aside": aside, **started}
+    value = {"kept": last, "samples": len(samples), **started}
     files = _files(trained.weights, trained.history)
-    return files | _pictures(config, trained.weights, judge, whole, device), value
+    files |= _pictures(config, trained.weights, judge, whole, device)
+    return Product(files, value, set_aside=aside)
 
 
 def start(net: DetectionNet, config: Config, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -295,7 +296,7 @@ def learn_mmdet(
     kept = max(scored, key=lambda row: row["AP"]) if scored else rows[-1]
     whole = [sample for sample in samples if sample.window is None]
     files = _files(weights, rows) | _pictures(config, weights, None, whole, device)
-    return files, {"kept": kept, "samples": count, "set_aside": aside}
+    return Product(files, {"kept": kept, "samples": count}, set_aside=aside)
 
 
 def _pictures(

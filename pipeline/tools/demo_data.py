@@ -88,7 +88,7 @@ def draw(settings: DemoData, item: Item) -> Product:
         image = render_layout(annotations, index)
     else:
         image, annotations = make_item(split, index, settings.scene)
-    return _files(split, image, annotations, settings.quality), None
+    return Product(_files(split, image, annotations, settings.quality))
 
 
 def _files(split: str, image: Image, annotations: Annotations, quality: int) -> dict[str, bytes]:

@@ -30,12 +30,13 @@ def upper(item: Item) -> Product:
     text = item.files["text"].read_text()
     if "bad" in text:
         raise InputError(item.files["text"], "holds the word bad")
-    return {f"{item.id}.out": text.upper().encode()}, {"length": len(text)}
+    return Product({f"{item.id}.out": text.upper().encode()}, {"length": len(text)})
 
 
 def shout(suffix: str, item: Item) -> Product:
-    files, value = upper(item)
-    return {name: data + suffix.encode() for name, data in files.items()}, value
+    made = upper(item)
+    files = {name: data + suffix.encode() for name, data in made.files.items()}
+    return Product(files, made.value)
 
 
 def run(root: Path, items: list[Item], work: Any = upper, **options: Any) -> Artifact:
@@ -271,7 +272,7 @@ def test_kill_between_file_and_line_is_not_an_edit(tmp_path: Path, items: list[I
 
 
 def named(name: str, item: Item) -> Product:
-    return {f"{item.id}-{name}.out": b"x"}, {"length": 1}
+    return Product({f"{item.id}-{name}.out": b"x"}, {"length": 1})
 
 
 def test_files_that_an_item_no_longer_has_are_removed(tmp_path: Path, items: list[Item]) -> None:
@@ -302,12 +303,15 @@ def test_stream_yields_results_in_any_order(tmp_path: Path, items: list[Item]) -
 
 def test_inspect_counts_and_writes_nothing(tmp_path: Path, items: list[Item]) -> None:
     root = tmp_path / "art"
-    assert Artifact(root, "demo", 1, {}).inspect(items) == {"fresh": 0, "stale": 0, "new": 3}
+    nothing = {"fresh": 0, "aside": 0, "stale": 0, "new": 0, "gone": 0}
+    assert Artifact(root, "demo", 1, {}).inspect(items) == nothing | {"new": 3}
     assert not root.exists()
     run(root, items)
     items[0].files["text"].write_text("changed")
     state = Artifact(root, "demo", 1, {"a": 1}).inspect(items)
-    assert state == {"fresh": 2, "stale": 1, "new": 0}
+    assert state == nothing | {"fresh": 2, "stale": 1}
+    state = Artifact(root, "demo", 1, {"a": 1}).inspect(items[1:])
+    assert state == nothing | {"fresh": 2, "gone": 1}
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", HEADER])
