@@ -1,8 +1,7 @@
-"""Training data: samples, and how one is read and varied.
+"""Training data: samples, and how they are read.
 
 A sample is an image, or a window of one, with its annotations. Windows are cut from the decoded
-parent in memory. The order of an epoch and every augmentation derive from (seed, epoch, position)
-alone: neither the number of loader workers nor of processes changes them.
+parent in memory.
 """
 
 from __future__ import annotations
@@ -11,12 +10,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dmnet.core.artifact import inside
 from dmnet.core.boxes import Window
@@ -25,16 +21,8 @@ from dmnet.core.files import digest
 from dmnet.core.formats import coco, voc
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.images import MAX_PIXELS, SUFFIXES, read_image
-from dmnet.core.records import Annotations
-from dmnet.core.training import item_rng
-from dmnet.detectors.base import Target
-from dmnet.detectors.training.augmentation import AugmentConfig, Scene, grey_out, mosaic, vary
-
-Ticket = tuple[int, int, int]
-"""``(epoch, position in the epoch, index of the sample)``."""
-
-Batch = tuple[list[Tensor], list[Target]]
-"""Images uint8 ``[3, h, w]`` and their targets."""
+from dmnet.core.records import Annotations, Image
+from dmnet.detectors.training.augmentation import AugmentConfig, Scene
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,11 @@ class DataConfig:
     max_pixels: int = MAX_PIXELS
     """images with more pixels are refused"""
     workers: int = 0
-    """loader processes; 0 reads in the training process"""
+    """loader processes; 0: a thread beside the training"""
+    shrink: bool = True
+    """scale large images down once, to what the network's input and the largest zoom can use"""
+    cache_gb: float = 20.0
+    """10^9 bytes that decoded images may take on disk while training; 0: decode in every epoch"""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """variation of the training images"""
 
@@ -131,16 +123,15 @@ def data_digest(samples: Sequence[Sample]) -> str:
     return digest(rows)
 
 
-def load_scene(sample: Sample, max_pixels: int) -> Scene:
-    """Decode a sample.
+def cut_sample(sample: Sample, image: Image) -> Image:
+    """What a sample shows of its decoded image file.
 
     Raises:
-        InputError: unreadable, of another size than annotated, or larger than ``max_pixels``.
+        InputError: of another size than annotated.
     """
-    image = read_image(sample.image, max_pixels)
     if sample.window is not None:
         x1, y1, x2, y2 = sample.window
-        image = np.ascontiguousarray(image[y1:y2, x1:x2])
+        image = image[y1:y2, x1:x2]
     ann = sample.annotations
     if image.shape[:2] != ann.size:
         raise InputError(
@@ -148,71 +139,23 @@ def load_scene(sample: Sample, max_pixels: int) -> Scene:
             f"shows {image.shape[1]}x{image.shape[0]} pixels, its annotations say "
             f"{ann.size[1]}x{ann.size[0]}; convert the annotations of these images again",
         )
-    objects = ~ann.ignore
-    return Scene(image, ann.boxes[objects], ann.labels[objects], ann.boxes[ann.ignore])
+    return image
 
 
-def to_target(scene: Scene) -> Target:
-    """Boxes of a scene as tensors; boxes below half a pixel are left out."""
-    sides = scene.boxes[:, 2:] - scene.boxes[:, :2]
-    keep = (sides >= 0.5).all(axis=1)
-    return Target(
-        boxes=torch.from_numpy(scene.boxes[keep]).float(),
-        labels=torch.from_numpy(scene.labels[keep]),
-        ignore=torch.from_numpy(scene.ignore).float(),
-    )
+def load_scene(sample: Sample, max_pixels: int) -> Scene:
+    """Decode a sample.
+
+    Raises:
+        InputError: unreadable, of another size than annotated, or larger than ``max_pixels``.
+    """
+    image = cut_sample(sample, read_image(sample.image, max_pixels))
+    return scene_of(sample, np.ascontiguousarray(image))
 
 
-class TrainingData(Dataset[tuple[Tensor, Target]]):
-    """Samples by `Ticket`, augmented."""
-
-    def __init__(
-        self, samples: Sequence[Sample], config: DataConfig, seed: int, epochs: int
-    ) -> None:
-        """Hold the annotations; images are decoded when drawn."""
-        self.samples, self.config = list(samples), config
-        self.seed, self.last_mosaic = seed, epochs - config.augment.mosaic_off
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self.samples)
-
-    def __getitem__(self, ticket: Ticket) -> tuple[Tensor, Target]:
-        """Image uint8 ``[3, h, w]`` and its target."""
-        epoch, position, index = ticket
-        rng = item_rng(self.seed, epoch, position)
-        augment = self.config.augment
-        scene = self._scene(index)
-        if epoch < self.last_mosaic and rng.random() < augment.mosaic:
-            others = rng.integers(len(self.samples), size=3).tolist()
-            scene = mosaic(
-                [scene, *(self._scene(other) for other in others)], rng, augment.min_visible
-            )
-        scene = vary(scene, augment, rng)
-        image = torch.from_numpy(np.ascontiguousarray(scene.image.transpose(2, 0, 1)))
-        return image, to_target(scene)
-
-    def _scene(self, index: int) -> Scene:
-        scene = load_scene(self.samples[index], self.config.max_pixels)
-        return grey_out(scene) if self.config.ignored == "grey" else scene
-
-
-def collate(items: list[tuple[Tensor, Target]]) -> Batch:
-    """Keep images of different sizes apart."""
-    images, targets = zip(*items, strict=True)
-    return list(images), list(targets)
-
-
-def make_loader(data: TrainingData, batches: Sampler[list[Ticket]], pin: bool) -> DataLoader[Any]:
-    """Loader of `Batch`; at most two batches a worker are in memory."""
-    workers = data.config.workers
-    return DataLoader(
-        data,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin,
-        prefetch_factor=2 if workers else None,
-        multiprocessing_context="spawn" if workers else None,
-        persistent_workers=workers > 0,
-    )
+def scene_of(sample: Sample, image: Image) -> Scene:
+    """A sample on its pixels, which may be scaled: the boxes are scaled likewise."""
+    ann = sample.annotations
+    height, width = ann.size
+    ratio = np.array([image.shape[1] / width, image.shape[0] / height] * 2)
+    boxes, objects = ann.boxes * ratio, ~ann.ignore
+    return Scene(image, boxes[objects], ann.labels[objects], boxes[ann.ignore])

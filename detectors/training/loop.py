@@ -26,13 +26,8 @@ from dmnet.core import training
 from dmnet.core.errors import CheckpointError, ConfigError, DmnetError, optional
 from dmnet.core.files import digest
 from dmnet.detectors.base import DetectionNet, save_net
-from dmnet.detectors.training.data import (
-    Batch,
-    Sample,
-    TrainingData,
-    data_digest,
-    make_loader,
-)
+from dmnet.detectors.training.data import Sample, data_digest
+from dmnet.detectors.training.loader import Batch, TrainingData, make_loader
 from dmnet.detectors.training.sampler import EpochBatches
 from dmnet.detectors.training.settings import TrainConfig
 from dmnet.detectors.training.steps import (

@@ -14,7 +14,8 @@ from torch.utils.data import Sampler
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import Size
 from dmnet.detectors.base import DetectionNet
-from dmnet.detectors.training.data import DataConfig, Sample, Ticket
+from dmnet.detectors.training.data import DataConfig, Sample
+from dmnet.detectors.training.loader import Ticket
 
 
 def repeat_factors(samples: Sequence[Sample], threshold: float) -> NDArray[np.float64]:

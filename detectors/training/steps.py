@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 
 from dmnet.core import training
 from dmnet.detectors.base import pick_device
-from dmnet.detectors.training.data import Batch
+from dmnet.detectors.training.loader import Batch
 from dmnet.detectors.training.settings import TrainConfig
 
 
