@@ -20,14 +20,15 @@ from typing import Any
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from dmnet.core import training
 from dmnet.core.errors import CheckpointError, ConfigError, DmnetError, optional
 from dmnet.core.files import digest
+from dmnet.core.progress import Progress, ahead
 from dmnet.detectors.base import DetectionNet, save_net
 from dmnet.detectors.training.data import Sample, data_digest
 from dmnet.detectors.training.loader import Batch, TrainingData, make_loader
+from dmnet.detectors.training.pixels import Pixels
 from dmnet.detectors.training.sampler import EpochBatches
 from dmnet.detectors.training.settings import TrainConfig
 from dmnet.detectors.training.steps import (
@@ -151,17 +152,18 @@ class _Run:
         if self.ema:
             self.ema.update(self.net)
 
-    def train_epoch(self, loader: Any, steps: int, rank: int) -> Row:
+    def train_epoch(self, loader: Any, steps: int, rank: int, progress: Progress) -> Row:
         """All steps of one epoch; the mean of each loss (of this process)."""
         training.seed_epoch(self.config.seed + rank, self.epoch)
         self.net.train()
         self.net.start_epoch(self.epoch, self.config.epochs)
         sums: dict[str, float] = {}
         label = f"epoch {self.epoch + 1}/{self.config.epochs}"
-        for step, batch in enumerate(tqdm(loader, label, total=steps, disable=None, leave=False)):
-            factor = rate(self.epoch * steps + step, steps, self.config)
-            for name, value in self.step(batch, factor).items():
+        for step, batch in enumerate(progress.epoch(label, ahead(loader), steps)):
+            losses = self.step(batch, rate(self.epoch * steps + step, steps, self.config))
+            for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value / steps
+            progress.step(len(batch[0]), {"loss": sum(losses.values()), **losses})
         row: Row = {"epoch": self.epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
         mean = self._mean_over_processes({"loss": sum(sums.values()), **sums})
         return {**row, **mean}
@@ -207,6 +209,7 @@ def train(
     *,
     evaluate: Evaluate | None = None,
     checkpoint: Path | None = None,
+    cache: Path | None = None,
     device: str = "auto",
     log_folder: Path | None = None,
     meta: Mapping[str, Any] | None = None,
@@ -219,6 +222,7 @@ def train(
         config: how.
         evaluate: gives the scores by name of a network; without it the last epoch is kept.
         checkpoint: written after each epoch, for going on after a kill.
+        cache: folder for decoded images, see `Pixels`; without it they are decoded in every epoch.
         device: torch device, or ``auto``.
         log_folder: where TensorBoard files go, if they are asked for.
         meta: more JSON-ready facts for the weights file.
@@ -237,12 +241,14 @@ def train(
         run = _Run(net, config, place, world)
         if checkpoint is not None and checkpoint.exists():
             run.load(checkpoint, identity)
-        data = TrainingData(samples, config.data, config.seed, config.epochs)
+        pixels = Pixels(samples, net, config.data, cache)
+        data = TrainingData(pixels, config.data, config.seed, config.epochs)
         loader = make_loader(data, batches, pin=place.type == "cuda")
         writer = _writer(config, log_folder, rank, stack)
+        progress = Progress(len(batches) * (config.epochs - run.epoch))
         while run.epoch < config.epochs and not _stale(run):
             batches.epoch = run.epoch
-            row = run.train_epoch(loader, len(batches), rank)
+            row = run.train_epoch(loader, len(batches), rank, progress)
             run.epoch += 1
             scores = _scores(run, evaluate, rank)
             if scores or evaluate is None:

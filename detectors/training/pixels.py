@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from dmnet.core.errors import InputError
 from dmnet.core.files import digest, write_atomic
-from dmnet.core.images import MAX_PIXELS, read_image
+from dmnet.core.images import read_image
 from dmnet.core.records import Image, Size
 from dmnet.detectors.base import DetectionNet
-from dmnet.detectors.training.data import Sample, cut_sample
+from dmnet.detectors.training.data import DataConfig, Sample, cut_sample
 
 _log = logging.getLogger(__name__)
 
@@ -42,35 +42,35 @@ class Pixels:
     """Pixels of samples by index.
 
     With a folder, each image file is decoded once: one file there holds the pixels of all samples
-    of an image, one after the other. Images beyond the bound are decoded every time.
+    of an image, one after the other. Images beyond `DataConfig.cache_gb` are decoded every time.
     """
 
     def __init__(
         self,
         samples: Sequence[Sample],
-        sizes: Sequence[Size] | None = None,
+        net: DetectionNet,
+        config: DataConfig,
         folder: Path | None = None,
-        bound: float = 0.0,
-        max_pixels: int = MAX_PIXELS,
     ) -> None:
         """Plan the store; nothing is decoded before it is asked for.
 
         Args:
             samples: whole images and windows.
-            sizes: ``(h, w)`` that each sample is scaled to; as annotated without.
+            net: says what sizes it can use.
+            config: how samples are read.
             folder: of the store; none: every sample is decoded when it is asked for.
-            bound: greatest size of the store in 10^9 bytes.
-            max_pixels: refuse larger images.
         """
-        self.samples, self.max_pixels = list(samples), max_pixels
-        self.sizes = list(sizes or (s.annotations.size for s in samples))
+        self.samples, self.max_pixels = list(samples), config.max_pixels
+        self.sizes = [s.annotations.size for s in self.samples]
+        if config.shrink:
+            self.sizes = [useful_size(s, net, config.augment.zoom[1]) for s in self.sizes]
         self.members: dict[Path, list[int]] = {}
         for index, sample in enumerate(self.samples):
             self.members.setdefault(sample.image, []).append(index)
         self.bytes = [3 * height * width for height, width in self.sizes]
         self.files: dict[Path, Path] = {}
         if folder is not None:
-            self._plan(folder, bound * 1e9)
+            self._plan(folder, config.cache_gb * 1e9)
 
     def _plan(self, folder: Path, bound: float) -> None:
         """Which images the store holds: the first ones that fit into ``bound`` bytes."""

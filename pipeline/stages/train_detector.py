@@ -26,6 +26,7 @@ from dmnet.detectors.training.data import (
     read_voc,
 )
 from dmnet.detectors.training.loop import train
+from dmnet.detectors.training.pixels import Pixels
 from dmnet.detectors.training.settings import TrainConfig
 from dmnet.detectors.training.start import start_from
 from dmnet.detectors.yolov6 import YoloConfig
@@ -227,8 +228,12 @@ def learn(
     item: Item,
 ) -> Product:
     """Train, going on from the checkpoint of a killed run."""
-    ids, aside = readable(images)
-    samples = read_samples(config, item, {images[name] for name in ids})
+    seed_epoch(config.seed, 0)  # the starting weights
+    net = build_model(config.model, network_settings(config))
+    cache = checkpoint.with_suffix(".pixels")
+    samples = read_samples(config, item, set(images.values()))
+    damaged = Pixels(samples, net, config.data, cache).fill()
+    samples, aside = without(samples, images, damaged)
     whole = [sample for sample in samples if sample.window is None]
     judges = [("", judge)] if judge else []
     if config.judge_train:
@@ -242,8 +247,6 @@ def learn(
             for name, value in each.scores(net, device).items()
         }
 
-    seed_epoch(config.seed, 0)  # the starting weights
-    net = build_model(config.model, network_settings(config))
     started = start(net, config, samples)
     loop = replace(config, metric="train_AP") if judges and not judge else config
     trained = train(
@@ -252,6 +255,7 @@ def learn(
         loop,
         evaluate=evaluate if judges else None,
         checkpoint=checkpoint,
+        cache=cache,
         device=device,
         log_folder=checkpoint.parent / "tensorboard" if config.tensorboard else None,
         meta=started,
@@ -272,6 +276,23 @@ def start(net: DetectionNet, config: Config, samples: Sequence[Sample]) -> dict[
     images = [to_tensor(scene.image, torch.device("cpu")) for scene in scenes]
     found = start_from(net, Path(config.init), images)
     return {"init": {"file": Path(config.init).name, "taken": len(found.taken)}}
+
+
+def without(
+    samples: Sequence[Sample], images: Mapping[str, Path], damaged: Mapping[Path, str]
+) -> tuple[list[Sample], dict[str, str]]:
+    """The samples of images that can be decoded, and the reasons of the other images by id.
+
+    Raises:
+        InputError: none is left.
+    """
+    aside = {name: damaged[path] for name, path in images.items() if path in damaged}
+    for name, reason in aside.items():
+        _log.error("set aside %s: %s", name, reason)
+    left = [sample for sample in samples if sample.image not in damaged]
+    if not left:
+        raise InputError(next(iter(images.values())).parent, "no annotated image can be decoded")
+    return left, aside
 
 
 def learn_mmdet(

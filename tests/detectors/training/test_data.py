@@ -13,11 +13,13 @@ from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.formats import coco, voc
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.records import Annotations
-from dmnet.detectors.base import build_model
+from dmnet.detectors.base import DetectionNet, build_model
 from dmnet.detectors.training import data
 from dmnet.detectors.training import sampler as epoch
 from dmnet.detectors.training.augmentation import AugmentConfig
-from dmnet.detectors.training.data import DataConfig, Sample, TrainingData
+from dmnet.detectors.training.data import DataConfig, Sample
+from dmnet.detectors.training.loader import TrainingData, make_loader, to_target
+from dmnet.detectors.training.pixels import Pixels
 from dmnet.detectors.training.sampler import EpochBatches
 
 Scenes = Callable[..., list[Sample]]
@@ -45,7 +47,7 @@ def test_coco_gives_the_annotations_back(scenes: Scenes, tmp_path: Path) -> None
     read = data.read_coco(write_coco(tmp_path / "gt.json", samples), tmp_path)
     assert [s.image for s in read] == [s.image for s in samples]
     assert data.data_digest(read) == data.data_digest(samples)
-    assert len(data.to_target(data.load_scene(read[1], 10**6))["ignore"]) == len(ann)
+    assert len(to_target(data.load_scene(read[1], 10**6))["ignore"]) == len(ann)
     assert data.data_digest(read[:2]) != data.data_digest(samples)
 
 
@@ -143,9 +145,16 @@ def test_batches_hold_similar_shapes_and_everything(rng: np.random.Generator) ->
     assert sorted(mixed) == [1, 1, 2]
 
 
+def small_net() -> DetectionNet:
+    return build_model("fasterrcnn-mobilenetv3", {"min_size": 64, "max_size": 64})
+
+
+def training_data(samples: list[Sample], config: DataConfig, epochs: int) -> TrainingData:
+    return TrainingData(Pixels(samples, small_net(), config), config, 0, epochs)
+
+
 def batches_of(samples: list[Sample], **kwargs: int) -> EpochBatches:
-    net = build_model("fasterrcnn-mobilenetv3", {"min_size": 64, "max_size": 64})
-    return EpochBatches(samples, net, DataConfig(), 4, 0, **kwargs)
+    return EpochBatches(samples, small_net(), DataConfig(), 4, 0, **kwargs)
 
 
 def test_processes_share_every_batch() -> None:
@@ -186,7 +195,7 @@ def test_grey_or_mask(scenes: Scenes) -> None:
     sample = replace(sample, annotations=region)
     for ignored, grey, regions in (("mask", False, 1), ("grey", True, 0)):
         config = DataConfig(ignored=ignored, augment=STILL)  # type: ignore[arg-type]
-        image, target = TrainingData([sample], config, 0, 1)[(0, 0, 0)]
+        image, target = training_data([sample], config, 1)[(0, 0, 0)]
         assert bool((image == 114).all()) == grey
         assert len(target["ignore"]) == regions
         assert len(target["boxes"]) == 0
@@ -195,8 +204,8 @@ def test_grey_or_mask(scenes: Scenes) -> None:
 def test_mosaic_stops_before_the_end(scenes: Scenes) -> None:
     samples = scenes(4)
     config = DataConfig(augment=replace(STILL, mosaic=1.0, mosaic_off=2))
-    drawn = TrainingData(samples, config, 0, epochs=5)
-    plain = TrainingData(samples, DataConfig(augment=STILL), 0, epochs=5)[(0, 0, 0)][0]
+    drawn = training_data(samples, config, 5)
+    plain = training_data(samples, DataConfig(augment=STILL), 5)[(0, 0, 0)][0]
     assert not torch.equal(drawn[(2, 0, 0)][0], plain)
     assert torch.equal(drawn[(3, 0, 0)][0], plain)
 
@@ -207,9 +216,9 @@ def test_loader_processes_change_nothing(scenes: Scenes) -> None:
     loaded = []
     for workers in (0, 1):
         config = DataConfig(workers=workers, augment=AugmentConfig(mosaic=0.5))
-        drawn = TrainingData(samples, config, 0, 9)
+        drawn = training_data(samples, config, 9)
         batches = batches_of(samples)
-        loader = data.make_loader(drawn, batches, pin=False)
+        loader = make_loader(drawn, batches, pin=False)
         rows = list(loader)
         batches.epoch = 1
         loaded.append(rows + list(loader))
