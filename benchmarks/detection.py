@@ -28,8 +28,8 @@ from dmnet.core.records import Detections
 from dmnet.detectors.base import NetDetector, build_model, to_detections, to_tensor
 from dmnet.detectors.infer import InferConfig, Job, detect_items
 from dmnet.detectors.torchvision.model import TorchvisionNet
+from dmnet.fusion.fuse import FuseConfig, fuse_image
 from dmnet.fusion.merge import MergeConfig
-from dmnet.fusion.place import FuseConfig, fuse_image
 
 HEIGHT, WIDTH, SLICE = 765, 1360, 256
 

@@ -20,12 +20,12 @@ import numpy as np
 
 from dmnet.core.records import CLASSES
 from dmnet.fusion.evaluation.bootstrap import intervals
-from dmnet.fusion.evaluation.coco import as_coco, coco_samples
+from dmnet.fusion.evaluation.coco import as_coco, coco_images
 from dmnet.fusion.evaluation.error_types import error_costs
-from dmnet.fusion.evaluation.evaluate import evaluate, score_samples
+from dmnet.fusion.evaluation.evaluate import evaluate, score_images
 from dmnet.fusion.evaluation.inputs import read_found, read_truth
 from dmnet.fusion.evaluation.matched import matched
-from dmnet.fusion.evaluation.samples import Sample
+from dmnet.fusion.evaluation.scored_images import ScoredImage
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -57,8 +57,8 @@ def unpack(folder: Path) -> tuple[Path, Path] | None:
     return folder / "VisDrone2019-DET-val" / "annotations", folder / "pred_txt"
 
 
-def generated(images: int = 548, objects: int = 70, found: int = 253) -> list[Sample]:
-    """A set of VisDrone val's size: jittered copies of the objects, of which some are alarms."""
+def generated(images: int = 548, objects: int = 70, found: int = 253) -> list[ScoredImage]:
+    """A set of VisDrone val's size: jittered copies of the objects, of which some are FP."""
     rng = np.random.default_rng(0)
     out = []
     for number in range(images):
@@ -70,18 +70,18 @@ def generated(images: int = 548, objects: int = 70, found: int = 253) -> list[Sa
         rows[:, :4] += rng.normal(0, 4, (found, 4))
         rows[:, 2:4] = np.maximum(rows[:, 2:4], 1)
         rows[:, 4] = np.sort(rng.random(found))[::-1]
-        out.append(Sample(truth, rows, (1000, 1000), f"{number:04d}"))
+        out.append(ScoredImage(truth, rows, (1000, 1000), f"{number:04d}"))
     return out
 
 
-def oracle(samples: list[Sample], cap: int) -> float:
+def oracle(images: list[ScoredImage], cap: int) -> float:
     """Seconds of pycocotools, and a check that the AP is the same."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     def run() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            truth, found = as_coco(samples, CLASSES)
+            truth, found = as_coco(images, CLASSES)
             apis = []
             for rows in (truth["annotations"], found):
                 api = COCO()
@@ -97,7 +97,7 @@ def oracle(samples: list[Sample], cap: int) -> float:
 
     ap: list[float] = []
     taken = seconds(run)
-    ours = score_samples(samples, f"coco@{cap}").summary["AP"]
+    ours = score_images(images, f"coco@{cap}").summary["AP"]
     if abs(ap[0] - ours) > 1e-9:
         raise SystemExit(f"coco@{cap}: AP {ours} differs from that of pycocotools, {ap[0]}")
     return taken
@@ -109,17 +109,17 @@ def rows() -> list[Row]:
         paths = unpack(Path(folder))
         found: list[Row] = []
         if paths is None:
-            samples = generated()
+            images = generated()
         else:
-            samples, _ = read_found(paths[1], read_truth(paths[0]))
+            images, _ = read_found(paths[1], read_truth(paths[0]))
             for protocol in ("visdrone", "coco@500"):
                 taken = seconds(lambda p=protocol: evaluate(*paths, p))
                 found.append((f"{protocol}, files included", taken, None, None, "1,096 txt read"))
-    scored = coco_samples(samples)
+    scored = coco_images(images)
     base = {cap: oracle(scored, cap) for cap in (100, 500)}
-    number = sum(len(sample.found) for sample in samples)
+    number = sum(len(image.found) for image in images)
     for protocol in ("visdrone", "visdrone-macro", "coco@100", "coco@500"):
-        taken = seconds(lambda p=protocol: score_samples(samples, p), 2)
+        taken = seconds(lambda p=protocol: score_images(images, p), 2)
         slow = base[100 if protocol == "coco@100" else 500]
         note = f"{number:,} detections, against pycocotools"
         found.append((protocol, taken, slow, slow / taken, note))

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from dmnet.core.records import Detections
+from dmnet.fusion.fuse import fuse_image
 from dmnet.fusion.merge import nmm, nms
-from dmnet.fusion.place import fuse_image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 COUNT = 33_337

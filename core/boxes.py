@@ -58,13 +58,6 @@ def intersection(a: Boxes, b: Boxes) -> NDArray[np.float64]:
     return product
 
 
-def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
-    """Intersection over union of every pair, shape ``(len(a), len(b))``; 0 where both are empty."""
-    inter = intersection(a, b)
-    union = area(a)[:, None] + area(b)[None, :] - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-
-
 def clip(boxes: Boxes, size: tuple[int, int]) -> Boxes:
     """Clip boxes into an image of ``size`` ``(height, width)``."""
     height, width = size

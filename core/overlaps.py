@@ -64,6 +64,30 @@ def _shared(a1: Floats, a2: Floats, b1: Floats, b2: Floats) -> Floats:
     return np.maximum(length, 0.0, out=length)
 
 
+def pair_overlaps(a: Floats, b: Floats, over_a: NDArray[np.bool_] | None = None) -> Floats:
+    """IoU of box by box, from widths and heights as files give them.
+
+    Adding the left edge to a width and subtracting it again would move an overlap across a
+    threshold, so the areas come from the given sides.
+
+    Args:
+        a: ``(N, 4)`` left, top, width, height.
+        b: ``(N, 4)`` likewise.
+        over_a: ``(N,)`` pairs whose intersection is divided by the area of ``a`` instead.
+
+    Returns:
+        ``(N,)``; 0 where nothing is shared.
+    """
+    low = np.maximum(a[:, :2], b[:, :2])
+    side = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:]) - low
+    inter = np.where((side > 0).all(axis=1), side[:, 0] * side[:, 1], 0.0)
+    own = a[:, 2] * a[:, 3]
+    base = own + b[:, 2] * b[:, 3] - inter
+    if over_a is not None:
+        base = np.where(over_a, own, base)
+    return np.asarray(np.divide(inter, base, out=np.zeros_like(inter), where=base > 0))
+
+
 def expand(start: Ints, stop: Ints) -> tuple[Ints, Ints]:
     """Concatenate ``range(start[i], stop[i])``; returns the owner ``i`` and the value of each."""
     count = stop - start
@@ -112,7 +136,7 @@ class _Level:
 
 
 def _reach(side: Floats, low: Floats, high: Floats, threshold: float, metric: Metric) -> Floats:
-    """Greatest distance of centres an axis at which a pair can exceed the threshold, ``(n, 2)``.
+    """Greatest distance of centres per axis at which a pair can exceed the threshold, ``(n, 2)``.
 
     ``low`` and ``high`` bound the other box's sides; not positive where no partner is possible.
     """

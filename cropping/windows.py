@@ -89,11 +89,6 @@ class WindowScan:
         cells = self.cells(self.passed(threshold))
         return cells.repeat(np.diff(self.y_edges), axis=0).repeat(np.diff(self.x_edges), axis=1)
 
-    def mask_pixels(self, threshold: float) -> int:
-        """Pixels of the mask, without building it."""
-        cells = self.cells(self.passed(threshold))
-        return int(np.diff(self.y_edges) @ cells @ np.diff(self.x_edges))
-
 
 def window_grid(size: Size, window: Size, step: Size | None = None) -> WindowScan:
     """The windows of an image of ``size`` ``(height, width)``, all sums 0.

@@ -97,7 +97,7 @@ def wbf(
         labels: ``(N,)`` category ids.
         iou_threshold: 0 to 1.
         source: ``(N,)`` number of the detector, 0 upwards; one detector if None.
-        weights: one weight a detector; 1 if None.
+        weights: one weight per detector; 1 if None.
         rescale: lower the score of a cluster that fewer boxes than detectors support, as
             published; without it the score is the members' mean. Crops do not cover the image, so
             fusing whole image and crops does not rescale.
@@ -179,7 +179,7 @@ class MergeConfig:
     class_agnostic: bool = False
     """Merge boxes of different classes too."""
     top_n: int = 500
-    """Detections kept an image after merging, best first; 0 keeps all."""
+    """Detections kept per image after merging, best first; 0 keeps all."""
     min_score: float = 0.0
     """Detections below this score are left out before merging."""
     plus_one: bool = False

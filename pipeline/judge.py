@@ -16,7 +16,7 @@ from dmnet.core.records import Annotations, Detections, Image
 from dmnet.detectors.base import NetDetector
 from dmnet.detectors.training.data import Sample, load_scene
 from dmnet.fusion.evaluation.evaluate import score
-from dmnet.fusion.evaluation.operating_points import operating_point
+from dmnet.fusion.evaluation.operating_points import operating_point_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Judge:
             truths.append(truth)
             found[truth.image_id] = detector.predict([image])[0]
         summary = score(truths, found, self.protocol).summary
-        point = operating_point(truths, found, self.threshold)
+        point = operating_point_of(truths, found, self.threshold)
         kept = {name: summary[name] for name in ("AP", "AP50", "AP75")}
         rates = {"precision": point.precision, "recall": point.recall, "F1": point.f1}
         every = {**kept, **rates, "mean_iou": point.mean_iou}

@@ -49,9 +49,9 @@ def resample(table: Matched, *, repeats: int = 200, seed: int = 0) -> Floats:
         repeats: bootstrap repetitions.
         seed: of the generator; equal seeds draw the same images.
     """
-    if not table.samples:
+    if not table.images:
         return np.full((1, len(METRICS)), np.nan)
-    times = draws(len(table.samples), repeats, seed)
+    times = draws(len(table.images), repeats, seed)
     rows = [_summary(set_ap(table, row)) for row in tqdm(times, "bootstrap", disable=None)]
     return np.array(rows)
 
@@ -74,9 +74,9 @@ def intervals(
         drawn: what `resample` gave for this table, where it is at hand.
     """
     values = _summary(set_ap(table))
-    samples = resample(table, repeats=repeats, seed=seed) if drawn is None else drawn
+    rows = resample(table, repeats=repeats, seed=seed) if drawn is None else drawn
     return {
-        name: _interval(value, samples[:, column], level)
+        name: _interval(value, rows[:, column], level)
         for column, (name, value) in enumerate(zip(METRICS, values, strict=True))
     }
 
@@ -97,7 +97,7 @@ def compare(
     Raises:
         ConfigError: the results are not of the same images and protocol.
     """
-    names = [[sample.image_id for sample in table.samples] for table in (first, second)]
+    names = [[each.image_id for each in table.images] for table in (first, second)]
     if names[0] != names[1] or first.protocol != second.protocol:
         raise ConfigError(
             f"a paired comparison needs the same images and protocol: {len(names[0])} images under "
@@ -112,11 +112,10 @@ def compare(
     values = _summary(set_ap(second)) - _summary(set_ap(first))
     out = {}
     for column, name in enumerate(METRICS):
-        sample = difference[:, column]
-        sample = sample[~np.isnan(sample)]
-        tail = min((sample <= 0).sum(), (sample >= 0).sum())
-        p = min(1.0, 2 * (int(tail) + 1) / (len(sample) + 1))
-        out[name] = Comparison(_interval(float(values[column]), sample, level), p)
+        rows = difference[~np.isnan(difference[:, column]), column]
+        tail = min((rows <= 0).sum(), (rows >= 0).sum())
+        p = min(1.0, 2 * (int(tail) + 1) / (len(rows) + 1))
+        out[name] = Comparison(_interval(float(values[column]), rows, level), p)
     return out
 
 
@@ -124,9 +123,9 @@ def _summary(ap: Floats) -> Floats:
     return np.array([ap.mean(), ap[0], ap[5]])
 
 
-def _interval(value: float, sample: Floats, level: float) -> Interval:
-    sample = sample[~np.isnan(sample)]
-    if len(sample) == 0:
+def _interval(value: float, rows: Floats, level: float) -> Interval:
+    rows = rows[~np.isnan(rows)]
+    if len(rows) == 0:
         return Interval(float(value), float("nan"), float("nan"))
-    low, high = np.quantile(sample, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(rows, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high))

@@ -1,4 +1,4 @@
-"""The COCO protocols: average precision at a named cap of detections an image and class.
+"""The COCO protocols: average precision at a named cap of detections per image and class.
 
 The counting is faster-coco-eval's. Every number is read from its precision and recall arrays at the
 cap in the protocol's name, since printed COCO tables mix caps when ``maxDets`` is not the default.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dmnet.core.overlaps import Floats
 from dmnet.core.records import CLASSES
-from dmnet.fusion.evaluation.samples import Sample
+from dmnet.fusion.evaluation.scored_images import ScoredImage
 from dmnet.fusion.evaluation.visdrone import drop_ignored
 
 Json = dict[str, Any]
@@ -72,24 +72,24 @@ def _caps(cap: int) -> list[int]:
     return sorted({1, 10, cap})
 
 
-def coco_samples(
-    samples: Sequence[Sample], *, ignore_regions: bool = False, crowd: bool = False
-) -> list[Sample]:
+def coco_images(
+    images: Sequence[ScoredImage], *, ignore_regions: bool = False, crowd: bool = False
+) -> list[ScoredImage]:
     """What the COCO protocols score: without empty rows, and without or beside ignored ones."""
     out = []
-    for sample in samples:
+    for image in images:
         if ignore_regions:
-            sample = drop_ignored(sample)
-        keep = (sample.truth[:, 2:4] > 0).all(axis=1)
+            image = drop_ignored(image)
+        keep = (image.truth[:, 2:4] > 0).all(axis=1)
         if not (crowd or ignore_regions):
-            keep &= sample.truth[:, 4] != 0
-        areas = None if sample.areas is None else sample.areas[keep]
-        out.append(replace(sample, truth=sample.truth[keep], areas=areas))
+            keep &= image.truth[:, 4] != 0
+        areas = None if image.areas is None else image.areas[keep]
+        out.append(replace(image, truth=image.truth[keep], areas=areas))
     return out
 
 
 def as_coco(
-    samples: Sequence[Sample], classes: Mapping[int, str]
+    scored: Sequence[ScoredImage], classes: Mapping[int, str]
 ) -> tuple[dict[str, list[Json]], list[Json]]:
     """Ground truth and results as the dictionaries of the COCO format.
 
@@ -100,14 +100,14 @@ def as_coco(
     images: list[Json] = []
     truths: list[Json] = []
     found: list[Json] = []
-    for number, sample in enumerate(samples, start=1):
-        height, width = sample.size or (0, 0)
+    for number, image in enumerate(scored, start=1):
+        height, width = image.size or (0, 0)
         images.append({"id": number, "width": width, "height": height})
-        rows = sample.truth
-        areas = rows[:, 2] * rows[:, 3] if sample.areas is None else sample.areas
+        rows = image.truth
+        areas = rows[:, 2] * rows[:, 3] if image.areas is None else image.areas
         chosen = np.isin(rows[:, 5], known)
         truths += _dictionaries(number, rows[chosen], areas[chosen], rows[chosen, 4] == 0)
-        rows = sample.found[np.isin(sample.found[:, 5], known)]
+        rows = image.found[np.isin(image.found[:, 5], known)]
         found += _dictionaries(number, rows, rows[:, 2] * rows[:, 3], np.zeros(len(rows), bool))
     for table in (truths, found):
         for row_id, entry in enumerate(table, start=1):
@@ -140,18 +140,18 @@ def _dictionaries(number: int, rows: Floats, areas: Floats, crowd: NDArray[np.bo
 
 
 def count(
-    samples: Sequence[Sample], cap: int, *, classes: Mapping[int, str] = CLASSES
+    images: Sequence[ScoredImage], cap: int, *, classes: Mapping[int, str] = CLASSES
 ) -> CocoTables:
     """Match detections and ground truth by the COCO rules.
 
     Args:
-        samples: every image of the set; ground truth of score 0 counts as crowd.
-        cap: detections an image and class, best first; ties by row order.
+        images: every image of the set; ground truth of score 0 counts as crowd.
+        cap: detections per image and class, best first; ties by row order.
         classes: names of the categories to score, by id.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
-    truth, found = as_coco(samples, classes)
+    truth, found = as_coco(images, classes)
     ids = tuple(sorted(classes))
     detected = COCO({**truth, "annotations": found})
     evaluation = COCOeval_faster(COCO(truth), detected, "bbox", print_function=lambda _: None)

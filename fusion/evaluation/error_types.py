@@ -35,21 +35,21 @@ class ErrorCost:
 
 
 def error_kinds(table: Matched) -> tuple[Ints, Ints]:
-    """Type of each false alarm at IoU 0.5, and the ground truth it is about.
+    """Type of each FP at IoU 0.5, and the ground truth it is about.
 
     Returns:
-        ``(N,)`` position in `TYPES`, -1 for detections that are no false alarm; ``(N,)`` ground
+        ``(N,)`` position in `TYPES`, -1 for detections that are no FP; ``(N,)`` ground
         truth that a mended box would match, -1 if none.
     """
     own, own_row, other, other_row = best_overlaps(table)
-    alarm = table.chosen[:, 0] == NONE
+    false = table.chosen[:, 0] == NONE
     tests = [
         (own >= BACKGROUND) & (own < FOREGROUND),
         other >= FOREGROUND,
         own >= FOREGROUND,
         np.maximum(own, other) < BACKGROUND,
     ]
-    kind = np.where(alarm, np.select(tests, [_LOC, _CLS, _DUP, _BKG], _BOTH), -1)
+    kind = np.where(false, np.select(tests, [_LOC, _CLS, _DUP, _BKG], _BOTH), -1)
     about = np.select([kind == _LOC, kind == _CLS], [own_row, other_row], -1)
     return kind, about
 
@@ -85,7 +85,7 @@ def _missed(table: Matched, kind: Ints, about: Ints) -> NDArray[np.bool_]:
 
 
 def _mended(table: Matched, mine: NDArray[np.bool_], about: Ints) -> Matched:
-    """Turn errors into hits where their object is still free (the best one), drop the rest."""
+    """Turn errors into TP where their object is still free (the best one), drop the rest."""
     chosen, label = table.chosen[:, 0].copy(), table.label.copy()
     free = np.ones(len(table.truth_label), dtype=bool)
     free[chosen[chosen >= 0]] = False

@@ -11,9 +11,9 @@ import numpy as np
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.records import CLASSES, IGNORED_REGION, Annotations, Detections
 from dmnet.fusion.evaluation import coco, visdrone
-from dmnet.fusion.evaluation.coco import coco_samples
+from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.inputs import read_found, read_truth
-from dmnet.fusion.evaluation.samples import Sample, TruthSet, samples_of
+from dmnet.fusion.evaluation.scored_images import ScoredImage, TruthSet, scored_images
 from dmnet.fusion.evaluation.scores import Scores, guard
 
 PROTOCOLS = ("visdrone", "visdrone-macro", "coco@100", "coco@500")
@@ -49,9 +49,9 @@ def evaluate(
     """
     check_protocol(protocol)
     truth = read_truth(gt, sizes)
-    samples, warnings = read_found(dt, truth)
-    scores = score_samples(
-        samples,
+    images, warnings = read_found(dt, truth)
+    scores = score_images(
+        images,
         protocol,
         classes=truth.classes,
         ignore_regions=ignore_regions,
@@ -80,12 +80,12 @@ def score(
         name: what to call the result.
     """
     check_protocol(protocol)
-    samples = samples_of(truths, results)
-    return score_samples(samples, protocol, ignore_regions=ignore_regions, name=name)
+    images = scored_images(truths, results)
+    return score_images(images, protocol, ignore_regions=ignore_regions, name=name)
 
 
-def score_samples(
-    samples: Sequence[Sample],
+def score_images(
+    images: Sequence[ScoredImage],
     protocol: str,
     *,
     classes: Mapping[int, str] = CLASSES,
@@ -94,10 +94,10 @@ def score_samples(
     name: str = "",
     path: Path | str = "ground truth",
 ) -> Scores:
-    """Score samples.
+    """Score images.
 
     Args:
-        samples: every image of the set, in the order of their names.
+        images: every image of the set, in the order of their names.
         protocol: one of `PROTOCOLS`.
         classes: names of the scored categories.
         ignore_regions: see `evaluate`.
@@ -110,11 +110,11 @@ def score_samples(
             CLASSES[label] != text for label, text in classes.items()
         ):
             raise InputError(path, "the visdrone protocols need the ten VisDrone categories")
-        _need_sizes(samples, path)
-        return _visdrone(samples, protocol, name)
+        _need_sizes(images, path)
+        return _visdrone(images, protocol, name)
     if ignore_regions:
-        _need_sizes(samples, path)
-    scored = coco_samples(samples, ignore_regions=ignore_regions, crowd=crowd)
+        _need_sizes(images, path)
+    scored = coco_images(images, ignore_regions=ignore_regions, crowd=crowd)
     scores = _coco(scored, protocol, classes, name)
     return replace(scores, ignore_regions=ignore_regions)
 
@@ -138,18 +138,18 @@ def summarised(truth: TruthSet) -> list[str]:
     return [f"{truth.warnings[0]} (and {len(truth.warnings) - 1} more rows like this)"]
 
 
-def _need_sizes(samples: Sequence[Sample], path: Path | str) -> None:
-    for sample in samples:
-        if sample.size is None and (sample.truth[:, 5] == IGNORED_REGION).any():
+def _need_sizes(images: Sequence[ScoredImage], path: Path | str) -> None:
+    for image in images:
+        if image.size is None and (image.truth[:, 5] == IGNORED_REGION).any():
             raise MissingInputError(
-                f"{path}: {sample.image_id} has ignored regions, so its image size is needed: put "
+                f"{path}: {image.image_id} has ignored regions, so its image size is needed: put "
                 f"the pictures into a folder 'images' beside the annotations, or give a CSV with "
                 f"the columns image,width,height (--sizes)"
             )
 
 
-def _visdrone(samples: Sequence[Sample], protocol: str, name: str) -> Scores:
-    tables = visdrone.count(samples)
+def _visdrone(images: Sequence[ScoredImage], protocol: str, name: str) -> Scores:
+    tables = visdrone.count(images)
     macro = protocol == "visdrone-macro"
     summary = {
         "AP": tables.ap(macro=macro),
@@ -157,7 +157,7 @@ def _visdrone(samples: Sequence[Sample], protocol: str, name: str) -> Scores:
         "AP75": tables.ap(0.75, macro=macro),
         **{f"AR{cap}": tables.ar(cap, macro=macro) for cap in visdrone.CAPS},
     }
-    objects = _objects(samples, visdrone.LABELS)
+    objects = _objects(images, visdrone.LABELS)
     classes = {
         CLASSES[label]: {
             "AP": tables.ap(label=label),
@@ -169,15 +169,15 @@ def _visdrone(samples: Sequence[Sample], protocol: str, name: str) -> Scores:
         }
         for row, label in enumerate(visdrone.LABELS)
     }
-    counts = _counts(samples, objects)
+    counts = _counts(images, objects)
     return Scores(protocol, "per cent", summary, classes, counts, name, True, guard(summary))
 
 
 def _coco(
-    samples: Sequence[Sample], protocol: str, classes: Mapping[int, str], name: str
+    images: Sequence[ScoredImage], protocol: str, classes: Mapping[int, str], name: str
 ) -> Scores:
     cap = int(protocol.partition("@")[2])
-    tables = coco.count(samples, cap, classes=classes)
+    tables = coco.count(images, cap, classes=classes)
     sizes = [area for area in coco.AREAS if area != "all"]
     summary = {
         "AP": tables.ap(),
@@ -187,7 +187,7 @@ def _coco(
         **{f"AR{value}": tables.ar(value) for value in sorted({1, 10, cap})},
         **{f"AR_{area}": tables.ar(area=area) for area in sizes},
     }
-    objects = _objects(samples, tuple(classes))
+    objects = _objects(images, tuple(classes))
     rows = {
         text: {
             "AP": tables.ap(label=label),
@@ -199,20 +199,20 @@ def _coco(
         }
         for label, text in classes.items()
     }
-    counts = _counts(samples, objects)
+    counts = _counts(images, objects)
     return Scores(protocol, "fraction", summary, rows, counts, name, False, guard(summary))
 
 
-def _objects(samples: Sequence[Sample], labels: Sequence[int]) -> dict[int, int]:
+def _objects(images: Sequence[ScoredImage], labels: Sequence[int]) -> dict[int, int]:
     """Number of ground-truth rows to be found, by label."""
-    rows = [sample.truth[sample.truth[:, 4] != 0, 5] for sample in samples]
+    rows = [image.truth[image.truth[:, 4] != 0, 5] for image in images]
     every = np.concatenate([*rows, np.zeros(0)])
     return {label: int((every == label).sum()) for label in labels}
 
 
-def _counts(samples: Sequence[Sample], objects: Mapping[int, int]) -> dict[str, int]:
+def _counts(images: Sequence[ScoredImage], objects: Mapping[int, int]) -> dict[str, int]:
     return {
-        "images": len(samples),
+        "images": len(images),
         "objects": sum(objects.values()),
-        "detections": sum(len(sample.found) for sample in samples),
+        "detections": sum(len(image.found) for image in images),
     }

@@ -20,7 +20,7 @@ from dmnet.core.images import SUFFIXES, read_size
 from dmnet.core.overlaps import Floats, Ints
 from dmnet.core.records import CLASSES, IGNORED_REGION, OTHERS, Size
 from dmnet.fusion.evaluation.inputs_json import read_found_json, read_truth_json
-from dmnet.fusion.evaluation.samples import Sample, TruthSet, stem_of
+from dmnet.fusion.evaluation.scored_images import ScoredImage, TruthSet, stem_of
 
 
 def read_truth(gt: Path, sizes: Path | None = None) -> TruthSet:
@@ -44,7 +44,7 @@ def read_truth(gt: Path, sizes: Path | None = None) -> TruthSet:
     return read_truth_json(gt)
 
 
-def read_found(dt: Path, truth: TruthSet) -> tuple[list[Sample], list[str]]:
+def read_found(dt: Path, truth: TruthSet) -> tuple[list[ScoredImage], list[str]]:
     """Read detections for a ground truth.
 
     Args:
@@ -67,12 +67,12 @@ def read_found(dt: Path, truth: TruthSet) -> tuple[list[Sample], list[str]]:
         raise MissingInputError(f"{dt}: no such detections; give a results JSON or a folder of txt")
     if not any(len(table) for table in tables):
         warnings.append(f"{dt}: no detections at all")
-    pairs = zip(truth.samples, tables, strict=True)
-    return [_with(sample, table) for sample, table in pairs], warnings
+    pairs = zip(truth.images, tables, strict=True)
+    return [_with(image, table) for image, table in pairs], warnings
 
 
-def _with(sample: Sample, found: Floats) -> Sample:
-    return Sample(sample.truth, found, sample.size, sample.image_id, sample.areas)
+def _with(image: ScoredImage, found: Floats) -> ScoredImage:
+    return ScoredImage(image.truth, found, image.size, image.image_id, image.areas)
 
 
 # --- VisDrone folders ----------------------------------------------------------------------------
@@ -91,18 +91,18 @@ def _read_truth_folder(gt: Path, sizes: Path | None) -> TruthSet:
         raise MissingInputError(f"{folder}: no annotation txt in this folder")
     known = _sizes(folder, sizes)
     pictures = _pictures(folder)
-    samples, warnings = [], []
+    images, warnings = [], []
     for stem, path in tqdm(files.items(), "ground truth", disable=None, leave=False):
         rows, notes = _truth_rows(path)
         size = known.get(stem)
         if size is None and stem in pictures and (rows[:, 5] == IGNORED_REGION).any():
             size = read_size(pictures[stem])
-        samples.append(Sample(rows, np.zeros((0, 6)), size, stem))
+        images.append(ScoredImage(rows, np.zeros((0, 6)), size, stem))
         warnings += notes
     numbers = {number: position for position, number in enumerate(range(1, len(files) + 1))}
     labels = {label: label for label in CLASSES}
     return TruthSet(
-        folder, tuple(samples), numbers, CLASSES, labels, False, tuple(warnings), pictures
+        folder, tuple(images), numbers, CLASSES, labels, False, tuple(warnings), pictures
     )
 
 
@@ -165,9 +165,9 @@ def read_sizes(path: Path) -> dict[str, Size]:
 
 def _read_found_folder(dt: Path, truth: TruthSet) -> tuple[list[Floats], list[str]]:
     files = _texts(dt)
-    names = {sample.image_id for sample in truth.samples}
+    names = {image.image_id for image in truth.images}
     if not names & files.keys():
-        example = truth.samples[0].image_id if truth.samples else "<image>"
+        example = truth.images[0].image_id if truth.images else "<image>"
         raise InputError(dt, f"no result txt belongs to an image of {truth.path} ({example}.txt)")
     warnings = []
     if missing := len(names - files.keys()):
@@ -178,8 +178,8 @@ def _read_found_folder(dt: Path, truth: TruthSet) -> tuple[list[Floats], list[st
             f"({extra[0]}.txt ...); not scored"
         )
     tables = []
-    for sample in tqdm(truth.samples, "detections", disable=None, leave=False):
-        path = files.get(sample.image_id)
+    for image in tqdm(truth.images, "detections", disable=None, leave=False):
+        path = files.get(image.image_id)
         tables.append(np.zeros((0, 6)) if path is None else _found_rows(path, warnings))
     return tables, warnings
 

@@ -17,7 +17,7 @@ from dmnet.core.formats import visdrone
 from dmnet.core.formats.rows import read_text
 from dmnet.core.overlaps import Floats
 from dmnet.core.records import CLASSES, IGNORED_REGION, OTHERS
-from dmnet.fusion.evaluation.samples import Sample, TruthSet, stem_of
+from dmnet.fusion.evaluation.scored_images import ScoredImage, TruthSet, stem_of
 
 Json = dict[str, Any]
 
@@ -59,13 +59,13 @@ def read_truth_json(path: Path) -> TruthSet:
         if not _finite(area):
             raise InputError(path, f"{place}: area {area!r} is not a finite number")
         rows[numbers[row["image_id"]]].append([*box, float(not ignored), label, area])
-    samples = []
+    scored = []
     for image_id, table in zip(ordered, rows, strict=True):
         values = np.array(table, dtype=np.float64).reshape(-1, 7)
         size = (images[image_id]["height"], images[image_id]["width"])
         stem = stem_of(images[image_id]["file_name"])
-        samples.append(Sample(values[:, :6], np.zeros((0, 6)), size, stem, values[:, 6]))
-    return TruthSet(path, tuple(samples), numbers, classes, labels, True, tuple(warnings))
+        scored.append(ScoredImage(values[:, :6], np.zeros((0, 6)), size, stem, values[:, 6]))
+    return TruthSet(path, tuple(scored), numbers, classes, labels, True, tuple(warnings))
 
 
 def _truth_label(path: Path, place: str, row: Json, labels: Mapping[int, int]) -> int:
@@ -121,7 +121,7 @@ def read_found_json(path: Path, truth: TruthSet) -> list[Floats]:
     Raises:
         InputError: see `dmnet.fusion.evaluation.inputs.read_found`.
     """
-    stems = {sample.image_id: position for position, sample in enumerate(truth.samples)}
+    stems = {image.image_id: position for position, image in enumerate(truth.images)}
     columns = array("d")
     stream = tqdm(stream_objects(path), "detections", disable=None, leave=False, unit=" rows")
     for index, row in enumerate(stream):
@@ -142,7 +142,7 @@ def read_found_json(path: Path, truth: TruthSet) -> list[Floats]:
     rows = np.asarray(columns).reshape(-1, 7)
     _refuse_repetition(path, rows)
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
-    edges = np.searchsorted(rows[:, 0], np.arange(len(truth.samples) + 1))
+    edges = np.searchsorted(rows[:, 0], np.arange(len(truth.images) + 1))
     return [rows[a:b, 1:] for a, b in pairwise(edges)]
 
 

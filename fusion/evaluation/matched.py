@@ -1,4 +1,4 @@
-"""Every detection of a set with its fate, from which curves, errors and intervals are made."""
+"""Every detection of a set with what it matches, from which curves, errors and intervals come."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from dmnet.core.overlaps import Floats, Ints
 from dmnet.core.records import CLASSES
 from dmnet.fusion.evaluation import coco, visdrone
 from dmnet.fusion.evaluation.matching import (
-    NONE,
     Rows,
     by_group,
     by_score,
@@ -20,12 +19,8 @@ from dmnet.fusion.evaluation.matching import (
     match,
     rank_in_group,
 )
-
-# the rules of what is scored live with the protocols
-from dmnet.fusion.evaluation.samples import Sample
-
-RECALLS: Floats = np.linspace(0, 1, 101)
-"""COCO's recall steps."""
+from dmnet.fusion.evaluation.precision_recall import average_precision, cumulated, precision_of
+from dmnet.fusion.evaluation.scored_images import ScoredImage
 
 _SHIFT = 1 << 20  # labels fit below
 
@@ -34,14 +29,14 @@ _SHIFT = 1 << 20  # labels fit below
 class Matched:
     """Detections of a set, by descending score, matched at ``thresholds`` ``(T,)``.
 
-    A detection: ``image`` and ``row`` (position in ``samples`` and in ``found`` there), ``label``,
+    A detection: ``image`` and ``row`` (position in ``images`` and in ``found`` there), ``label``,
     ``score``, ``chosen`` ``(N, T)`` the matched ground truth or `NONE` or `IGNORED`. Ground truth:
-    ``truth_image``, ``truth_row``, ``truth_label``, ``truth_ignore``. ``samples`` are those the
+    ``truth_image``, ``truth_row``, ``truth_label``, ``truth_ignore``. ``images`` are those the
     protocol scores, after its filter.
     """
 
     protocol: str
-    samples: Sequence[Sample]
+    images: Sequence[ScoredImage]
     classes: Mapping[int, str]
     thresholds: Floats
     image: Ints
@@ -66,7 +61,7 @@ class Matched:
 
 
 def matched(
-    samples: Sequence[Sample],
+    images: Sequence[ScoredImage],
     protocol: str,
     *,
     classes: Mapping[int, str] = CLASSES,
@@ -75,7 +70,7 @@ def matched(
     """Match a set as a protocol does.
 
     Args:
-        samples: for the COCO protocols as `evaluate.coco_samples` gives them; for the VisDrone
+        images: for the COCO protocols as `evaluate.coco_images` gives them; for the VisDrone
             protocols as read.
         protocol: its name.
         classes: names of the scored categories.
@@ -83,9 +78,9 @@ def matched(
     """
     is_coco = protocol.startswith("coco")
     if not is_coco:
-        samples = [visdrone.drop_ignored(sample) for sample in samples]
-    truth, truth_image, truth_row = flat([sample.truth for sample in samples])
-    found, image, row = flat([sample.found for sample in samples])
+        images = [visdrone.drop_ignored(each) for each in images]
+    truth, truth_image, truth_row = flat([each.truth for each in images])
+    found, image, row = flat([each.found for each in images])
     scored = np.isin(truth[:, 5], list(classes))
     truth, truth_image, truth_row = truth[scored], truth_image[scored], truth_row[scored]
     keep = np.isin(found[:, 5], list(classes))
@@ -114,7 +109,7 @@ def matched(
     label = found[:, 5].astype(np.int64)
     return Matched(
         protocol,
-        samples,
+        images,
         dict(classes),
         thresholds,
         image,
@@ -142,34 +137,14 @@ def ap_table(table: Matched, weights: Floats | None = None) -> Floats:
     out = np.full((len(table.classes), len(table.thresholds)), np.nan)
     for position, label in enumerate(table.classes):
         mine, truth = table.label == label, (table.truth_label == label) & table.counts
-        if weights is None:
-            share, total = np.ones(int(mine.sum())), float(truth.sum())
-        else:
+        share, total = None, float(truth.sum())
+        if weights is not None:
             share = weights[table.image[mine]]
             total = float(weights[table.truth_image[truth]].sum())
         if total > 0:
-            out[position] = _ap(table.chosen[mine], share, total, table.is_coco)
+            tp, fp = cumulated(table.chosen[mine], share)
+            out[position] = average_precision(tp, fp, total, "coco" if table.is_coco else "voc")
     return out
-
-
-def _ap(chosen: Ints, share: Floats, total: float, is_coco: bool) -> Floats:
-    if len(chosen) == 0:
-        return np.zeros(chosen.shape[1])
-    hits = np.cumsum((chosen >= 0) * share[:, None], axis=0)
-    alarms = np.cumsum((chosen == NONE) * share[:, None], axis=0)
-    seen = hits + alarms
-    precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
-    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    recall = hits / total
-    if not is_coco:
-        return np.asarray((np.diff(recall, axis=0, prepend=0) * envelope).sum(axis=0))
-    return np.array([_at_steps(recall[:, t], envelope[:, t]) for t in range(chosen.shape[1])])
-
-
-def _at_steps(recall: Floats, envelope: Floats) -> float:
-    """Mean precision at COCO's 101 recall steps."""
-    at = np.searchsorted(recall, RECALLS - 1e-12, side="left")
-    return float(np.append(envelope, 0.0)[at].mean())
 
 
 def set_ap(table: Matched, weights: Floats | None = None) -> Floats:
@@ -180,7 +155,7 @@ def set_ap(table: Matched, weights: Floats | None = None) -> Floats:
         return np.full(len(table.thresholds), np.nan)
     if table.protocol != "visdrone":
         return np.asarray(ap[present].mean(axis=0))
-    times = np.ones(len(table.samples)) if weights is None else weights
+    times = np.ones(len(table.images)) if weights is None else weights
     number = np.zeros(len(ap))
     for position, label in enumerate(table.classes):
         images = np.unique(table.truth_image[table.truth_label == label])
@@ -192,6 +167,6 @@ def curve(table: Matched, label: int, threshold: float = 0.5) -> tuple[Floats, F
     """Recall and precision of a class after each detection, by descending score, ``(N,)`` each."""
     column = int(np.argmin(np.abs(table.thresholds - threshold)))
     chosen = table.chosen[table.label == label, column]
-    hits, alarms = np.cumsum(chosen >= 0), np.cumsum(chosen == NONE)
+    tp, fp = cumulated(chosen)
     total = max(1, int(((table.truth_label == label) & table.counts).sum()))
-    return hits / total, hits / np.maximum(1, hits + alarms)
+    return tp / total, precision_of(tp, fp)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dmnet.core.overlaps import Floats, Ints, expand
+from dmnet.core.overlaps import Floats, Ints, expand, pair_overlaps
 
 NONE, IGNORED = -1, -2
-"""In place of a ground-truth row: a false alarm; a match with ignored ground truth."""
+"""In place of a ground-truth row: a false positive (FP); a match with ignored ground truth."""
 
 _PAIRS = 1 << 20
 
@@ -135,7 +135,7 @@ def _pairs(
         end = max(begin + 1, int(np.searchsorted(ends, done + _PAIRS, side="right")))
         owner, at = expand(start[begin:end], stop[begin:end])
         det, gt = owner + begin, order[at]
-        overlap = _overlap(found.xywh[det], truth.xywh[gt], ignore[gt])
+        overlap = pair_overlaps(found.xywh[det], truth.xywh[gt], ignore[gt])
         good = overlap >= least
         parts.append((det[good], gt[good], overlap[good]))
         begin = end
@@ -143,13 +143,3 @@ def _pairs(
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
     det, gt, overlap = (np.concatenate(column) for column in zip(*parts, strict=True))
     return det, gt, overlap
-
-
-def _overlap(a: Floats, b: Floats, over_a: NDArray[np.bool_]) -> Floats:
-    """Row by row: intersection over union, or over the area of ``a`` where ``over_a``."""
-    low = np.maximum(a[:, :2], b[:, :2])
-    side = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:]) - low
-    inter = np.where((side > 0).all(axis=1), side[:, 0] * side[:, 1], 0.0)
-    own = a[:, 2] * a[:, 3]
-    base = np.where(over_a, own, own + b[:, 2] * b[:, 3] - inter)
-    return np.asarray(np.divide(inter, base, out=np.zeros_like(inter), where=base > 0))

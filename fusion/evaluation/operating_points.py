@@ -1,4 +1,4 @@
-"""What a detector does at a working point: precision, recall, F1, mean IoU, confusion."""
+"""What a detector does at an operating point: precision, recall, F1, mean IoU, confusion."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core.boxes import from_xywh
-from dmnet.core.overlaps import Floats, Ints, overlap_matrix
+from dmnet.core.overlaps import Floats, Ints, overlap_matrix, pair_overlaps
 from dmnet.core.records import Annotations, Detections
-from dmnet.fusion.evaluation.coco import coco_samples
+from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.matched import Matched, matched
 from dmnet.fusion.evaluation.matching import NONE, Rows, match
-from dmnet.fusion.evaluation.samples import samples_of
+from dmnet.fusion.evaluation.precision_recall import cumulated
+from dmnet.fusion.evaluation.scored_images import scored_images
 
 
 @dataclass(frozen=True)
-class WorkingPoint:
+class OperatingPoint:
     """Counts and rates of the detections at or above a score; NaN where nothing is divided."""
 
     threshold: float
@@ -26,14 +27,14 @@ class WorkingPoint:
     recall: float
     f1: float
     mean_iou: float
-    hits: int
-    alarms: int
-    misses: int
+    tp: int
+    fp: int
+    fn: int
 
 
-def working_point(
+def operating_point(
     table: Matched, threshold: float, *, label: int | None = None, iou: float = 0.5
-) -> WorkingPoint:
+) -> OperatingPoint:
     """Precision, recall, F1 and mean IoU of the matched pairs at a score threshold.
 
     Args:
@@ -42,50 +43,50 @@ def working_point(
         label: one class, or None for all together.
         iou: one of the table's thresholds; a match needs at least this overlap.
     """
-    chosen, overlap, total = _fates(table, label, iou)
+    chosen, overlap, total = _matches(table, label, iou)
     score = table.score if label is None else table.score[table.label == label]
     above = score >= threshold
     hit = above & (chosen >= 0)
-    hits, alarms = int(hit.sum()), int((above & (chosen == NONE)).sum())
-    return WorkingPoint(
+    tp, fp = int(hit.sum()), int((above & (chosen == NONE)).sum())
+    return OperatingPoint(
         threshold,
-        _ratio(hits, hits + alarms),
-        _ratio(hits, total),
-        _ratio(2 * hits, hits + alarms + total),
-        float(overlap[hit].mean()) if hits else float("nan"),
-        hits,
-        alarms,
-        total - hits,
+        _ratio(tp, tp + fp),
+        _ratio(tp, total),
+        _ratio(2 * tp, tp + fp + total),
+        float(overlap[hit].mean()) if tp else float("nan"),
+        tp,
+        fp,
+        total - tp,
     )
 
 
-def operating_point(
+def operating_point_of(
     truths: Sequence[Annotations],
     results: Mapping[str, Detections],
     threshold: float,
     *,
     iou: float = 0.5,
-) -> WorkingPoint:
-    """`working_point` of records in memory; ground truth of score 0 is left out."""
-    samples = coco_samples(samples_of(truths, results))
-    table = matched(samples, "coco@500", thresholds=np.array([iou]))
-    return working_point(table, threshold, iou=iou)
+) -> OperatingPoint:
+    """`operating_point` of records in memory; ground truth of score 0 is left out."""
+    images = coco_images(scored_images(truths, results))
+    table = matched(images, "coco@500", thresholds=np.array([iou]))
+    return operating_point(table, threshold, iou=iou)
 
 
-def best_f1(table: Matched, *, label: int | None = None, iou: float = 0.5) -> WorkingPoint:
-    """The working point of greatest F1; of equal ones that with the highest threshold."""
-    chosen, _, total = _fates(table, label, iou)
+def best_f1(table: Matched, *, label: int | None = None, iou: float = 0.5) -> OperatingPoint:
+    """The operating point of greatest F1; of equal ones that with the highest threshold."""
+    chosen, _, total = _matches(table, label, iou)
     score = table.score if label is None else table.score[table.label == label]
     if len(score) == 0:
-        return working_point(table, 0.0, label=label, iou=iou)
-    hits, alarms = np.cumsum(chosen >= 0), np.cumsum(chosen == NONE)
-    f1 = 2 * hits / np.maximum(1, hits + alarms + total)
+        return operating_point(table, 0.0, label=label, iou=iou)
+    tp, fp = cumulated(chosen)
+    f1 = 2 * tp / np.maximum(1, tp + fp + total)
     last = np.append(score[1:] != score[:-1], True)  # equal scores come together
     best = np.flatnonzero(last)[np.argmax(f1[last])]
-    return working_point(table, float(score[best]), label=label, iou=iou)
+    return operating_point(table, float(score[best]), label=label, iou=iou)
 
 
-def _fates(table: Matched, label: int | None, iou: float) -> tuple[Ints, Floats, int]:
+def _matches(table: Matched, label: int | None, iou: float) -> tuple[Ints, Floats, int]:
     """Chosen ground truth, its IoU (0 if none), and the number of objects."""
     chosen = table.chosen[:, _column(table, iou)]
     mine = np.ones(len(chosen), bool) if label is None else table.label == label
@@ -97,22 +98,18 @@ def pair_iou(table: Matched, chosen: Ints) -> Floats:
     """IoU of each detection with its chosen ground truth, ``(N,)``; 0 where there is none."""
     out = np.zeros(len(chosen))
     hit = np.flatnonzero(chosen >= 0)
-    a, b = found_xywh(table)[hit], truth_xywh(table)[chosen[hit]]
-    low = np.maximum(a[:, :2], b[:, :2])
-    side = np.clip(np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:]) - low, 0, None)
-    inter = side.prod(axis=1)
-    out[hit] = inter / (a[:, 2] * a[:, 3] + b[:, 2] * b[:, 3] - inter)
+    out[hit] = pair_overlaps(found_xywh(table)[hit], truth_xywh(table)[chosen[hit]])
     return out
 
 
 def found_xywh(table: Matched) -> Floats:
     """Boxes of the table's detections, left top width height, ``(N, 4)``."""
-    return _gather([sample.found for sample in table.samples], table.image, table.row)
+    return _gather([each.found for each in table.images], table.image, table.row)
 
 
 def truth_xywh(table: Matched) -> Floats:
     """Boxes of the table's ground truth, left top width height, ``(M, 4)``."""
-    parts = [sample.truth for sample in table.samples]
+    parts = [each.truth for each in table.images]
     return _gather(parts, table.truth_image, table.truth_row)
 
 
@@ -145,7 +142,7 @@ def confusion(table: Matched, threshold: float, *, iou: float = 0.5) -> NDArray[
 
     Returns:
         ``(C + 1, C + 1)``: row true class, column predicted class, in the order of
-        ``table.classes``; the last row counts false alarms on background, the last column misses.
+        ``table.classes``; the last row counts FP on background, the last column FN.
     """
     truth, predicted = confusion_pairs(table, threshold, iou=iou)
     size = len(table.classes) + 1
@@ -160,17 +157,17 @@ def confusion_pairs(table: Matched, threshold: float, *, iou: float = 0.5) -> tu
     position[labels] = np.arange(len(labels))
     above = (table.score >= threshold) & (chosen > -2)
     hit = above & (chosen >= 0)
-    alarms = above & (chosen == NONE)
+    false = above & (chosen == NONE)
     missed = (owner < 0) & ~table.truth_ignore
     background = len(labels)
     truth = [
         position[table.truth_label[chosen[hit]]],
-        np.full(alarms.sum(), background),
+        np.full(false.sum(), background),
         position[table.truth_label[missed]],
     ]
     predicted = [
         position[table.label[hit]],
-        position[table.label[alarms]],
+        position[table.label[false]],
         np.full(missed.sum(), background),
     ]
     return np.concatenate(truth), np.concatenate(predicted)
@@ -214,9 +211,9 @@ def best_overlaps(table: Matched) -> tuple[Floats, Ints, Floats, Ints]:
     own_row, other_row = np.full(size, -1), np.full(size, -1)
     boxes_d, boxes_t = from_xywh(found_xywh(table)), from_xywh(truth_xywh(table))
     order_d = np.argsort(table.image, kind="stable")
-    edges_d = np.searchsorted(table.image[order_d], np.arange(len(table.samples) + 1))
-    edges_t = np.searchsorted(table.truth_image, np.arange(len(table.samples) + 1))
-    for image in range(len(table.samples)):
+    edges_d = np.searchsorted(table.image[order_d], np.arange(len(table.images) + 1))
+    edges_t = np.searchsorted(table.truth_image, np.arange(len(table.images) + 1))
+    for image in range(len(table.images)):
         d = order_d[edges_d[image] : edges_d[image + 1]]
         t = np.arange(edges_t[image], edges_t[image + 1])
         t = t[~table.truth_ignore[t]]

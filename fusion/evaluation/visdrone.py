@@ -1,8 +1,9 @@
 """The official VisDrone-DET protocol, exactly (METHOD section 9), and its plain class mean.
 
-What differs from COCO: detections are capped an image over all classes, in file order; ground truth
-and detections in ignored regions are removed first; average precision is the area under the whole
-precision envelope (VOC); the class mean is weighted by the number of images that hold the class.
+What differs from COCO: detections are capped per image over all classes, in file order; ground
+truth and detections in ignored regions are removed first; average precision is the area under the
+whole precision envelope (VOC); the class mean is weighted by the number of images that hold the
+class.
 Source: VisDrone2018-DET-toolkit, ``calcAccuracy`` and the functions it calls; P. Dollar's
 ``bbGt.evalRes``.
 """
@@ -16,11 +17,12 @@ import numpy as np
 
 from dmnet.core.overlaps import Floats, Ints
 from dmnet.core.records import Size
-from dmnet.fusion.evaluation.matching import NONE, Rows, by_score, flat, match
-from dmnet.fusion.evaluation.samples import Sample
+from dmnet.fusion.evaluation.matching import Rows, by_score, flat, match
+from dmnet.fusion.evaluation.precision_recall import average_precision, cumulated
+from dmnet.fusion.evaluation.scored_images import ScoredImage
 
 CAPS = (1, 10, 100, 500)
-"""Detections kept an image, all classes together."""
+"""Detections kept per image, all classes together."""
 
 IOUS: Floats = 0.5 + 0.05 * np.arange(10.0)
 """The toolkit's ``0.5:0.05:0.95`` to the last bit: the eighth is just above 0.85."""
@@ -110,34 +112,34 @@ def _strips(first: Floats, last: Floats) -> tuple[Floats, Floats]:
     return edges[:-1], np.diff(edges)
 
 
-def drop_ignored(sample: Sample) -> Sample:
+def drop_ignored(image: ScoredImage) -> ScoredImage:
     """Remove the ignored regions and every row of which at least half lies in them.
 
     Raises:
         ValueError: there are ignored regions but the size of the image is not known.
     """
-    regions = sample.truth[sample.truth[:, 5] == 0][:, :4]
+    regions = image.truth[image.truth[:, 5] == 0][:, :4]
     if len(regions) == 0:
-        return sample
-    if sample.size is None:
-        raise ValueError(f"{sample.image_id}: has ignored regions, so the image size is needed")
-    truth = (sample.truth[:, 5] != 0) & (
-        ignored_share(sample.truth[:, :4], regions, sample.size) < 0.5
+        return image
+    if image.size is None:
+        raise ValueError(f"{image.image_id}: has ignored regions, so the image size is needed")
+    truth = (image.truth[:, 5] != 0) & (
+        ignored_share(image.truth[:, :4], regions, image.size) < 0.5
     )
-    found = ignored_share(sample.found[:, :4], regions, sample.size) < 0.5
-    areas = None if sample.areas is None else sample.areas[truth]
-    return replace(sample, truth=sample.truth[truth], found=sample.found[found], areas=areas)
+    found = ignored_share(image.found[:, :4], regions, image.size) < 0.5
+    areas = None if image.areas is None else image.areas[truth]
+    return replace(image, truth=image.truth[truth], found=image.found[found], areas=areas)
 
 
-def count(samples: Iterable[Sample]) -> VisDroneTables:
+def count(images: Iterable[ScoredImage]) -> VisDroneTables:
     """Run the protocol.
 
     Args:
-        samples: every image of the set, in the order of their names (it settles equal scores).
+        images: every image of the set, in the order of their names (it settles equal scores).
     """
-    kept = [drop_ignored(sample) for sample in samples]
-    truth, image_t, _ = flat([sample.truth for sample in kept])
-    found, image_d, position = flat([sample.found for sample in kept])
+    kept = [drop_ignored(image) for image in images]
+    truth, image_t, _ = flat([image.truth for image in kept])
+    found, image_d, position = flat([image.found for image in kept])
     scored = np.isin(found[:, 5], LABELS)
     found, image_d, position = found[scored], image_d[scored], position[scored]
     scored = np.isin(truth[:, 5], LABELS)
@@ -157,29 +159,9 @@ def count(samples: Iterable[Sample]) -> VisDroneTables:
         order = by_score(rows_d.group, found[within, 4])
         for row, label in enumerate(LABELS):
             mine = chosen[order[labels[order] == label]]
-            hits = np.cumsum(mine >= 0, axis=0)
+            tp, fp = cumulated(mine)
             total = max(1, int(positives[row]))
-            recall[row, :, column] = hits[-1] / total * 100 if len(hits) else 0.0
+            recall[row, :, column] = tp[-1] / total * 100 if len(tp) else 0.0
             if cap == CAPS[-1]:
-                alarms = np.cumsum(mine == NONE, axis=0)
-                precision[row] = 100 * voc_ap(hits, alarms, total)
+                precision[row] = 100 * average_precision(tp, fp, total, "voc")
     return VisDroneTables(precision, recall, images_with)
-
-
-def voc_ap(hits: Ints, alarms: Ints, total: int) -> Floats:
-    """Area under the monotone precision envelope at every recall step.
-
-    Args:
-        hits: ``(N, T)`` cumulated true positives, detections by descending score.
-        alarms: ``(N, T)`` cumulated false positives.
-        total: number of ground-truth rows.
-
-    Returns:
-        ``(T,)`` in 0 to 1.
-    """
-    if len(hits) == 0:
-        return np.zeros(hits.shape[1])
-    precision = hits / np.maximum(1, hits + alarms)
-    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    steps = np.diff(hits, axis=0, prepend=0) / total
-    return np.asarray((steps * envelope).sum(axis=0))

@@ -1,4 +1,4 @@
-"""Everything about results made elsewhere, from files: scores, working points, errors, report."""
+"""Everything about results made elsewhere, from files: scores, operating points, errors, report."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from dmnet.core.errors import ConfigError
 from dmnet.core.images import read_image
 from dmnet.core.records import Detections, Image
 from dmnet.fusion.evaluation.bootstrap import Comparison, Interval, compare, intervals, resample
-from dmnet.fusion.evaluation.coco import coco_samples
+from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.error_types import ErrorCost, error_costs
-from dmnet.fusion.evaluation.evaluate import check_protocol, score_samples, summarised
+from dmnet.fusion.evaluation.evaluate import check_protocol, score_images, summarised
 from dmnet.fusion.evaluation.inputs import read_found, read_truth
 from dmnet.fusion.evaluation.matched import Matched, matched
-from dmnet.fusion.evaluation.operating_points import WorkingPoint, best_f1, confusion, working_point
-from dmnet.fusion.evaluation.samples import Sample, TruthSet
+from dmnet.fusion.evaluation.operating_points import (
+    OperatingPoint,
+    best_f1,
+    confusion,
+    operating_point,
+)
+from dmnet.fusion.evaluation.scored_images import ScoredImage, TruthSet
 from dmnet.fusion.evaluation.scores import Scores
 from dmnet.fusion.report.page import ReportConfig, Result, render
 
@@ -30,8 +35,8 @@ class Analysis:
     """
 
     scores: Scores
-    point: WorkingPoint
-    best: WorkingPoint
+    point: OperatingPoint
+    best: OperatingPoint
     errors: tuple[ErrorCost, ...]
     matrix: tuple[tuple[int, ...], ...]
     intervals: Mapping[str, Interval]
@@ -71,7 +76,7 @@ def analyse(
         protocol: one of `evaluate.PROTOCOLS`.
         sizes: CSV ``image,width,height``, see `evaluate.evaluate`.
         ignore_regions: for the COCO protocols, see `evaluate.evaluate`.
-        score_threshold: of the working point and the confusion matrix.
+        score_threshold: of the operating point and the confusion matrix.
         bootstrap: repetitions behind intervals and comparisons; 0 leaves them out.
 
     Raises:
@@ -82,11 +87,11 @@ def analyse(
     tables: list[Matched] = []
     all_scores: list[Scores] = []
     for dt, name in zip(dts, names_of(dts), strict=True):
-        samples, warnings = read_found(dt, truth)
-        all_scores.append(_scores(truth, samples, protocol, ignore_regions, name, warnings))
+        scored, warnings = read_found(dt, truth)
+        all_scores.append(_scores(truth, scored, protocol, ignore_regions, name, warnings))
         if protocol.startswith("coco"):
-            samples = coco_samples(samples, ignore_regions=ignore_regions, crowd=truth.is_json)
-        tables.append(matched(samples, protocol, classes=truth.classes))
+            scored = coco_images(scored, ignore_regions=ignore_regions, crowd=truth.is_json)
+        tables.append(matched(scored, protocol, classes=truth.classes))
     drawn = [resample(table, repeats=bootstrap) for table in tables] if bootstrap > 0 else []
     out = []
     for number, (table, scores) in enumerate(zip(tables, all_scores, strict=True)):
@@ -96,7 +101,7 @@ def analyse(
         out.append(
             Analysis(
                 scores,
-                working_point(table, score_threshold),
+                operating_point(table, score_threshold),
                 best_f1(table),
                 tuple(error_costs(table)),
                 tuple(tuple(row) for row in confusion(table, score_threshold).tolist()),
@@ -136,16 +141,16 @@ def report_files(
     truth = read_truth(gt, sizes)
     results = []
     for dt, name in zip(dts, names_of(dts), strict=True):
-        samples, warnings = read_found(dt, truth)
-        found: dict[str, Detections] = {s.image_id: s.detections() for s in samples}
+        scored, warnings = read_found(dt, truth)
+        found: dict[str, Detections] = {s.image_id: s.detections() for s in scored}
         scores = [
-            _scores(truth, samples, protocol, ignore_regions, name, warnings)
+            _scores(truth, scored, protocol, ignore_regions, name, warnings)
             for protocol in protocols
         ]
         results.append(Result(name, found, scores))
     if not results:
         raise ConfigError("the report needs at least one result")
-    pictures = dict(truth.images)
+    pictures = dict(truth.files)
     if images is not None:
         pictures = {path.stem: path for path in sorted(images.iterdir()) if path.is_file()}
 
@@ -155,11 +160,11 @@ def report_files(
 
     return render(
         title,
-        [sample.annotations() for sample in truth.samples],
+        [image.annotations() for image in truth.images],
         results,
         image=read if pictures else None,
         config=config,
-        subtitle=f"{len(truth.samples)} images, ground truth {truth.path.name}",
+        subtitle=f"{len(truth.images)} images, ground truth {truth.path.name}",
         classes=truth.classes,
     )
 
@@ -182,14 +187,14 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 def _scores(
     truth: TruthSet,
-    samples: Sequence[Sample],
+    scored: Sequence[ScoredImage],
     protocol: str,
     ignore_regions: bool,
     name: str,
     warnings: Sequence[str],
 ) -> Scores:
-    scores = score_samples(
-        samples,
+    scores = score_images(
+        scored,
         protocol,
         classes=truth.classes,
         ignore_regions=ignore_regions,

@@ -1,4 +1,4 @@
-"""Pictures of boxes: class colours, hits and errors, a legend below. Arrays in, arrays out."""
+"""Pictures of boxes: class colours, TP, FP and FN, a legend below. Arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ CLASS_COLOURS: dict[int, Colour] = {
 }
 """Colour of each VisDrone category."""
 
-HIT: Colour = (70, 205, 90)
-FALSE_ALARM: Colour = (255, 72, 72)
-MISS: Colour = (255, 204, 0)
+TP: Colour = (70, 205, 90)
+FP: Colour = (255, 72, 72)
+FN: Colour = (255, 204, 0)
 WRONG_CLASS: Colour = (64, 156, 255)
 
 _BACKGROUND: Colour = (24, 27, 34)
@@ -42,7 +42,7 @@ _TEXT: Colour = (235, 238, 245)
 
 @dataclass(frozen=True)
 class Layer:
-    """Boxes ``(N, 4)`` x1 y1 x2 y2 of one colour; ``texts`` one a box, or none."""
+    """Boxes ``(N, 4)`` x1 y1 x2 y2 of one colour; ``texts`` one per box, or none."""
 
     boxes: Boxes
     colour: Colour

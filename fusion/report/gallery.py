@@ -19,9 +19,9 @@ from dmnet.fusion.evaluation.operating_points import (
     truth_xywh,
 )
 from dmnet.fusion.report.draw import (
-    FALSE_ALARM,
-    HIT,
-    MISS,
+    FN,
+    FP,
+    TP,
     WRONG_CLASS,
     Colour,
     Layer,
@@ -44,23 +44,23 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class _Fates:
-    """Detections and ground truth of one working point, split by what became of them."""
+class Outcomes:
+    """Detections and ground truth of one operating point, split by what became of them."""
 
-    hit: Ints
+    tp: Ints
     wrong: Ints
-    alarm: Ints
-    missed: Ints
+    fp: Ints
+    fn: Ints
     chosen: Ints
 
 
-def fates(table: Matched, threshold: float) -> _Fates:
-    """Rows of hits, wrong classes, false alarms (detections) and misses (ground truth)."""
+def outcomes(table: Matched, threshold: float) -> Outcomes:
+    """Rows of TP, wrong classes and FP (detections) and of FN (ground truth)."""
     chosen, owner = cross_matches(table, threshold)
     above = table.score >= threshold
     found = np.flatnonzero(above & (chosen >= 0))
     same = table.label[found] == table.truth_label[chosen[found]]
-    return _Fates(
+    return Outcomes(
         found[same],
         found[~same],
         np.flatnonzero(above & (chosen == NONE)),
@@ -76,7 +76,7 @@ def worst_images(
     number: int,
     longest: int = 1400,
 ) -> list[Tile]:
-    """The images with the most errors: hits, wrong classes, false alarms and misses drawn.
+    """The images with the most errors: TP, wrong classes, FP and FN drawn.
 
     Args:
         table: the matched set.
@@ -85,14 +85,14 @@ def worst_images(
         number: how many.
         longest: longest side of a picture in pixels.
     """
-    fate = fates(table, threshold)
-    size = len(table.samples)
+    outcome = outcomes(table, threshold)
+    size = len(table.images)
     errors = sum(
         np.bincount(of_image, minlength=size)
         for of_image in (
-            table.image[fate.wrong],
-            table.image[fate.alarm],
-            table.truth_image[fate.missed],
+            table.image[outcome.wrong],
+            table.image[outcome.fp],
+            table.truth_image[outcome.fn],
         )
     )
     boxes_d, boxes_t = from_xywh(found_xywh(table)), from_xywh(truth_xywh(table))
@@ -100,22 +100,22 @@ def worst_images(
     for position in np.argsort(-np.asarray(errors), kind="stable").tolist():
         if len(tiles) == number or np.asarray(errors)[position] == 0:
             break
-        picture = image(table.samples[position].image_id)
+        picture = image(table.images[position].image_id)
         if picture is None:
             continue
         layers = [
             Layer(boxes_d[rows[table.image[rows] == position]], colour, name)
             for rows, colour, name in (
-                (fate.hit, HIT, "found"),
-                (fate.wrong, WRONG_CLASS, "wrong class"),
-                (fate.alarm, FALSE_ALARM, "false alarm"),
+                (outcome.tp, TP, "TP"),
+                (outcome.wrong, WRONG_CLASS, "wrong class"),
+                (outcome.fp, FP, "FP"),
             )
         ]
-        lost = fate.missed[table.truth_image[fate.missed] == position]
-        layers.insert(1, Layer(boxes_t[lost], MISS, "missed"))
+        lost = outcome.fn[table.truth_image[outcome.fn] == position]
+        layers.insert(1, Layer(boxes_t[lost], FN, "FN"))
         tiles.append(
             Tile(
-                table.samples[position].image_id,
+                table.images[position].image_id,
                 ", ".join(f"{len(layer.boxes)} {layer.name}" for layer in layers),
                 [draw_layers(picture, layers, legend=False, longest=longest)],
                 [(layer.name, layer.colour) for layer in layers],
@@ -132,7 +132,7 @@ def commonest_confusions(
 ) -> list[Tile]:
     """The commonest off-diagonal cells of the confusion matrix, each with enlarged examples.
 
-    Examples are spread over images: misses and false alarms of the greatest area or score first.
+    Examples are spread over images: FN and FP of the greatest area or score first.
     """
     truth, predicted = confusion_pairs(table, threshold)
     size = len(table.classes) + 1
@@ -140,19 +140,21 @@ def commonest_confusions(
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts.ravel(), kind="stable")[:number]
     names = [*table.classes.values(), "background"]
-    fate = fates(table, threshold)
+    outcome = outcomes(table, threshold)
     tiles = []
     for cell in order.tolist():
         was, seen = divmod(cell, size)
         if counts[was, seen] == 0:
             break
-        tiles.append(_confusion_tile(table, fate, was, seen, names, int(counts[was, seen]), image))
+        tiles.append(
+            _confusion_tile(table, outcome, was, seen, names, int(counts[was, seen]), image)
+        )
     return tiles
 
 
 def _confusion_tile(
     table: Matched,
-    fate: _Fates,
+    outcome: Outcomes,
     was: int,
     seen: int,
     names: Sequence[str],
@@ -162,35 +164,35 @@ def _confusion_tile(
     labels, background = list(table.classes), len(table.classes)
     boxes_d, boxes_t = from_xywh(found_xywh(table)), from_xywh(truth_xywh(table))
     if seen == background:
-        rows = fate.missed[table.truth_label[fate.missed] == labels[was]]
+        rows = outcome.fn[table.truth_label[outcome.fn] == labels[was]]
         rows = rows[np.argsort(-np.ptp(boxes_t[rows].reshape(-1, 2, 2), axis=1).prod(axis=1))]
         found, truth, where = np.full(len(rows), -1), rows, table.truth_image[rows]
         title = f"{names[was]} missed"
     elif was == background:
-        rows = fate.alarm[table.label[fate.alarm] == labels[seen]]
+        rows = outcome.fp[table.label[outcome.fp] == labels[seen]]
         found, truth, where = rows, np.full(len(rows), -1), table.image[rows]
         title = f"background taken for {names[seen]}"
     else:
-        rows = fate.wrong[table.label[fate.wrong] == labels[seen]]
-        rows = rows[table.truth_label[fate.chosen[rows]] == labels[was]]
-        found, truth, where = rows, fate.chosen[rows], table.image[rows]
+        rows = outcome.wrong[table.label[outcome.wrong] == labels[seen]]
+        rows = rows[table.truth_label[outcome.chosen[rows]] == labels[was]]
+        found, truth, where = rows, outcome.chosen[rows], table.image[rows]
         title = f"{names[was]} taken for {names[seen]}"
-    _, first = np.unique(where, return_index=True)  # one an image, then the rest
+    _, first = np.unique(where, return_index=True)  # one per image, then the rest
     rest = np.setdiff1d(np.arange(len(where)), first)
     pictures: list[Image] = []
     for at in [*np.sort(first).tolist(), *rest.tolist()]:
         if len(pictures) == EXAMPLES:
             break
-        picture = image(table.samples[int(where[at])].image_id)
+        picture = image(table.images[int(where[at])].image_id)
         if picture is None:
             continue
         layers = []
         if truth[at] >= 0:
-            layers.append(Layer(boxes_t[[truth[at]]], MISS, "truth"))
+            layers.append(Layer(boxes_t[[truth[at]]], FN, "truth"))
         if found[at] >= 0:
-            layers.append(Layer(boxes_d[[found[at]]], FALSE_ALARM, "detection"))
+            layers.append(Layer(boxes_d[[found[at]]], FP, "detection"))
         focus = np.concatenate([layer.boxes for layer in layers])
         pictures.append(patch(picture, focus, layers))
-    legend = [("truth", MISS), ("detection", FALSE_ALARM)]
+    legend = [("truth", FN), ("detection", FP)]
     times = "once" if count == 1 else f"{count:,} times"
     return Tile(title, times, pictures, legend)

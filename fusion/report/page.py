@@ -13,11 +13,11 @@ import numpy as np
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import CLASSES, Annotations, Detections, Image
 from dmnet.fusion.evaluation.bootstrap import Comparison, Interval, compare, intervals, resample
-from dmnet.fusion.evaluation.coco import coco_samples
+from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.error_types import error_costs
 from dmnet.fusion.evaluation.matched import Matched, matched
-from dmnet.fusion.evaluation.operating_points import best_f1, confusion, working_point
-from dmnet.fusion.evaluation.samples import samples_of
+from dmnet.fusion.evaluation.operating_points import best_f1, confusion, operating_point
+from dmnet.fusion.evaluation.scored_images import scored_images
 from dmnet.fusion.evaluation.scores import Scores
 from dmnet.fusion.report import plots
 from dmnet.fusion.report.gallery import Tile, commonest_confusions, worst_images
@@ -33,7 +33,7 @@ class ReportConfig:
     protocol: str = "coco@500"
     """Protocol of curves, errors and intervals."""
     score_threshold: float = 0.3
-    """Working points, confusions and pictures use detections from this score on."""
+    """Operating points, confusions and pictures use detections from this score on."""
     pictures: int = 6
     """Worst images shown; 0 leaves pictures out."""
     confusions: int = 6
@@ -145,10 +145,10 @@ def _matched(
 ) -> dict[str, Matched]:
     out = {}
     for result in results:
-        samples = samples_of(truths, result.detections)
+        scored = scored_images(truths, result.detections)
         if protocol.startswith("coco"):
-            samples = coco_samples(samples)
-        out[result.name] = matched(samples, protocol, classes=classes)
+            scored = coco_images(scored)
+        out[result.name] = matched(scored, protocol, classes=classes)
     return out
 
 
@@ -193,7 +193,7 @@ def _cards(main: Result, table: Matched, threshold: float) -> list[tuple[str, st
         score = main.scores[0]
         shown = [key for key in score.summary if key.startswith("AP")]
         cards = [(key, number(score.summary[key], score.unit), score.protocol) for key in shown]
-    cards.append(("F1", number(working_point(table, threshold).f1), f"score >= {threshold:g}"))
+    cards.append(("F1", number(operating_point(table, threshold).f1), f"score >= {threshold:g}"))
     return cards
 
 
@@ -205,7 +205,7 @@ def number(value: float, unit: str = "fraction") -> str:
 
 
 def _score_tables(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One table a protocol: results in rows, metrics in columns, the best of a column marked."""
+    """One table per protocol: results in rows, metrics in columns, the best of a column marked."""
     protocols = dict.fromkeys(s.protocol for result in results for s in result.scores)
     out = []
     for protocol in protocols:
@@ -252,7 +252,7 @@ def _marked(
 
 
 def _class_tables(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One table a protocol: classes in rows, AP and AP50 of every result in columns."""
+    """One table per protocol: classes in rows, AP and AP50 of every result in columns."""
     out = []
     for protocol in dict.fromkeys(s.protocol for result in results for s in result.scores):
         found = {
@@ -280,11 +280,11 @@ def _points(tables: Mapping[str, Matched], threshold: float) -> list[dict[str, A
     out = []
     for name, table in tables.items():
         for kind, point in (
-            ("fixed", working_point(table, threshold)),
+            ("fixed", operating_point(table, threshold)),
             ("best F1", best_f1(table)),
         ):
             rates = (point.precision, point.recall, point.f1, point.mean_iou)
-            counts = (point.hits, point.alarms, point.misses)
+            counts = (point.tp, point.fp, point.fn)
             out.append(
                 {
                     "name": name,
@@ -299,7 +299,7 @@ def _points(tables: Mapping[str, Matched], threshold: float) -> list[dict[str, A
 
 def _intervals(tables: Mapping[str, Matched], repeats: int) -> list[dict[str, Any]]:
     """AP, AP50, AP75 with their intervals, and the difference of each result to the last."""
-    if repeats <= 0 or not len(next(iter(tables.values())).samples):
+    if repeats <= 0 or not len(next(iter(tables.values())).images):
         return []
     *others, main = tables
     drawn = {name: resample(table, repeats=repeats) for name, table in tables.items()}

@@ -17,7 +17,7 @@ LINES = ("#2f6fed", "#e8590c", "#2b8a3e", "#9c36b5", "#0b7285", "#c92a2a", "#5f3
 
 
 def precision_recall(tables: Mapping[str, Matched], iou: float = 0.5) -> str:
-    """Precision-recall curves, one panel a class, one line a result; AP in the legend's place.
+    """Precision-recall curves, one panel per class, one line per result; AP in the legend's place.
 
     Args:
         tables: matched results by name.
@@ -71,7 +71,7 @@ def _finish(axes: Sequence[Any], columns: int) -> None:
 
 
 def error_bars(costs: Mapping[str, Sequence[ErrorCost]]) -> str:
-    """AP50 that each error type costs, a bar a result.
+    """AP50 that each error type costs, a bar per result.
 
     Args:
         costs: by name of the result, as `errors.error_costs` gives them.

@@ -18,7 +18,7 @@ from dmnet.core.images import read_image
 from dmnet.core.records import Annotations, Detections
 from dmnet.fusion.evaluation.evaluate import check_protocol, score
 from dmnet.fusion.evaluation.scores import Scores
-from dmnet.fusion.place import FuseConfig, fuse_image
+from dmnet.fusion.fuse import FuseConfig, fuse_image
 from dmnet.fusion.report.page import ReportConfig, Result, render
 from dmnet.pipeline.context import Context, Plan
 from dmnet.pipeline.inputs import (

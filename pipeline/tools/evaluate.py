@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ignore-regions", action="store_true",
         help="COCO protocols: leave out what lies in ignored regions")  # fmt: skip
     add("--analyse", action="store_true",
-        help="also working points, confusions, error types and confidence intervals")  # fmt: skip
+        help="also operating points, confusions, error types and confidence intervals")  # fmt: skip
     add("--threshold", type=float, default=0.3, metavar="SCORE",
         help="score threshold of precision, recall, F1, mean IoU and confusions")  # fmt: skip
     add("--bootstrap", type=int, default=100, metavar="N",

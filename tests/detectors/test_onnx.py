@@ -13,11 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmnet.core.boxes import iou
 from dmnet.core.config import read_yaml
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.formats.visdrone import read_annotations
 from dmnet.core.images import read_image
+from dmnet.core.overlaps import overlap_matrix
 from dmnet.detectors.base import Detector
 from dmnet.detectors.onnx import (
     OnnxDecoding,
@@ -232,7 +232,7 @@ def test_yolox_nano_finds_the_cars_of_a_real_picture(shared: Path) -> None:
     truth, _ = read_annotations(folder / "annotations" / "0000301_00001_d_0000156.txt", "x", size)
     vehicles = truth.boxes[np.isin(truth.labels, (4, 5, 6))]  # to COCO a van is a car
     cars = found[(found.labels == 4) & (found.scores > 0.3)]
-    right = iou(cars.boxes, vehicles).max(1) > 0.5
+    right = overlap_matrix(cars.boxes, vehicles).max(1) > 0.5
     assert right.sum() >= 8
     assert right.mean() > 0.6  # a network of 416 pixels on a picture of 1360: its boxes are loose
     assert set(found.labels.tolist()) <= {1, 3, 4, 6, 9, 10}

@@ -18,7 +18,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dmnet.core import boxes as box
 from dmnet.core.errors import CheckpointError, ConfigError, DmnetError
 from dmnet.core.formats import coco
 from dmnet.core.images import read_image
@@ -310,7 +309,7 @@ def test_it_learns_from_random_weights(scenes: Scenes) -> None:
     hits = total = 0
     for sample, detections in zip(samples, found, strict=True):
         truth, sure = sample.annotations, detections[detections.scores > 0.2]
-        right = box.iou(truth.boxes, sure.boxes) >= 0.5
+        right = overlap_matrix(truth.boxes, sure.boxes) >= 0.5
         right &= truth.labels[:, None] == sure.labels[None, :]
         hits += int(right.any(axis=1).sum())
         total += len(truth)

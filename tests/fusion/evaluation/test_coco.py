@@ -13,11 +13,11 @@ import pytest
 from dmnet.core.records import CLASSES, Annotations, Detections
 from dmnet.fusion.evaluation.coco import AREAS, as_coco, count
 from dmnet.fusion.evaluation.evaluate import evaluate, score
-from dmnet.fusion.evaluation.samples import Sample, samples_of
+from dmnet.fusion.evaluation.scored_images import ScoredImage, scored_images
 from dmnet.fusion.evaluation.scores import guard
 
 
-def crowded(rng: np.random.Generator, images: int, objects: int) -> list[Sample]:
+def crowded(rng: np.random.Generator, images: int, objects: int) -> list[ScoredImage]:
     """Many objects of few classes, crowds among them, more than 100 detections a class."""
     out = []
     for number in range(images):
@@ -30,15 +30,15 @@ def crowded(rng: np.random.Generator, images: int, objects: int) -> list[Sample]
         dt[:, :4] += rng.normal(0, 0.08, (len(dt), 4)) * dt[:, [2, 3, 2, 3]]
         dt[:, 2:4] = np.maximum(dt[:, 2:4], 0.5)
         dt[:, 4] = np.round(rng.random(len(dt)), 2)
-        out.append(Sample(gt, dt, (600, 600), f"{number:03d}"))
+        out.append(ScoredImage(gt, dt, (600, 600), f"{number:03d}"))
     return out
 
 
-def oracle(samples: list[Sample], cap: int) -> tuple[np.ndarray, np.ndarray]:
+def oracle(images: list[ScoredImage], cap: int) -> tuple[np.ndarray, np.ndarray]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth, found = as_coco(samples, CLASSES)
+    truth, found = as_coco(images, CLASSES)
     with contextlib.redirect_stdout(io.StringIO()):
         tables = []
         for rows in (truth["annotations"], found):
@@ -56,20 +56,20 @@ def oracle(samples: list[Sample], cap: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("cap", [100, 500])
 def test_agrees_with_pycocotools(rng: np.random.Generator, cap: int) -> None:
-    samples = crowded(rng, images=4, objects=150)
-    assert max((sample.found[:, 5] == 4).sum() for sample in samples) > 100
-    tables = count(samples, cap)
-    precision, recall = oracle(samples, cap)
+    images = crowded(rng, images=4, objects=150)
+    assert max((image.found[:, 5] == 4).sum() for image in images) > 100
+    tables = count(images, cap)
+    precision, recall = oracle(images, cap)
     np.testing.assert_allclose(tables.precision, precision, atol=1e-12)
     np.testing.assert_allclose(tables.recall, recall, atol=1e-12)
     assert tables.ap() == pytest.approx(precision[..., 0][precision[..., 0] > -1].mean())
 
 
 def test_the_cap_matters_and_is_named(rng: np.random.Generator) -> None:
-    samples = crowded(rng, images=2, objects=150)
-    assert count(samples, 500).ar() > count(samples, 100).ar()
+    images = crowded(rng, images=2, objects=150)
+    assert count(images, 500).ar() > count(images, 100).ar()
     with pytest.raises(ValueError, match="100"):
-        count(samples, 500).ar(100)
+        count(images, 500).ar(100)
 
 
 @pytest.mark.slow
@@ -138,34 +138,34 @@ def test_ap_close_to_ap50_is_flagged(rng: np.random.Generator) -> None:
     """A matcher that forgets the threshold gives the same precision at every one."""
     assert guard({"AP": 0.3559, "AP50": 0.5698}) == ()
     assert "97% of AP50" in guard({"AP": 0.55, "AP50": 0.5698})[0]
-    samples = crowded(rng, images=2, objects=60)
-    broken = count(samples, 500).precision.copy()
+    images = crowded(rng, images=2, objects=60)
+    broken = count(images, 500).precision.copy()
     broken[:] = broken[:1]
     valid = broken[broken > -1]
     assert guard({"AP": float(valid.mean()), "AP50": float(valid.mean())})
-    truths = [sample.annotations() for sample in samples]
-    results = {sample.image_id: sample.detections() for sample in samples}
+    truths = [image.annotations() for image in images]
+    results = {image.image_id: image.detections() for image in images}
     assert score(truths, results, "coco@500").warnings == ()
 
 
 def test_order_of_rows_and_images_does_not_matter(rng: np.random.Generator) -> None:
-    samples = crowded(rng, images=3, objects=40)
-    for sample in samples:
-        sample.found[:, 4] = rng.random(len(sample.found))
-    first = count(samples, 500)
+    images = crowded(rng, images=3, objects=40)
+    for image in images:
+        image.found[:, 4] = rng.random(len(image.found))
+    first = count(images, 500)
     shuffled = [
-        Sample(rng.permutation(s.truth), rng.permutation(s.found), s.size, s.image_id)
-        for s in samples[::-1]
+        ScoredImage(rng.permutation(s.truth), rng.permutation(s.found), s.size, s.image_id)
+        for s in images[::-1]
     ]
     np.testing.assert_allclose(count(shuffled, 500).precision, first.precision, atol=1e-12)
 
 
 def test_records_and_rows_agree(rng: np.random.Generator) -> None:
-    samples = crowded(rng, images=2, objects=30)
-    for sample in samples:
-        sample.found[:, :4] = np.round(sample.found[:, :4], 3)
-    truths = [sample.annotations() for sample in samples]
-    results = {sample.image_id: sample.detections() for sample in samples}
-    for before, after in zip(samples, samples_of(truths, results), strict=True):
+    images = crowded(rng, images=2, objects=30)
+    for image in images:
+        image.found[:, :4] = np.round(image.found[:, :4], 3)
+    truths = [image.annotations() for image in images]
+    results = {image.image_id: image.detections() for image in images}
+    for before, after in zip(images, scored_images(truths, results), strict=True):
         assert np.array_equal(before.truth, after.truth)
         assert np.array_equal(before.found, after.found)

@@ -344,7 +344,7 @@ def test_dropped_truth_rows_are_counted(tmp_path: Path) -> None:
     assert "annotations[0]" in read.warnings[0]
     folder = texts(tmp_path / "annotations", {"a": ["1,2,-3,4,1,4,0,0", "1,2,3,4,1,4,0,0"]})
     read = read_truth(folder)
-    assert (len(read.samples[0].truth), len(read.warnings)) == (1, 1)
+    assert (len(read.images[0].truth), len(read.warnings)) == (1, 1)
 
 
 def test_nothing_there(gt: Path, tmp_path: Path) -> None:
@@ -396,8 +396,8 @@ def test_analyse_several_results(gt: Path, tmp_path: Path) -> None:
         assert first.scores.summary == pytest.approx(expected.summary, nan_ok=True)
         scale = 1 if protocol.startswith("coco") else 100
         assert first.intervals["AP50"].value * scale == pytest.approx(expected.summary["AP50"])
-        assert (first.point.hits, first.point.misses) == (2, 1)
-        assert (second.point.hits, second.point.misses) == (1, 2)
+        assert (first.point.tp, first.point.fn) == (2, 1)
+        assert (second.point.tp, second.point.fn) == (1, 2)
         assert first.against is None
         assert second.against is not None
         assert second.against["AP50"].difference.value < 0

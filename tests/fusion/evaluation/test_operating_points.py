@@ -1,4 +1,4 @@
-"""Working points, confusion, error types, intervals: by hand, and against the protocols."""
+"""Operating points, confusion, error types, intervals: by hand, and against the protocols."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dmnet.core.errors import ConfigError
 from dmnet.core.records import CLASSES
 from dmnet.fusion.evaluation import coco, visdrone
 from dmnet.fusion.evaluation.bootstrap import compare, draws, intervals
-from dmnet.fusion.evaluation.coco import coco_samples
+from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.error_types import TYPES, error_costs, error_kinds
 from dmnet.fusion.evaluation.matched import Matched, ap_table, curve, matched, set_ap
 from dmnet.fusion.evaluation.matching import IGNORED, NONE, Rows, match
@@ -20,9 +20,9 @@ from dmnet.fusion.evaluation.operating_points import (
     best_f1,
     confusion,
     operating_point,
-    working_point,
+    operating_point_of,
 )
-from dmnet.fusion.evaluation.samples import Sample
+from dmnet.fusion.evaluation.scored_images import ScoredImage
 
 
 def rows(*values: tuple[float, ...]) -> np.ndarray:
@@ -30,10 +30,10 @@ def rows(*values: tuple[float, ...]) -> np.ndarray:
 
 
 def table_of(truth: np.ndarray, found: np.ndarray, protocol: str = "coco@500") -> Matched:
-    return matched([Sample(truth, found, (500, 500), "a")], protocol)
+    return matched([ScoredImage(truth, found, (500, 500), "a")], protocol)
 
 
-def crowded(rng: np.random.Generator, images: int = 5, noise: float = 0.1) -> list[Sample]:
+def crowded(rng: np.random.Generator, images: int = 5, noise: float = 0.1) -> list[ScoredImage]:
     out = []
     for number in range(images):
         count = int(rng.integers(0, 60))
@@ -48,7 +48,7 @@ def crowded(rng: np.random.Generator, images: int = 5, noise: float = 0.1) -> li
         dt[:, 4] = np.round(rng.random(len(dt)), 2)
         swap = rng.random(len(dt)) < 0.2
         dt[:, 5] = np.where(swap, 4, dt[:, 5])
-        out.append(Sample(gt, dt, (360, 360), str(number)))
+        out.append(ScoredImage(gt, dt, (360, 360), str(number)))
     return out
 
 
@@ -89,9 +89,9 @@ class TestMatch:
 
 @pytest.mark.parametrize("cap", [7, 500])
 def test_agrees_with_the_coco_protocol(rng: np.random.Generator, cap: int) -> None:
-    samples = coco_samples(crowded(rng), crowd=True)
-    tables = coco.count(samples, cap)
-    ap = ap_table(matched(samples, f"coco@{cap}"))
+    images = coco_images(crowded(rng), crowd=True)
+    tables = coco.count(images, cap)
+    ap = ap_table(matched(images, f"coco@{cap}"))
     for position, label in enumerate(CLASSES):
         for column, iou in enumerate(coco.IOUS):
             expected = tables.ap(iou, label=label)
@@ -100,26 +100,26 @@ def test_agrees_with_the_coco_protocol(rng: np.random.Generator, cap: int) -> No
 
 @pytest.mark.parametrize("protocol", ["visdrone", "visdrone-macro"])
 def test_agrees_with_the_visdrone_protocol(rng: np.random.Generator, protocol: str) -> None:
-    samples = crowded(rng)
-    tables = visdrone.count(samples)
-    ap = set_ap(matched(samples, protocol)) * 100
+    images = crowded(rng)
+    tables = visdrone.count(images)
+    ap = set_ap(matched(images, protocol)) * 100
     macro = protocol == "visdrone-macro"
     assert ap.mean() == pytest.approx(tables.ap(macro=macro))
     assert ap[0] == pytest.approx(tables.ap(0.5, macro=macro))
 
 
 def test_weights_repeat_images(rng: np.random.Generator) -> None:
-    samples = crowded(rng, images=3)
-    for sample in samples:
-        sample.found[:, 4] = rng.random(len(sample.found))  # no ties
+    images = crowded(rng, images=3)
+    for image in images:
+        image.found[:, 4] = rng.random(len(image.found))  # no ties
     for protocol in ("coco@500", "visdrone"):
-        once = matched(samples, protocol)
-        twice = matched([samples[0], samples[0], samples[2]], protocol)
+        once = matched(images, protocol)
+        twice = matched([images[0], images[0], images[2]], protocol)
         weighted = set_ap(once, np.array([2.0, 0.0, 1.0]))
         np.testing.assert_allclose(weighted, set_ap(twice), atol=1e-9)
 
 
-class TestWorkingPoint:
+class TestOperatingPoint:
     truth = rows((0, 0, 10, 10, 1, 4), (50, 0, 10, 10, 1, 4), (90, 0, 10, 10, 1, 1))
     found = rows(
         (0, 0, 10, 10, 0.9, 4), (200, 0, 10, 10, 0.8, 4), (50, 0, 10, 8, 0.7, 4),
@@ -127,20 +127,20 @@ class TestWorkingPoint:
     )  # fmt: skip
 
     def test_by_hand(self) -> None:
-        point = working_point(table_of(self.truth, self.found), 0.5)
-        assert (point.hits, point.alarms, point.misses) == (2, 1, 1)
+        point = operating_point(table_of(self.truth, self.found), 0.5)
+        assert (point.tp, point.fp, point.fn) == (2, 1, 1)
         assert point.precision == point.recall == point.f1 == pytest.approx(2 / 3)
         assert point.mean_iou == pytest.approx(0.9)
 
     def test_records(self) -> None:
-        sample = Sample(self.truth, self.found, (500, 500), "a")
-        point = operating_point([sample.annotations()], {"a": sample.detections()}, 0.5)
-        assert point == working_point(table_of(self.truth, self.found), 0.5)
-        assert operating_point([sample.annotations()], {}, 0.5).misses == 3
+        image = ScoredImage(self.truth, self.found, (500, 500), "a")
+        point = operating_point_of([image.annotations()], {"a": image.detections()}, 0.5)
+        assert point == operating_point(table_of(self.truth, self.found), 0.5)
+        assert operating_point_of([image.annotations()], {}, 0.5).fn == 3
 
     def test_one_class(self) -> None:
-        point = working_point(table_of(self.truth, self.found), 0.5, label=1)
-        assert (point.hits, point.alarms, point.misses) == (0, 0, 1)
+        point = operating_point(table_of(self.truth, self.found), 0.5, label=1)
+        assert (point.tp, point.fp, point.fn) == (0, 0, 1)
         assert math.isnan(point.precision)
         assert (point.recall, point.f1) == (0, 0)
 
@@ -149,21 +149,21 @@ class TestWorkingPoint:
         point = best_f1(table)
         assert (point.threshold, point.f1) == (0.7, pytest.approx(2 / 3))
         scores = np.unique(table.score)
-        assert point.f1 == max(working_point(table, score).f1 for score in scores)
+        assert point.f1 == max(operating_point(table, score).f1 for score in scores)
 
     def test_equal_scores_come_together(self, rng: np.random.Generator) -> None:
-        table = matched(coco_samples(crowded(rng)), "coco@500")
-        every = [working_point(table, score).f1 for score in np.unique(table.score)]
+        table = matched(coco_images(crowded(rng)), "coco@500")
+        every = [operating_point(table, score).f1 for score in np.unique(table.score)]
         assert best_f1(table).f1 == pytest.approx(max(every))
 
     def test_nothing(self) -> None:
         point = best_f1(table_of(rows(), rows()))
-        assert (point.hits, point.misses) == (0, 0)
+        assert (point.tp, point.fn) == (0, 0)
         assert math.isnan(point.f1)
 
     def test_unknown_iou(self) -> None:
         with pytest.raises(ValueError, match=r"not at IoU 0\.6"):
-            working_point(matched([], "coco@500", thresholds=np.array([0.5])), 0.5, iou=0.6)
+            operating_point(matched([], "coco@500", thresholds=np.array([0.5])), 0.5, iou=0.6)
 
 
 def test_confusion_by_hand() -> None:
@@ -228,7 +228,7 @@ class TestErrors:
         assert all(cost.number == cost.cost == 0 for cost in error_costs(table_of(found, found)))
 
     def test_mending_never_hurts(self, rng: np.random.Generator) -> None:
-        table = matched(coco_samples(crowded(rng)), "coco@500")
+        table = matched(coco_images(crowded(rng)), "coco@500")
         costs = error_costs(table)
         assert all(cost.cost >= -1e-9 for cost in costs if cost.kind != "missed")
         alarms = int((table.chosen[:, 0] == NONE).sum())
@@ -242,7 +242,7 @@ class TestErrors:
 
 class TestBootstrap:
     def test_interval_holds_the_value(self, rng: np.random.Generator) -> None:
-        table = matched(coco_samples(crowded(rng, images=30)), "coco@500")
+        table = matched(coco_images(crowded(rng, images=30)), "coco@500")
         result = intervals(table, repeats=40)
         assert list(result) == ["AP", "AP50", "AP75"]
         for interval in result.values():
@@ -252,7 +252,7 @@ class TestBootstrap:
         assert narrow["AP"].high - narrow["AP"].low < result["AP"].high - result["AP"].low
 
     def test_one_image_has_no_spread(self, rng: np.random.Generator) -> None:
-        table = matched([coco_samples(crowded(rng, images=9))[-1]], "coco@500")
+        table = matched([coco_images(crowded(rng, images=9))[-1]], "coco@500")
         result = intervals(table, repeats=5)["AP"]
         assert result.low == pytest.approx(result.value) == result.high
 
@@ -263,13 +263,13 @@ class TestBootstrap:
         assert draws(7, 5).sum(axis=1).tolist() == [7] * 5
 
     def test_compare(self, rng: np.random.Generator) -> None:
-        first = coco_samples(crowded(rng, images=20))
+        first = coco_images(crowded(rng, images=20))
         shift = np.array([3, 3, 3, 3, 0, 0])
         worse = [
-            replace(sample, found=sample.found + rng.normal(0, 1, sample.found.shape) * shift)
-            for sample in first
+            replace(image, found=image.found + rng.normal(0, 1, image.found.shape) * shift)
+            for image in first
         ]
-        tables = [matched(samples, "coco@500") for samples in (first, worse)]
+        tables = [matched(images, "coco@500") for images in (first, worse)]
         result = compare(*tables, repeats=60)["AP"]
         assert result.difference.high < 0
         assert result.p_value < 0.05
@@ -278,12 +278,12 @@ class TestBootstrap:
         assert same.p_value == 1
 
     def test_compare_other_images(self, rng: np.random.Generator) -> None:
-        samples = crowded(rng, images=3)
+        images = crowded(rng, images=3)
         with pytest.raises(ConfigError, match="same images and protocol"):
-            compare(matched(samples, "coco@500"), matched(samples[:2], "coco@500"))
+            compare(matched(images, "coco@500"), matched(images[:2], "coco@500"))
 
 
 def test_curve() -> None:
-    recall, precision = curve(table_of(TestWorkingPoint.truth, TestWorkingPoint.found), 4)
+    recall, precision = curve(table_of(TestOperatingPoint.truth, TestOperatingPoint.found), 4)
     assert recall.tolist() == [0.5, 0.5, 1]
     assert precision.tolist() == pytest.approx([1, 0.5, 2 / 3])

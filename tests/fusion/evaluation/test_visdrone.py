@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmnet.fusion.evaluation.samples import Sample
+from dmnet.fusion.evaluation.scored_images import ScoredImage
 from dmnet.fusion.evaluation.visdrone import (
     CAPS,
     IOUS,
@@ -73,7 +73,7 @@ def literal_match(gt: np.ndarray, dt: np.ndarray, threshold: float) -> tuple[lis
     return out, [None] * len(gt)
 
 
-def literal_count(images: list[Sample]) -> VisDroneTables:
+def literal_count(images: list[ScoredImage]) -> VisDroneTables:
     kept = []
     for image in images:
         gt = image.truth
@@ -114,7 +114,7 @@ def literal_count(images: list[Sample]) -> VisDroneTables:
 # --- generated files -----------------------------------------------------------------------------
 
 
-def scene(rng: np.random.Generator, objects: int, fractional: bool) -> Sample:
+def scene(rng: np.random.Generator, objects: int, fractional: bool) -> ScoredImage:
     """A crowded image: regions, ignored rows, others, duplicates, unsorted detections."""
     size = (int(rng.integers(150, 260)), int(rng.integers(150, 300)))
     gt = np.zeros((objects, 6))
@@ -129,11 +129,11 @@ def scene(rng: np.random.Generator, objects: int, fractional: bool) -> Sample:
     dt[:, 2:4] = np.maximum(dt[:, 2:4], 1)
     dt[:, 4] = np.round(rng.random(len(dt)), 2)  # ties
     dt[:, 5] = np.where(rng.random(len(dt)) < 0.1, 3, np.maximum(dt[:, 5], 1))
-    return Sample(gt, dt, size)
+    return ScoredImage(gt, dt, size)
 
 
-def permuted(image: Sample, rng: np.random.Generator) -> Sample:
-    return Sample(rng.permutation(image.truth), rng.permutation(image.found), image.size)
+def permuted(image: ScoredImage, rng: np.random.Generator) -> ScoredImage:
+    return ScoredImage(rng.permutation(image.truth), rng.permutation(image.found), image.size)
 
 
 def assert_same(a: VisDroneTables, b: VisDroneTables) -> None:
@@ -146,13 +146,13 @@ def assert_same(a: VisDroneTables, b: VisDroneTables) -> None:
 def test_agrees_with_the_literal_reading(rng: np.random.Generator, fractional: bool) -> None:
     images = [scene(rng, objects, fractional) for objects in (0, 1, 12, 30, 140)]
     assert len(images[-1].found) > 500
-    images.append(Sample(np.zeros((0, 6)), images[2].found, (200, 200)))  # no ground truth
-    images.append(Sample(images[3].truth, np.zeros((0, 6)), images[3].size))  # no detections
-    images.append(Sample(np.zeros((0, 6)), np.zeros((0, 6)), (200, 200)))
+    images.append(ScoredImage(np.zeros((0, 6)), images[2].found, (200, 200)))  # no ground truth
+    images.append(ScoredImage(images[3].truth, np.zeros((0, 6)), images[3].size))  # no detections
+    images.append(ScoredImage(np.zeros((0, 6)), np.zeros((0, 6)), (200, 200)))
     assert_same(count(images), literal_count(images))
 
 
-def real(archive: Path, detections: Path, every: int = 1) -> list[Sample]:
+def real(archive: Path, detections: Path, every: int = 1) -> list[ScoredImage]:
     with (archive / "image_sizes.csv").open() as file:
         sizes = {
             row["image"]: (int(row["height"]), int(row["width"]))
@@ -161,7 +161,7 @@ def real(archive: Path, detections: Path, every: int = 1) -> list[Sample]:
         }
     files = sorted((archive / "VisDrone2019-DET-val" / "annotations").glob("*.txt"))
     return [
-        Sample(
+        ScoredImage(
             np.loadtxt(path, delimiter=",", usecols=range(6), ndmin=2),
             np.loadtxt(detections / path.name, usecols=range(6), ndmin=2),
             sizes[path.stem],
@@ -210,7 +210,7 @@ def test_perturbed_real_files(
         truth[rng.random(len(truth)) < 0.1, 4] = 0
         shift = np.array([0.37, -0.5, 0.25, 1, 0, 0])
         found = np.concatenate([image.found, image.found + shift])
-        images.append(permuted(Sample(truth, found, image.size), rng))
+        images.append(permuted(ScoredImage(truth, found, image.size), rng))
     assert max(len(image.found) for image in images) > 500
     assert_same(count(images), literal_count(images))
 
@@ -224,7 +224,7 @@ def rows(*values: tuple[float, ...]) -> np.ndarray:
 
 def test_perfect_detections_score_one_hundred() -> None:
     truth = rows((10, 10, 20, 20, 1, 4), (50, 50, 10, 10, 1, 1))
-    tables = count([Sample(truth, truth, None)])
+    tables = count([ScoredImage(truth, truth, None)])
     assert tables.ap() == tables.ap(0.5) == tables.ar() == 100
     assert tables.ar(1) == 50  # one row an image over all classes
     assert math.isnan(tables.ap(label=2))
@@ -232,8 +232,8 @@ def test_perfect_detections_score_one_hundred() -> None:
 
 def test_class_mean_is_weighted_by_images() -> None:
     car, person = (10, 10, 20, 20, 1, 4), (50, 50, 10, 10, 1, 1)
-    both = Sample(rows(car, person), rows(car), None)
-    car_only = Sample(rows(car), rows(car), None)
+    both = ScoredImage(rows(car, person), rows(car), None)
+    car_only = ScoredImage(rows(car), rows(car), None)
     tables = count([both, car_only, car_only])
     assert tables.ap() == pytest.approx(75)
     assert tables.ap(macro=True) == pytest.approx(50)
@@ -241,7 +241,7 @@ def test_class_mean_is_weighted_by_images() -> None:
 
 def test_the_cap_follows_file_order() -> None:
     hit, alarm = (10, 10, 20, 20, 0.9, 4), (100, 100, 20, 20, 0.1, 4)
-    tables = count([Sample(rows((10, 10, 20, 20, 1, 4)), rows(alarm, hit), None)])
+    tables = count([ScoredImage(rows((10, 10, 20, 20, 1, 4)), rows(alarm, hit), None)])
     assert tables.ar(1) == 0
     assert tables.ap() == tables.ar(10) == 100
 
@@ -249,25 +249,25 @@ def test_the_cap_follows_file_order() -> None:
 def test_ignored_ground_truth_counts_neither_way() -> None:
     truth = rows((10, 10, 20, 20, 1, 4), (60, 60, 40, 40, 0, 4))
     found = rows((65, 65, 5, 5, 0.9, 4), (70, 70, 5, 5, 0.8, 4), (10, 10, 20, 20, 0.7, 4))
-    tables = count([Sample(truth, found, None)])
+    tables = count([ScoredImage(truth, found, None)])
     assert tables.ap(0.5, label=4) == 50  # precision 1; the ignored row stays in the recall base
 
 
 def test_others_are_never_scored_but_fill_the_cap() -> None:
     other, car = (10, 10, 20, 20, 0.9, 11), (10, 10, 20, 20, 0.8, 4)
-    tables = count([Sample(rows((10, 10, 20, 20, 1, 4)), rows(other, car), None)])
+    tables = count([ScoredImage(rows((10, 10, 20, 20, 1, 4)), rows(other, car), None)])
     assert (tables.ar(1), tables.ar(10)) == (0, 100)
 
 
 def test_nothing_at_all() -> None:
     assert math.isnan(count([]).ap())
-    empty = count([Sample(rows((1, 1, 5, 5, 1, 4)), rows(), None)])
+    empty = count([ScoredImage(rows((1, 1, 5, 5, 1, 4)), rows(), None)])
     assert (empty.ap(), empty.ar()) == (0, 0)
 
 
 def test_ignored_regions_need_the_size() -> None:
     with pytest.raises(ValueError, match="size is needed"):
-        count([Sample(rows((1, 1, 50, 50, 0, 0)), rows(), None)])
+        count([ScoredImage(rows((1, 1, 50, 50, 0, 0)), rows(), None)])
 
 
 def test_half_of_the_box_in_a_region_removes_it() -> None:

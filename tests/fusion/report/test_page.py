@@ -10,14 +10,14 @@ import pytest
 
 from dmnet.core.images import read_image
 from dmnet.core.records import CLASSES, Annotations, Detections
-from dmnet.fusion.evaluation.coco import coco_samples
+from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.error_types import error_costs
 from dmnet.fusion.evaluation.evaluate import score
 from dmnet.fusion.evaluation.matched import Matched, matched
-from dmnet.fusion.evaluation.samples import samples_of
+from dmnet.fusion.evaluation.scored_images import scored_images
 from dmnet.fusion.report import draw
 from dmnet.fusion.report.draw import Layer, add_legend, draw_boxes, draw_layers, patch
-from dmnet.fusion.report.gallery import commonest_confusions, fates, worst_images
+from dmnet.fusion.report.gallery import commonest_confusions, outcomes, worst_images
 from dmnet.fusion.report.page import ReportConfig, Result, number, render
 from dmnet.fusion.report.plots import error_bars, precision_recall
 
@@ -36,7 +36,7 @@ def found() -> Detections:
 
 def table() -> Matched:
     truths, results = [truth("a"), truth("b")], {"a": found(), "b": Detections.empty()}
-    return matched(coco_samples(samples_of(truths, results)), "coco@500")
+    return matched(coco_images(scored_images(truths, results)), "coco@500")
 
 
 class TestDraw:
@@ -88,16 +88,16 @@ class TestDraw:
 
 
 class TestGallery:
-    def test_fates(self) -> None:
-        fate = fates(table(), 0.5)
-        counts = [len(part) for part in (fate.hit, fate.wrong, fate.alarm, fate.missed)]
+    def test_outcomes(self) -> None:
+        outcome = outcomes(table(), 0.5)
+        counts = [len(part) for part in (outcome.tp, outcome.wrong, outcome.fp, outcome.fn)]
         assert counts == [1, 1, 1, 4]
 
     def test_worst_image_first(self) -> None:
         tiles = worst_images(table(), 0.5, lambda name: GREY, 5)
         assert [tile.title for tile in tiles] == ["a", "b"]
-        assert tiles[0].text == "1 found, 1 missed, 1 wrong class, 1 false alarm"
-        assert tuple(tiles[1].pictures[0][10, 20]) == draw.MISS
+        assert tiles[0].text == "1 TP, 1 FN, 1 wrong class, 1 FP"
+        assert tuple(tiles[1].pictures[0][10, 20]) == draw.FN
 
     def test_images_that_are_missing_are_passed_over(self) -> None:
         tiles = worst_images(table(), 0.5, lambda name: None if name == "a" else GREY, 5)

@@ -51,7 +51,7 @@ class FuseConfig:
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """Detections of one origin: the whole image, a crop, another detector, a flipped image.
 
     ``detections`` are in the coordinates of ``window``, or of the image if that is None. ``weight``
@@ -64,7 +64,7 @@ class Source:
     group: int = 0
 
 
-def place(detections: Detections, window: Window) -> Detections:
+def into_image(detections: Detections, window: Window) -> Detections:
     """Shift crop detections into the image; the given arrays stay as they are."""
     boxes = Crop("", window).to_image(detections.boxes)
     return Detections(boxes, detections.scores.copy(), detections.labels.copy())
@@ -136,7 +136,7 @@ def inside_any(boxes: Boxes, windows: Sequence[Window]) -> NDArray[np.bool_]:
 
 
 def gather(
-    sources: Sequence[Source], size: Size, config: FuseConfig
+    sources: Sequence[Origin], size: Size, config: FuseConfig
 ) -> tuple[Detections, Ints, Floats]:
     """Place, weight and thin out the detections of all sources, before merging.
 
@@ -148,7 +148,9 @@ def gather(
     parts, origin, suspects, weights = [], [], [], []
     for number, source in enumerate(sources):
         part = (
-            source.detections if source.window is None else place(source.detections, source.window)
+            source.detections
+            if source.window is None
+            else into_image(source.detections, source.window)
         )
         cut = np.zeros(len(part), dtype=bool)
         if source.window is None and config.inside == "drop_inside":
@@ -169,7 +171,7 @@ def gather(
     return joined[keep], group[keep], np.concatenate(weights)[keep]
 
 
-def fuse(sources: Sequence[Source], size: Size, config: FuseConfig | None = None) -> Detections:
+def fuse(sources: Sequence[Origin], size: Size, config: FuseConfig | None = None) -> Detections:
     """Fuse any number of sources of one image.
 
     Args:
@@ -205,6 +207,6 @@ def fuse_image(
         in order), at most ``config.merge.top_n``.
     """
     config = config or FuseConfig()
-    sources = [Source(whole, None, config.whole_weight, 0)]
-    sources += [Source(found, window, config.crop_weight, 1) for window, found in crops]
+    sources = [Origin(whole, None, config.whole_weight, 0)]
+    sources += [Origin(found, window, config.crop_weight, 1) for window, found in crops]
     return fuse(sources, size, config)

@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmnet.core.records import Detections
-from dmnet.fusion.merge import MergeConfig
-from dmnet.fusion.place import (
+from dmnet.fusion.fuse import (
     FuseConfig,
-    Source,
+    Origin,
     fuse,
     fuse_image,
     inside_any,
-    place,
+    into_image,
     touches_inner_border,
 )
+from dmnet.fusion.merge import MergeConfig
 
 SIZE = (100, 200)
 
@@ -28,9 +28,9 @@ def found(*rows: tuple[float, ...]) -> Detections:
     return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
 
 
-def test_place_shifts_a_copy() -> None:
+def test_into_image_shifts_a_copy() -> None:
     crop = found((1, 2, 5, 6, 0.5, 4))
-    placed = place(crop, (10, 20, 50, 60))
+    placed = into_image(crop, (10, 20, 50, 60))
     assert placed.boxes.tolist() == [[11, 22, 15, 26]]
     assert crop.boxes.tolist() == [[1, 2, 5, 6]]
     placed.scores[0] = 0
@@ -104,14 +104,14 @@ def test_weights_multiply_scores() -> None:
 def test_ties_keep_the_order_of_the_sources() -> None:
     same = found((10, 10, 20, 20, 0.5, 1))
     moved = found((10, 10, 20, 21, 0.5, 1))
-    assert fuse([Source(same), Source(moved)], SIZE).boxes.tolist() == same.boxes.tolist()
-    assert fuse([Source(moved), Source(same)], SIZE).boxes.tolist() == moved.boxes.tolist()
+    assert fuse([Origin(same), Origin(moved)], SIZE).boxes.tolist() == same.boxes.tolist()
+    assert fuse([Origin(moved), Origin(same)], SIZE).boxes.tolist() == moved.boxes.tolist()
 
 
 def test_wbf_counts_groups_and_weights() -> None:
     a, b = found((10, 10, 20, 20, 0.8, 1)), found((12, 10, 22, 20, 0.4, 1))
     config = FuseConfig(merge=MergeConfig(method="wbf", iou=0.5))
-    fused = fuse([Source(a, group=0), Source(b, weight=2.0, group=1)], SIZE, config)
+    fused = fuse([Origin(a, group=0), Origin(b, weight=2.0, group=1)], SIZE, config)
     assert fused.boxes[0].tolist() == pytest.approx([11, 10, 21, 20])
     assert fused.scores.tolist() == pytest.approx([1.6 / 3])
 
@@ -139,7 +139,7 @@ def test_fused_boxes_are_among_the_placed(seed: int, count: int, crops: int) -> 
         parts.append(((x1, y1, x1 + 50, y1 + 40), some(50, 40)))
     before = [part.boxes.copy() for _, part in parts]
     fused = fuse_image(whole, parts, SIZE)
-    placed = [whole, *(place(part, window) for window, part in parts)]
+    placed = [whole, *(into_image(part, window) for window, part in parts)]
     rows = {tuple(row) for part in placed for row in np.column_stack([part.boxes, part.scores])}
     assert {tuple(row) for row in np.column_stack([fused.boxes, fused.scores])} <= rows
     assert all(np.array_equal(a, part.boxes) for a, (_, part) in zip(before, parts, strict=True))

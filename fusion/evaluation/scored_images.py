@@ -15,7 +15,7 @@ from dmnet.core.records import Annotations, Detections, Size
 
 
 @dataclass(frozen=True)
-class Sample:
+class ScoredImage:
     """Ground truth and detections of one image.
 
     ``truth`` ``(N, 6)`` and ``found`` ``(M, 6)`` float64: left, top, width, height, score,
@@ -45,40 +45,42 @@ class Sample:
         return Detections(boxes, self.found[:, 4], label)
 
 
-def sample_of(truth: Annotations, found: Detections) -> Sample:
-    """Build a sample from records; boxes to a millionth of a pixel.
+def scored_image(truth: Annotations, found: Detections) -> ScoredImage:
+    """Join the records of one image; boxes to a millionth of a pixel.
 
     Rounding gives back the decimal widths that adding and subtracting the left edge has blurred.
     """
     gt = [np.round(to_xywh(truth.boxes), 6), truth.score[:, None], truth.labels[:, None]]
     dt = [np.round(to_xywh(found.boxes), 6), found.scores[:, None], found.labels[:, None]]
-    return Sample(
+    return ScoredImage(
         np.concatenate(gt, axis=1), np.concatenate(dt, axis=1), truth.size, truth.image_id
     )
 
 
-def samples_of(truths: Sequence[Annotations], results: Mapping[str, Detections]) -> list[Sample]:
-    """Samples of a set, in the order of ``truths``; images without an entry have no detections."""
+def scored_images(
+    truths: Sequence[Annotations], results: Mapping[str, Detections]
+) -> list[ScoredImage]:
+    """Images of a set, in the order of ``truths``; images without an entry have no detections."""
     none = Detections.empty()
-    return [sample_of(truth, results.get(truth.image_id, none)) for truth in truths]
+    return [scored_image(truth, results.get(truth.image_id, none)) for truth in truths]
 
 
 @dataclass(frozen=True)
 class TruthSet:
-    """Ground truth of a set: samples without detections yet, in the order of their names.
+    """Ground truth of a set: images without detections yet, in the order of their names.
 
     ``numbers`` gives the position of each COCO image id, ``labels`` the label of each category id
-    in a results file, ``warnings`` what was dropped.
+    in a results file, ``warnings`` what was dropped, ``files`` the image files by image id.
     """
 
     path: Path
-    samples: tuple[Sample, ...]
+    images: tuple[ScoredImage, ...]
     numbers: Mapping[int, int]
     classes: Mapping[int, str]
     labels: Mapping[int, int]
     is_json: bool
     warnings: tuple[str, ...] = ()
-    images: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 def stem_of(name: str) -> str:
