@@ -28,7 +28,7 @@ def cumulated(chosen: Ints, weights: Floats | None = None) -> tuple[Floats | Int
     Returns:
         Two arrays of the shape of ``chosen``.
     """
-    tp, fp = chosen >= 0, chosen == NONE
+    tp, fp = (chosen >= 0).astype(np.int64), (chosen == NONE).astype(np.int64)
     if weights is None:
         return np.cumsum(tp, axis=0), np.cumsum(fp, axis=0)
     return np.cumsum(tp * weights[:, None], axis=0), np.cumsum(fp * weights[:, None], axis=0)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dmnet.core.errors import CheckpointError, ConfigError, DmnetError
 from dmnet.core.formats import coco
 from dmnet.core.images import read_image
+from dmnet.core.overlaps import overlap_matrix
 from dmnet.core.records import Size
 from dmnet.core.training import read_weights
 from dmnet.detectors.base import DetectionNet, Found, NetDetector, Target, build_model

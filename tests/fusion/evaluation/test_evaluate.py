@@ -103,7 +103,7 @@ def test_all_formats_agree(gt: Path, tmp_path: Path, protocol: str) -> None:
 
 def test_by_hand(gt: Path, tmp_path: Path) -> None:
     scores = evaluate(gt, texts(tmp_path / "pred", FOUND), "visdrone", name="mine")
-    # car: hit .9, (one removed in the region), alarm .6, hit .5 -> 0.5 * 1 + 0.5 * 2 / 3
+    # car: TP .9, (one removed in the region), FP .6, TP .5 -> 0.5 * 1 + 0.5 * 2 / 3
     assert scores.classes["car"]["AP50"] == pytest.approx(100 * (0.5 + 0.5 * 2 / 3))
     assert scores.classes["pedestrian"]["AP50"] == 100
     assert math.isnan(scores.classes["bus"]["AP"])

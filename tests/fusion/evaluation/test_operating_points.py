@@ -214,10 +214,10 @@ class TestErrors:
         before = 34 / 101 / 3
         table = table_of(self.truth, self.found)
         assert set_ap(table)[0] == pytest.approx(before)
-        # mended place: hits at rank 1 and 3, so steps 35 to 67 at precision 2/3
+        # mended place: TP at rank 1 and 3, so steps 35 to 67 at precision 2/3
         place = (34 + 33 * 2 / 3) / 101 / 3
         assert costs["localisation"].cost == pytest.approx(place - before)
-        # mended class: the van is found (1), and the car alarm is gone
+        # mended class: the van is found (1), and the car's FP is gone
         assert costs["class"].cost == pytest.approx(1 / 3)
         # missed: one car less (1 of 2 found: 51 steps); the person no longer counts as a class
         assert costs["missed"].cost == pytest.approx(51 / 101 / 2 - before)
@@ -231,8 +231,8 @@ class TestErrors:
         table = matched(coco_images(crowded(rng)), "coco@500")
         costs = error_costs(table)
         assert all(cost.cost >= -1e-9 for cost in costs if cost.kind != "missed")
-        alarms = int((table.chosen[:, 0] == NONE).sum())
-        assert sum(cost.number for cost in costs[:5]) == alarms
+        false = int((table.chosen[:, 0] == NONE).sum())
+        assert sum(cost.number for cost in costs[:5]) == false
 
     def test_needs_iou_half(self) -> None:
         table = matched([], "coco@500", thresholds=np.array([0.75]))

@@ -240,8 +240,8 @@ def test_class_mean_is_weighted_by_images() -> None:
 
 
 def test_the_cap_follows_file_order() -> None:
-    hit, alarm = (10, 10, 20, 20, 0.9, 4), (100, 100, 20, 20, 0.1, 4)
-    tables = count([ScoredImage(rows((10, 10, 20, 20, 1, 4)), rows(alarm, hit), None)])
+    tp, fp = (10, 10, 20, 20, 0.9, 4), (100, 100, 20, 20, 0.1, 4)
+    tables = count([ScoredImage(rows((10, 10, 20, 20, 1, 4)), rows(fp, tp), None)])
     assert tables.ar(1) == 0
     assert tables.ap() == tables.ar(10) == 100
 
