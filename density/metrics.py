@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import DensityMap, Size
+from dmnet.density.scale import shares
 
 GRID = 64
 """Side of the grid on which the mean map is kept."""
@@ -52,19 +53,11 @@ def grid_error(predicted: DensityMap, true: DensityMap, level: int = 2) -> float
 
 def _regions(values: NDArray[np.float32], side: int) -> NDArray[np.float64]:
     """Mass of ``side`` x ``side`` regions; a cell on a border is shared by area."""
-    rows, columns = (_shares(length, side) for length in values.shape)
+    rows, columns = (
+        shares(np.arange(length + 1.0), np.linspace(0, length, side + 1)) for length in values.shape
+    )
     mass: NDArray[np.float64] = rows @ values.astype(np.float64) @ columns.T
     return mass
-
-
-def _shares(length: int, side: int) -> NDArray[np.float64]:
-    """``(side, length)``: the share of each cell that lies in each region."""
-    edges = np.linspace(0, length, side + 1)
-    cells = np.arange(length)
-    low = np.maximum(edges[:-1, None], cells)
-    high = np.minimum(edges[1:, None], cells + 1)
-    shares: NDArray[np.float64] = np.maximum(high - low, 0.0)
-    return shares
 
 
 @dataclass(frozen=True)

@@ -2,54 +2,111 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.training import read_weights, weights_bytes
 from dmnet.density.mcnn import MCNN
+from dmnet.density.mobilenet import MobileNet
 from dmnet.density.unet import UNet
 
 
-def _mcnn(width: int) -> nn.Module:
+def _mcnn(width: int, stride: int) -> nn.Module:
+    if stride != MCNN.stride:
+        raise ConfigError(f"mcnn answers at stride {MCNN.stride}, not at {stride}")
     return MCNN()
 
 
-def _unet(width: int) -> nn.Module:
-    return UNet(width=width)
+def _unet(width: int, stride: int) -> nn.Module:
+    return UNet(width=width, stride=stride)
 
 
-NETWORKS: dict[str, Callable[[int], nn.Module]] = {"mcnn": _mcnn, "unet": _unet}
-"""Name to a function of the width (channels of the first U-Net level; MCNN has a fixed one)."""
+def _mobilenet(width: int, stride: int) -> nn.Module:
+    return MobileNet(stride)
+
+
+NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
+    "mcnn": _mcnn,
+    "mobilenet": _mobilenet,
+    "unet": _unet,
+}
+"""Name to a function of width (channels of the first U-Net level; others have a fixed one) and
+stride (4 or 8 pixels; MCNN has 4)."""
+
+IMAGENET: tuple[tuple[float, ...], tuple[float, ...]] = (
+    (123.675, 116.28, 103.53),
+    (58.395, 57.12, 57.375),
+)
+"""Mean and standard deviation of RGB 0..255 that torchvision's backbones were trained with."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """How a network wants its input: RGB, ``(value - mean) / std`` of 0..255."""
+    """How a network wants its input: RGB, ``(value - mean) / std`` of 0..255, so large.
 
-    mean: float = 0.0
-    std: float = 1.0
+    ``mean`` and ``std`` hold one number, or one for each of red, green and blue.
+    """
+
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
+    long_side: int = 0
+    """Larger images are shrunk until their longer side has this many pixels; 0: never."""
 
     @classmethod
     def of(cls, meta: Mapping[str, Any]) -> Scaling:
         """Take the scaling from a weights file's metadata; unscaled RGB where it says nothing."""
         stated = meta.get("input", {})
-        return cls(float(stated.get("mean", 0.0)), float(stated.get("std", 1.0)))
+        mean, std = (_numbers(stated.get(*entry)) for entry in (("mean", 0.0), ("std", 1.0)))
+        return cls(mean, std, int(stated.get("long_side", 0)))
+
+    def apply(self, pixels: Tensor) -> Tensor:
+        """Scale the values of ``(3, h, w)`` float pixels 0..255, in place."""
+        mean, std = (torch.tensor(value).reshape(-1, 1, 1) for value in (self.mean, self.std))
+        return pixels.sub_(mean).div_(std)
+
+    def stated(self) -> dict[str, Any]:
+        """As `of` reads it."""
+        return {"mean": self.mean, "std": self.std, "long_side": self.long_side}
 
 
-def build(name: str, width: int = 64) -> nn.Module:
-    """Make a network that maps ``(N, 3, H, W)`` to objects per 4x4 cell ``(N, 1, H/4, W/4)``.
+def _numbers(value: Any) -> float | tuple[float, ...]:
+    return tuple(map(float, value)) if isinstance(value, list | tuple) else float(value)
+
+
+def build(name: str, width: int = 64, stride: int = 4) -> nn.Module:
+    """Make a network that maps ``(N, 3, H, W)`` to objects per cell, ``(N, 1, H / s, W / s)``.
+
+    Args:
+        name: of `NETWORKS`.
+        width: channels of the first U-Net level.
+        stride: side ``s`` of a cell in pixels.
 
     Raises:
-        ConfigError: there is no network of that name.
+        ConfigError: there is no network of that name, or not at that stride.
     """
     if name not in NETWORKS:
         raise ConfigError(f"no density network '{name}'; there are {', '.join(sorted(NETWORKS))}")
-    return NETWORKS[name](width)
+    return NETWORKS[name](width, stride)
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy for prediction, its batch norms folded into the convolutions before them."""
+    network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        if isinstance(module, nn.Sequential):
+            for index in range(len(module) - 1):
+                first, second = module[index], module[index + 1]
+                if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                    module[index] = nn.utils.fuse_conv_bn_eval(first, second)
+                    module[index + 1] = nn.Identity()
+    return network
 
 
 def save_network(
@@ -59,8 +116,8 @@ def save_network(
     meta = {
         "architecture": name,
         "width": width,
-        "stride": 4,
-        "input": {"mean": scaling.mean, "std": scaling.std, "colour": "RGB"},
+        "stride": int(cast(Any, network.stride)),
+        "input": scaling.stated() | {"colour": "RGB"},
         "config": dict(config),
     }
     return weights_bytes(network.state_dict(), meta)
@@ -86,7 +143,7 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise CheckpointError(
             path, f"made for '{name}', not for a density network ({', '.join(sorted(NETWORKS))})"
         )
-    network = build(name, int(meta.get("width", 64)))
+    network = build(name, int(meta.get("width", 64)), int(meta.get("stride", 4)))
     _same_shapes(path, name, state, network.state_dict())
     network.load_state_dict(state)
     return network.eval(), meta

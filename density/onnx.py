@@ -68,7 +68,7 @@ def load(path: Path) -> tuple[OnnxDensity, Scaling]:
         meta = json.loads(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"))
         if meta["kind"] != "density":
             raise KeyError("kind")
-        return OnnxDensity(session, meta), Scaling(float(meta["mean"]), float(meta["std"]))
+        return OnnxDensity(session, meta), Scaling.of({"input": meta})
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(path, "not a density network exported by this project") from error
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import DensityMap, Image
 from dmnet.density.networks import Scaling
+from dmnet.density.scale import map_stride, rescaled, scaled_image
 
 MAX_PIXELS = 1 << 21
 """Pixels a network sees at once (1920x1080 fits)."""
@@ -32,13 +33,13 @@ def predict(
     overlap: int | None = None,
     batch: int = 1,
 ) -> DensityMap:
-    """Predict the map of one image, in tiles where it exceeds the pixel budget.
+    """Predict the map of one image, in tiles where what enters the network exceeds the budget.
 
     Args:
         network: maps ``(N, 3, H, W)`` to ``(N, 1, H / stride, W / stride)``; its ``stride``,
             ``multiple`` and ``reach`` are read.
         image: ``(h, w, 3)`` uint8 RGB.
-        scaling: of the input; None for unscaled RGB 0..255.
+        scaling: of the input; None for unscaled RGB 0..255 at the image's own size.
         device: where the network runs; it is moved there.
         max_pixels: largest tile. A pixel needs about 350 bytes of memory with MCNN and 35 bytes a
             channel of the first level with U-Net.
@@ -47,11 +48,15 @@ def predict(
         batch: tiles at a time.
 
     Returns:
-        values ``(ceil(h / stride), ceil(w / stride))``, negative predictions set to 0.
+        values ``(ceil(h / stride), ceil(w / stride))``, negative predictions set to 0. The stride
+        is the network's, or what `map_stride` chooses for an image that was shrunk.
 
     Raises:
         ConfigError: the overlap leaves nothing of a tile, or a value outside its range.
     """
+    scaling = scaling or Scaling()
+    size = (image.shape[0], image.shape[1])
+    image = scaled_image(image, scaling.long_side)
     stride, multiple, reach = (
         int(cast(Any, getattr(network, name))) for name in ("stride", "multiple", "reach")
     )
@@ -59,7 +64,6 @@ def predict(
         raise ConfigError(
             f"batch must be at least 1 and overlap at least 0 pixels, got {batch} and {overlap}"
         )
-    scaling = scaling or Scaling()
     network = network.to(device).to(memory_format=torch.channels_last).eval()
     height, width = image.shape[:2]
     values = np.zeros((-(-height // stride), -(-width // stride)), dtype=np.float32)
@@ -75,7 +79,8 @@ def predict(
         outputs = network(inputs).clamp_(min=0).float().cpu().numpy()
         for (rows, columns), output in zip(chosen, outputs, strict=True):
             _keep(values, output[0], rows, columns, stride)
-    return DensityMap(values, stride, (height, width))
+    found = DensityMap(values, stride, (height, width))
+    return rescaled(found, size, map_stride(size, found.size, stride))
 
 
 def _up(value: int, multiple: int) -> int:
@@ -123,7 +128,7 @@ def _input(image: Image, rows: Span, columns: Span, scaling: Scaling) -> Tensor:
     part = image[rows[0] : rows[1], columns[0] : columns[1]]
     tile = torch.zeros(3, rows[1] - rows[0], columns[1] - columns[0])
     pixels = torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1))).float()
-    tile[:, : part.shape[0], : part.shape[1]] = pixels.sub_(scaling.mean).div_(scaling.std)
+    tile[:, : part.shape[0], : part.shape[1]] = scaling.apply(pixels)
     return tile
 
 

@@ -1,4 +1,4 @@
-"""Training pairs of a density network: read lazily, cut, flipped and rescaled."""
+"""Training pairs of a density network: read and scaled once, cut, flipped and rescaled anew."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.images import read_image
 from dmnet.core.records import DensityMap, Image
 from dmnet.core.training import item_rng
 from dmnet.density.networks import Scaling
-
-STRIDE = 4
-"""Pixels of a side of a target cell."""
+from dmnet.density.scale import rescaled, scaled_image, scaled_size
 
 Cells = NDArray[np.float32]
 """``(h, w)`` float32, objects per cell."""
+
+Colour = float | tuple[float, ...]
+"""One value 0..255 for all channels, or one for each."""
 
 
 @dataclass(frozen=True)
@@ -36,94 +38,115 @@ class Sample:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a pair: ``crop`` pixels a side (0: whole image), flips, scale jitter.
+    """What is done to a pair: ``crop`` pixels a side (0: whole image), flips, scale and light.
 
-    The sides of whole images are padded to a multiple of ``multiple`` pixels.
+    The sides of whole images are padded to a multiple of ``multiple`` pixels; a cell of the target
+    has ``stride`` pixels a side.
     """
 
     crop: int = 256
     flips: bool = True
     scale_jitter: float = 0.25
-    multiple: int = STRIDE
+    multiple: int = 4
+    photometric: float = 0.0
+    stride: int = 4
 
 
-def target(density: DensityMap) -> DensityMap:
-    """The map at stride 4; a full-size one is sum-pooled, so the count is kept.
+def target(density: DensityMap, long_side: int = 0, stride: int = 4) -> DensityMap:
+    """The map of the picture shrunk to ``long_side``, at ``stride``; the count is kept.
 
     Raises:
-        ConfigError: the map has another stride than 1 or 4.
+        ConfigError: the map is too coarse for it.
     """
-    if density.stride == STRIDE:
-        return density
-    if density.stride != 1:
+    size = scaled_size(density.size, long_side)
+    if density.stride * max(size) > stride * max(density.size):
         raise ConfigError(
-            f"training needs density maps at stride 1 or {STRIDE}, got {density.stride}: "
-            "make them again with another density.stride"
+            f"training at stride {stride} on images of their own size needs density maps at that "
+            f"stride or a finer one, got {density.stride}: make them again with another "
+            "density.stride"
         )
-    return density.pooled(STRIDE)
+    return rescaled(density, size, stride)
 
 
 def augment(
-    image: Image, cells: Cells, how: Augmentation, mean: float, rng: np.random.Generator
+    image: Image, cells: Cells, how: Augmentation, mean: Colour, rng: np.random.Generator
 ) -> tuple[Image, Cells]:
-    """Cut the same random window from image and map, rescale and flip both.
+    """Cut the same random window from image and map, rescale and flip both, change the light.
 
     Args:
         image: ``(h, w, 3)`` uint8.
-        cells: ``(ceil(h / 4), ceil(w / 4))`` float32; the sum of a window is kept by rescaling.
+        cells: ``(ceil(h / stride), ceil(w / stride))`` float32; rescaling keeps a window's sum.
         how: the settings; with ``crop`` 0 the image is only padded to whole cells and flipped.
-        mean: value of the padding.
+        mean: colour of the padding, one value or three.
         rng: source of every random choice.
 
     Returns:
-        image ``(crop, crop, 3)`` and cells ``(crop / 4, crop / 4)``.
+        image ``(crop, crop, 3)`` and cells ``(crop / stride, crop / stride)``.
     """
     if not how.crop:
-        step = how.multiple // STRIDE
+        step = max(1, how.multiple // how.stride)
         cells = np.pad(cells, [(0, -side % step) for side in cells.shape])
-    image = _padded_image(image, cells.shape[0] * STRIDE, cells.shape[1] * STRIDE, mean)
+    image = _padded_image(image, cells.shape[0] * how.stride, cells.shape[1] * how.stride, mean)
     if how.crop:
-        side = how.crop // STRIDE
+        side = how.crop // how.stride
         jitter = np.log1p(how.scale_jitter)
         take = max(1, round(side / float(np.exp(rng.uniform(-jitter, jitter)))))
-        image, cells = _window(image, cells, take, mean, rng)
-        image, cells = _resized(image, cells, side)
+        image, cells = _window(image, cells, take, how.stride, mean, rng)
+        image, cells = _resized(image, cells, side, how.stride)
     if how.flips and rng.random() < 0.5:
         image, cells = image[:, ::-1], cells[:, ::-1]
     if how.flips and rng.random() < 0.5:
         image, cells = image[::-1], cells[::-1]
+    if how.photometric:
+        image = _relit(image, how.photometric, rng)
     return np.ascontiguousarray(image), np.ascontiguousarray(cells)
 
 
-def _padded_image(image: Image, height: int, width: int, mean: float) -> Image:
-    down, right = max(0, height - image.shape[0]), max(0, width - image.shape[1])
-    if not (down or right):
+def _padded_image(image: Image, height: int, width: int, mean: Colour) -> Image:
+    """Make an image at least so large, adding to the bottom and the right."""
+    tall, wide = max(height, image.shape[0]), max(width, image.shape[1])
+    if (tall, wide) == image.shape[:2]:
         return image
-    filled: Image = np.pad(image, [(0, down), (0, right), (0, 0)], constant_values=round(mean))
+    filled = np.broadcast_to(np.rint(mean).astype(np.uint8), (tall, wide, 3)).copy()
+    filled[: image.shape[0], : image.shape[1]] = image
     return filled
 
 
+def _relit(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Another brightness, contrast and tint: a factor around the middle grey and one a channel."""
+    contrast, bright = rng.uniform(-strength, strength, 2)
+    tint = rng.uniform(-strength / 4, strength / 4, 3)
+    values = (np.arange(256)[:, None] - 128) * (1 + contrast) + 128 * (1 + bright)
+    table = np.clip(np.rint(values * (1 + tint)), 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(np.ascontiguousarray(image), table[None]), np.uint8)
+
+
 def _window(
-    image: Image, cells: Cells, take: int, mean: float, rng: np.random.Generator
+    image: Image,
+    cells: Cells,
+    take: int,
+    stride: int,
+    mean: Colour,
+    rng: np.random.Generator,
 ) -> tuple[Image, Cells]:
     """Random window of ``take`` x ``take`` cells; a smaller image is padded."""
     down, right = (max(0, take - side) for side in cells.shape)
     cells = np.pad(cells, [(0, down), (0, right)])
-    image = _padded_image(image, cells.shape[0] * STRIDE, cells.shape[1] * STRIDE, mean)
+    image = _padded_image(image, cells.shape[0] * stride, cells.shape[1] * stride, mean)
     top, left = (int(rng.integers(0, side - take + 1)) for side in cells.shape)
     pixels = (
-        slice(top * STRIDE, (top + take) * STRIDE),
-        slice(left * STRIDE, (left + take) * STRIDE),
+        slice(top * stride, (top + take) * stride),
+        slice(left * stride, (left + take) * stride),
     )
     return image[pixels], cells[top : top + take, left : left + take]
 
 
-def _resized(image: Image, cells: Cells, side: int) -> tuple[Image, Cells]:
+def _resized(image: Image, cells: Cells, side: int, stride: int) -> tuple[Image, Cells]:
     """Resize to ``side`` cells; the sum of the cells is kept."""
     if len(cells) == side:
         return image, cells
     area = cv2.INTER_AREA if len(cells) > side else cv2.INTER_LINEAR
-    image = np.asarray(cv2.resize(image, (side * STRIDE,) * 2, interpolation=area), np.uint8)
+    image = np.asarray(cv2.resize(image, (side * stride,) * 2, interpolation=area), np.uint8)
     resized = np.asarray(cv2.resize(cells, (side, side), interpolation=area), np.float32)
     total = resized.sum()
     return image, resized * (cells.sum() / total) if total > 0 else resized
@@ -132,7 +155,50 @@ def _resized(image: Image, cells: Cells, side: int) -> tuple[Image, Cells]:
 def as_tensor(image: Image, scaling: Scaling) -> Tensor:
     """Scaled ``(3, h, w)`` float32 tensor of an ``(h, w, 3)`` uint8 image."""
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float()
-    return pixels.sub_(scaling.mean).div_(scaling.std)
+    return scaling.apply(pixels)
+
+
+class Shrunk:
+    """Samples as they enter a network, but for augmentation: shrunk pictures and their targets.
+
+    `fill` reads ahead in the process that calls it: loaders that are forked from it share the
+    memory. What has no room is read again every time it is asked for, with the same result.
+    """
+
+    def __init__(self, samples: Sequence[Sample], long_side: int = 0, stride: int = 4) -> None:
+        """Keep the settings; nothing is read before it is asked for."""
+        self.samples, self.long_side, self.stride = samples, long_side, stride
+        self._kept: dict[int, tuple[Image, Cells]] = {}
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Image, Cells]:
+        """Picture ``(h, w, 3)`` uint8 and objects per cell ``(ceil(h / s), ceil(w / s))``.
+
+        Raises:
+            InputError: an unreadable image or map, or a map for an image of another size.
+            ConfigError: the map is too coarse.
+        """
+        return self._kept.get(index) or self._read(index)
+
+    def fill(self, megabytes: int) -> None:
+        """Read samples in order and keep them in memory, up to so much of it."""
+        room = megabytes * 10**6
+        for index in tqdm(range(len(self)), desc="reading images", leave=False, disable=None):
+            image, cells = self._read(index)
+            room -= image.nbytes + cells.nbytes
+            if room < 0:
+                return
+            self._kept[index] = image, cells
+
+    def _read(self, index: int) -> tuple[Image, Cells]:
+        sample = self.samples[index]
+        image, density = read_image(sample.image), sample.density()
+        _same_size(sample.image, image, density)
+        cells = target(density, self.long_side, self.stride).values
+        return scaled_image(image, self.long_side), cells
 
 
 class Pairs(Dataset[tuple[Tensor, Tensor]]):
@@ -140,7 +206,7 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(
         self,
-        samples: Sequence[Sample],
+        samples: Shrunk,
         how: Augmentation,
         scaling: Scaling,
         seed: int,
@@ -155,16 +221,15 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image ``(3, h, w)`` scaled, and target ``(1, h / 4, w / 4)`` in objects per cell.
+        """Image ``(3, h, w)`` scaled, and target ``(1, h / s, w / s)`` in objects per cell.
 
         Raises:
             InputError: an unreadable image or map, or a map for an image of another size.
+            ConfigError: the map is too coarse.
         """
-        sample = self.samples[index]
-        image, density = read_image(sample.image), target(sample.density())
-        _same_size(sample.image, image, density)
+        image, cells = self.samples[index]
         rng = item_rng(self.seed, self.epoch, index)
-        image, cells = augment(image, density.values, self.how, self.scaling.mean, rng)
+        image, cells = augment(image, cells, self.how, self.scaling.mean, rng)
         return as_tensor(image, self.scaling), torch.from_numpy(cells)[None]
 
 

@@ -29,10 +29,12 @@ from dmnet.core.training import (
     warmup_cosine,
     write_atomic,
 )
+from dmnet.density.losses import density_loss
 from dmnet.density.metrics import MeanMap, count_errors, grid_error
-from dmnet.density.networks import Scaling, build, save_network
+from dmnet.density.mobilenet import MobileNet, load_backbone
+from dmnet.density.networks import IMAGENET, Scaling, build, save_network
 from dmnet.density.predict import predict
-from dmnet.density.samples import Augmentation, Pairs, Sample, target
+from dmnet.density.samples import Augmentation, Pairs, Sample, Shrunk
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +49,18 @@ Row = dict[str, float | int | str]
 class TrainConfig:
     """Training of the density network."""
 
-    network: Literal["mcnn", "unet"] = "mcnn"
+    network: Literal["mcnn", "unet", "mobilenet"] = "mcnn"
     """The network."""
+    backbone: str | None = None
+    """mobilenet: weights file of torchvision's mobilenet_v2 to start the encoder from; none: random
+    ones."""
+    long_side: int = 0
+    """Larger images are shrunk until their longer side has this many pixels, in training and in
+    prediction; 0: never."""
+    stride: Literal[4, 8] = 4
+    """Pixels of a side of an output cell, in the shrunk image; mcnn has 4."""
     width: int = 16
-    """unet: channels of the first level (64 as published); mcnn has a fixed width."""
+    """unet: channels of the first level (64 as published); the others have a fixed width."""
     init: Literal["he", "paper"] = "he"
     """First weights: he (He et al. 2015; 0 in the last layer), or paper: N(0, 0.01) for mcnn."""
     epochs: int = 60
@@ -63,6 +73,9 @@ class TrainConfig:
     """Flip left-right and top-bottom at random."""
     scale_jitter: float = 0.25
     """Crops are rescaled by a random factor between 1 / (1 + this) and 1 + this."""
+    photometric: float = 0.0
+    """Brightness and contrast change at random by up to this share, each colour by a quarter of
+    it."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """adam: AdamW; sgd: with momentum."""
     lr: float = 5e-4
@@ -77,6 +90,14 @@ class TrainConfig:
     """Epochs of linear warm-up."""
     loss: Literal["mse", "l1"] = "mse"
     """Per cell, summed over an image, mean over the batch."""
+    windows: tuple[int, ...] = ()
+    """The counts of square windows of so many cells a side count in the loss too: cropping compares
+    such counts with a threshold."""
+    window_weight: float = 1.0
+    """Weight of each size of windows in the loss; the cells have 1."""
+    balance: float = 0.0
+    """The error of a window with n objects is divided by (1 + n) to the power of this: above 0,
+    crowds do not drown what is nearly empty."""
     target_scale: float = 100.0
     """Targets are multiplied by this in training only (cells hold about 0.01 objects, whose squared
     errors vanish); the stored network gives objects per cell."""
@@ -88,10 +109,14 @@ class TrainConfig:
     """bfloat16 arithmetic on a GPU that has it."""
     cpu_bfloat16: bool = False
     """bfloat16 arithmetic on a CPU that has instructions for it: about twice as quick."""
-    input_mean: float = 128.0
-    """Subtracted from RGB 0..255."""
-    input_std: float = 64.0
-    """Divides what is left."""
+    input_mean: tuple[float, ...] | None = None
+    """Subtracted from RGB 0..255: one number, or one a channel; none: 128, and for mobilenet what
+    its encoder was trained with."""
+    input_std: tuple[float, ...] | None = None
+    """Divides what is left; none: 64, and for mobilenet what its encoder was trained with."""
+    cache_mb: int = 1000
+    """Shrunk images and targets are kept in memory up to this many megabytes; what has no room is
+    read again in every epoch."""
     eval_every: int = 1
     """Epochs between validations; the last epoch is always validated."""
     seed: int = 0
@@ -103,20 +128,55 @@ class TrainConfig:
         Raises:
             ValueError: settings that cannot be trained with.
         """
-        for name in ("epochs", "batch", "eval_every", "width", "lr", "target_scale", "input_std"):
+        for name in ("epochs", "batch", "eval_every", "width", "lr", "target_scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("long_side", "photometric", "window_weight", "balance", "cache_mb"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.photometric >= 1:
+            raise ValueError(f"photometric must be below 1, got {self.photometric}")
+        self._check_network()
         if self.crop < 0 or self.crop % 16:
             raise ValueError(f"crop must be 0 or a multiple of 16, got {self.crop}")
         if self.crop == 0 and self.batch != 1:
             raise ValueError("whole images (crop 0) differ in size: they need batch 1")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
+        self._check_windows()
+
+    def _check_network(self) -> None:
+        if self.network == "mcnn" and self.stride != 4:
+            raise ValueError(f"stride of mcnn is 4, got {self.stride}")
+        if self.backbone is not None and self.network != "mobilenet":
+            raise ValueError(f"backbone is for mobilenet; {self.network} has none")
+        for name in ("input_mean", "input_std"):
+            values = getattr(self, name)
+            if values is not None and len(values) not in (1, 3):
+                raise ValueError(f"{name} must be one number or three, got {len(values)}")
+        if self.input_std is not None and min(self.input_std) <= 0:
+            raise ValueError(f"input_std must be above 0, got {min(self.input_std)}")
+
+    def _check_windows(self) -> None:
+        if min(self.windows, default=2) < 2:
+            raise ValueError(f"windows must be at least 2 cells a side, got {min(self.windows)}")
+        if self.crop and max(self.windows, default=0) * self.stride > self.crop:
+            raise ValueError(
+                f"windows of {max(self.windows)} cells of {self.stride} pixels are larger than "
+                f"crop, {self.crop} pixels"
+            )
 
     @property
     def scaling(self) -> Scaling:
-        """Scaling of the network's input."""
-        return Scaling(self.input_mean, self.input_std)
+        """Size and scaling of the network's input."""
+        mean, std = IMAGENET if self.network == "mobilenet" else ((128.0,), (64.0,))
+        mean, std = self.input_mean or mean, self.input_std or std
+        return Scaling(_one(mean), _one(std), self.long_side)
+
+
+def _one(values: tuple[float, ...]) -> float | tuple[float, ...]:
+    """A single number for a row of one."""
+    return values[0] if len(values) == 1 else values
 
 
 @dataclass(frozen=True)
@@ -186,8 +246,11 @@ def train(
     state = _start(config, device)
     if checkpoint.exists():
         _resume(state, checkpoint, config)
+    shrunk = Shrunk(samples, config.long_side, config.stride)
+    if state.epoch < config.epochs:
+        shrunk.fill(config.cache_mb)
     for epoch in tqdm(range(state.epoch, config.epochs), desc="epochs", disable=None):
-        loss, lr = _epoch(state, samples, config, epoch, device, workers)
+        loss, lr = _epoch(state, shrunk, config, epoch, device, workers)
         row: Row = {"epoch": epoch + 1, "lr": lr, "loss": loss}
         finished = _finished(state.judged, config.target_scale)
         if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
@@ -244,7 +307,7 @@ def baselines(samples: Sequence[Sample], val_samples: Sequence[Sample]) -> Row:
     mean = MeanMap.fit(sample.density() for sample in samples)
     counts, grid = [], []
     for sample in val_samples:
-        known = target(sample.density())
+        known = sample.density()
         counts.append(known.count)
         grid.append(grid_error(mean.at(known.size, known.stride), known))
     mae, rmse = count_errors([mean.count] * len(counts), counts)
@@ -265,9 +328,11 @@ def _board(log_dir: Path | None) -> Any:
 
 def _start(config: TrainConfig, device: str) -> _State:
     seed_epoch(config.seed, 0)
-    network = build(config.network, config.width)
+    network = build(config.network, config.width, config.stride)
     if config.init == "he":
         _he(network)
+    if isinstance(network, MobileNet) and config.backbone is not None:
+        load_backbone(network, Path(config.backbone))
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.optimizer == "adam":
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(
@@ -294,7 +359,7 @@ def _he(network: nn.Module) -> None:
 
 def _epoch(
     state: _State,
-    samples: Sequence[Sample],
+    samples: Shrunk,
     config: TrainConfig,
     epoch: int,
     device: str,
@@ -302,7 +367,9 @@ def _epoch(
 ) -> tuple[float, float]:
     """Train for one epoch; mean loss an image, and the last learning rate."""
     multiple = int(cast(Any, state.network.multiple))
-    how = Augmentation(config.crop, config.flips, config.scale_jitter, multiple)
+    how = Augmentation(
+        config.crop, config.flips, config.scale_jitter, multiple, config.photometric, config.stride
+    )
     steps = -(-len(samples) // config.batch)
     loader = DataLoader(
         Pairs(samples, how, config.scaling, config.seed, epoch),
@@ -339,15 +406,20 @@ def _factor(config: TrainConfig, step: int, steps: int) -> float:
 
 
 def _loss(network: nn.Module, images: Tensor, targets: Tensor, config: TrainConfig) -> Tensor:
-    """Error per cell, summed over the cells, mean over the batch."""
+    """Error of cells and windows, see `density_loss`."""
     wanted = config.amp if images.is_cuda else config.cpu_bfloat16
     half = wanted and has_bfloat16(str(images.device))
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
         predicted = network(images)
-    error = predicted.float() - targets * config.target_scale
-    cells = error.square() if config.loss == "mse" else error.abs()
-    loss: Tensor = cells.sum(dim=(1, 2, 3)).mean()
-    return loss
+    return density_loss(
+        predicted.float(),
+        targets,
+        kind=config.loss,
+        windows=config.windows,
+        window_weight=config.window_weight,
+        balance=config.balance,
+        scale=config.target_scale,
+    )
 
 
 def _step(state: _State, loss: Tensor, config: TrainConfig) -> None:
@@ -378,6 +450,10 @@ def _record(state: _State, row: Row, finished: nn.Module) -> None:
         state.best = {k: v.detach().cpu().clone() for k, v in finished.state_dict().items()}
 
 
+def _settings(config: TrainConfig) -> str:
+    return json.dumps(dataclasses.asdict(config), sort_keys=True)
+
+
 def _payload(state: _State, config: TrainConfig) -> bytes:
     return to_bytes(
         {
@@ -388,7 +464,7 @@ def _payload(state: _State, config: TrainConfig) -> bytes:
             "best_mae": state.best_mae,
             "best": state.best,
             "history": json.dumps(state.history),
-            "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
+            "config": _settings(config),
         }
     )
 
@@ -396,7 +472,7 @@ def _payload(state: _State, config: TrainConfig) -> bytes:
 def _resume(state: _State, path: Path, config: TrainConfig) -> None:
     payload = read_payload(path)
     stored = payload.get("config")
-    if stored != json.dumps(dataclasses.asdict(config), sort_keys=True):
+    if stored != _settings(config):
         raise CheckpointError(
             path, "belongs to a training with other settings; delete it to start anew"
         )
@@ -413,8 +489,10 @@ def _result(state: _State, config: TrainConfig) -> TrainResult:
     last = _finished(state.judged, config.target_scale)
     best = copy.deepcopy(last)
     best.load_state_dict(state.best)
+    meta = dataclasses.asdict(config)
+    if config.backbone is not None:
+        meta["backbone"] = Path(config.backbone).name
     files = [
-        save_network(n, config.network, config.width, config.scaling, dataclasses.asdict(config))
-        for n in (best, last)
+        save_network(n, config.network, config.width, config.scaling, meta) for n in (best, last)
     ]
     return TrainResult(files[0], files[1], state.history)

@@ -152,20 +152,21 @@ def check_detections(pairs: Sequence[tuple[Arrays, Arrays]], name: str) -> int:
 # --- density networks ----------------------------------------------------------------------------
 
 
-def export_density(network: nn.Module, architecture: str, *, mean: float, std: float) -> bytes:
+def export_density(network: nn.Module, architecture: str, scaling: Mapping[str, Any]) -> bytes:
     """Export a network that maps ``[B, 3, H, W]`` to objects per cell ``[B, 1, h, w]``.
 
     Args:
         network: with the attributes ``stride``, ``multiple`` and ``reach``.
         architecture: its name, for the file.
-        mean: of the input scaling ``(RGB 0..255 - mean) / std``.
-        std: of the input scaling.
+        scaling: of the input, ``(RGB 0..255 - mean) / std``: ``mean`` and ``std`` (one number or
+            three) and the ``long_side`` that images are shrunk to.
 
     Raises:
         DmnetError: the file does not give what the network gives.
     """
     sizes = {key: int(getattr(network, key)) for key in ("stride", "multiple", "reach")}
     side = max(32, 4 * sizes["multiple"])
+    mean, std = (torch.tensor(scaling[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
     shapes = ((2, 3, side, 2 * side), (1, 3, 3 * side, side))
     random = torch.Generator().manual_seed(0)
     examples = tuple(
@@ -177,7 +178,7 @@ def export_density(network: nn.Module, architecture: str, *, mean: float, std: f
         {"density": {0: "batch", 2: "rows", 3: "columns"}},
         examples,
     )
-    meta = {"kind": "density", "architecture": architecture, "mean": mean, "std": std, **sizes}
+    meta = {"kind": "density", "architecture": architecture, **scaling, **sizes}
     data = export_graph(graph, meta)
     check_equal(run_both(graph, data), architecture)
     return data

@@ -1,4 +1,4 @@
-"""Stage ``predict-density``: density maps by a trained network, at stride 4."""
+"""Stage ``predict-density``: density maps by a trained network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from dmnet.density.metrics import count_errors
 from dmnet.pipeline.context import Context, Plan
 from dmnet.pipeline.inputs import truth_stamp
 
-VERSION = 1
+VERSION = 2
 _log = logging.getLogger(__name__)
 
 
@@ -30,13 +30,25 @@ _log = logging.getLogger(__name__)
 class Config:
     """How maps are predicted (METHOD: density networks)."""
 
+    long_side: int | None = None
+    """Larger images are shrunk until their longer side has this many pixels, before the network
+    sees them; 0: never; none: as the network was trained."""
     max_pixels: int = 2_097_152
-    """Larger images are predicted in overlapping tiles of at most this many pixels; a tile needs
-    about 350 bytes of memory a pixel (U-Net: 35 times its width)."""
+    """Images still larger are predicted in overlapping tiles of at most this many pixels; a tile
+    needs about 350 bytes of memory a pixel (U-Net: 35 times its width)."""
     overlap: int | None = None
     """Overlap of two tiles in pixels; none: as far as the network sees, so that seams vanish."""
     batch: int = 1
     """Tiles a batch."""
+
+    def __post_init__(self) -> None:
+        """Check the range.
+
+        Raises:
+            ValueError: a negative side.
+        """
+        if self.long_side is not None and self.long_side < 0:
+            raise ValueError(f"long_side must be at least 0, got {self.long_side}")
 
 
 def plan(context: Context) -> Plan:
@@ -95,7 +107,9 @@ def predict_all(
     else:
         network, meta = networks.load_network(weights)
         name, place = meta["architecture"], pick_device(device)
-        scaling = networks.Scaling.of(meta)
+        network, scaling = networks.folded(network), networks.Scaling.of(meta)
+    if config.long_side is not None:
+        scaling = replace(scaling, long_side=config.long_side)
     for item in tqdm(items, desc=label, unit="item"):
         try:
             found = predict(
@@ -110,7 +124,7 @@ def predict_all(
         except InputError as error:
             yield item, error
             continue
-        data = density_h5.write(found, {"network": name})
+        data = density_h5.write(found, {"network": name, "long_side": scaling.long_side})
         yield item, Product({f"{item.id}.h5": data}, {"count": round(found.count, 4)})
 
 

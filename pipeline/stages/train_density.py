@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,8 @@ from pathlib import Path
 from dmnet.core.artifact import Item, Product
 from dmnet.core.curves import curves_png
 from dmnet.core.dataset import Dataset
-from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.errors import ConfigError, InputError, MissingInputError
+from dmnet.core.files import digest
 from dmnet.core.formats import density_h5
 from dmnet.core.records import Annotations, DensityMap
 from dmnet.core.training import history_csv, pick_device
@@ -23,7 +24,7 @@ from dmnet.pipeline.context import Context, Plan
 from dmnet.pipeline.inputs import readable
 from dmnet.pipeline.training import checkpoint_name, remove_checkpoints
 
-VERSION = 1
+VERSION = 2
 _log = logging.getLogger(__name__)
 
 
@@ -31,8 +32,14 @@ _log = logging.getLogger(__name__)
 class Config(TrainConfig):
     """Training of the density network (METHOD: density networks)."""
 
+    train_on: tuple[str, ...] = ("train",)
+    """Splits to train on; each needs its density maps."""
     validate_on: str | None = "val"
     """Split whose true maps the network is judged on after every epoch; none: no validation."""
+    hold_out: float = 0.0
+    """Above 0, the network is judged on at least this share of the training images instead of
+    validate_on, and not trained on them: whole scenes, a scene being what a file name has before
+    its first '_'."""
     recall_threshold: float = 0.08
     """Threshold of the crops whose region recall is reported."""
     loaders: int = 0
@@ -40,19 +47,47 @@ class Config(TrainConfig):
     tensorboard: bool = False
     """Also write TensorBoard logs; needs the extra 'tensorboard'."""
 
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: settings that cannot be trained with.
+        """
+        super().__post_init__()
+        if not self.train_on:
+            raise ValueError("train_on must name a split")
+        if not 0 <= self.hold_out < 1:
+            raise ValueError(f"hold_out must be 0 to below 1, got {self.hold_out}")
+
 
 @dataclass(frozen=True)
 class Pairs:
-    """Image and map of every usable entry of a split."""
+    """Image and map of every usable entry of some splits, by ``<split>/<image id>``."""
 
     images: Mapping[str, Path]
     maps: Mapping[str, Path]
     truths: Mapping[str, Annotations] = field(default_factory=dict)
 
-    def files(self, split: str) -> dict[str, Path]:
+    def files(self) -> dict[str, Path]:
         """All files by role, as inputs of the item."""
-        named = {f"{split} image {i}": path for i, path in self.images.items()}
-        return named | {f"{split} map {i}": path for i, path in self.maps.items()}
+        named = {f"image {i}": path for i, path in self.images.items()}
+        return named | {f"map {i}": path for i, path in self.maps.items()}
+
+    def part(self, ids: Set[str]) -> Pairs:
+        """The entries with these ids."""
+        return Pairs(
+            {i: path for i, path in self.images.items() if i in ids},
+            {i: path for i, path in self.maps.items() if i in ids},
+            {i: truth for i, truth in self.truths.items() if i in ids},
+        )
+
+    def __or__(self, other: Pairs) -> Pairs:
+        """The entries of both."""
+        return Pairs(
+            {**self.images, **other.images},
+            {**self.maps, **other.maps},
+            {**self.truths, **other.truths},
+        )
 
     def samples(self, ids: list[str]) -> list[Sample]:
         """What the training loop reads."""
@@ -62,11 +97,10 @@ class Pairs:
 def plan(context: Context) -> Plan:
     """One item: the weights."""
     config = context.config("train-density", Config)
-    pairs = find_pairs(context, "train")
-    judged = Pairs({}, {})
-    if config.validate_on is not None:
-        judged = find_pairs(context, config.validate_on)
-    files = pairs.files("train") | judged.files(config.validate_on or "")
+    pairs, judged = training_sets(context, config)
+    files = pairs.files() | {f"judged {name}": path for name, path in judged.files().items()}
+    if config.backbone is not None:
+        files["backbone"] = find_backbone(config.backbone)
     item = Item("weights", files)
     root = context.folder("train-density")
     checkpoint = root / checkpoint_name(config, files)
@@ -80,8 +114,64 @@ def plan(context: Context) -> Plan:
     )
 
 
-def find_pairs(context: Context, split: str) -> Pairs:
-    """Images of a split that have a map.
+def training_sets(context: Context, config: Config) -> tuple[Pairs, Pairs]:
+    """What is trained on and what is judged on; they share no scene if a part is held out.
+
+    Raises:
+        ConfigError: holding out leaves nothing to train on.
+        MissingInputError: see `find_pairs`.
+    """
+    pairs = Pairs({}, {})
+    for split in config.train_on:
+        pairs |= find_pairs(context, split, truths=config.hold_out > 0)
+    if config.hold_out:
+        kept_out = held_out(pairs.images, config.hold_out)
+        if len(kept_out) == len(pairs.images):
+            raise ConfigError(
+                f"train_density.hold_out {config.hold_out} leaves nothing to train on: the "
+                f"{len(kept_out)} images are of one scene (a scene is what a file name has before "
+                "its first '_'); set it to 0 and give validate_on"
+            )
+        return pairs.part(pairs.images.keys() - kept_out), pairs.part(kept_out)
+    if config.validate_on is None:
+        return pairs, Pairs({}, {})
+    return pairs, find_pairs(context, config.validate_on, truths=True)
+
+
+def held_out(ids: Iterable[str], share: float) -> set[str]:
+    """Images of whole scenes that make up at least ``share`` of all; the same in every run.
+
+    Scenes come in the order of their names' digests: in no order that means anything.
+    """
+    scenes: dict[str, set[str]] = {}
+    for name in ids:
+        scenes.setdefault(name.rpartition("/")[2].partition("_")[0], set()).add(name)
+    wanted = share * sum(map(len, scenes.values()))
+    found: set[str] = set()
+    for scene in sorted(scenes, key=lambda scene: digest([scene])):
+        if len(found) >= wanted:
+            break
+        found |= scenes[scene]
+    return found
+
+
+def find_backbone(name: str) -> Path:
+    """The file of trained encoder weights.
+
+    Raises:
+        MissingInputError: it is not there.
+    """
+    path = Path(name)
+    if not path.is_file():
+        raise MissingInputError(
+            f"train_density.backbone {name}: no such file. Give torchvision's mobilenet_v2 weights "
+            "(mobilenet_v2-*.pth), or leave it away to start from random ones."
+        )
+    return path
+
+
+def find_pairs(context: Context, split: str, *, truths: bool) -> Pairs:
+    """Images of a split that have a map, and with ``truths`` their annotations.
 
     Raises:
         MissingInputError: the maps have not been made, or none belongs to an image.
@@ -94,18 +184,19 @@ def find_pairs(context: Context, split: str) -> Pairs:
     for entry in dataset.with_image:
         path = folder / f"{entry.image_id}.h5"
         if entry.image is not None and path.exists():
-            images[entry.image_id], maps[entry.image_id] = entry.image, path
+            name = f"{dataset.split}/{entry.image_id}"
+            images[name], maps[name] = entry.image, path
     if not images:
         raise MissingInputError(
             f"{dataset.root}: no image of split '{split}' has a density map in {folder}; "
             "training needs image files and annotations."
         )
-    return Pairs(images, maps, _truths(dataset, set(images)) if split != "train" else {})
+    return Pairs(images, maps, _truths(dataset, set(images)) if truths else {})
 
 
 def _truths(dataset: Dataset, ids: set[str]) -> dict[str, Annotations]:
-    entries = [entry for entry in dataset.with_annotation if entry.image_id in ids]
-    return {entry.image_id: dataset.annotations(entry)[0] for entry in entries}
+    named = {f"{dataset.split}/{entry.image_id}": entry for entry in dataset.with_annotation}
+    return {name: dataset.annotations(entry)[0] for name, entry in named.items() if name in ids}
 
 
 def learn(

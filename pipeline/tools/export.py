@@ -45,7 +45,7 @@ def _render(path: Path, name: str | None, meta: dict[str, Any]) -> bytes:
     if name in density.NETWORKS:
         network, meta = density.load_network(path)
         scaling = density.Scaling.of(meta)
-        return export.export_density(network, str(name), mean=scaling.mean, std=scaling.std)
+        return export.export_density(network, str(name), scaling.stated())
     if name in NETWORKS:
         if meta.get("settings", {}).get("form") == "int8":
             raise ConfigError(

@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import mobilenet_v2
 
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.training import weights_bytes
 from dmnet.density.mcnn import MCNN
-from dmnet.density.networks import NETWORKS, Scaling, build, load_network, save_network
+from dmnet.density.mobilenet import MobileNet, load_backbone
+from dmnet.density.networks import NETWORKS, Scaling, build, folded, load_network, save_network
 from dmnet.density.unet import UNet
 
 
@@ -67,7 +70,10 @@ def test_mcnn_has_no_final_relu() -> None:
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_no_output_depends_on_input_beyond_the_reach(name: str) -> None:
-    network = build(name, width=2).double()
+    network = build(name, width=2).double().eval()
+    for module in network.modules():
+        if isinstance(module, nn.ReLU6):
+            module.max_val = 1e300
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.abs_()  # nothing cancels, every ReLU is open
@@ -115,10 +121,77 @@ def test_the_width_of_unet(width: int) -> None:
     assert network.down[-1][0].out_channels == 16 * width  # type: ignore[index,union-attr]
 
 
+# MobileNet
+
+
+@pytest.mark.parametrize(("stride", "count"), [(4, 567_489), (8, 560_897)])
+def test_mobilenet_answers_at_its_stride(stride: int, count: int) -> None:
+    network = MobileNet(stride).eval()
+    assert parameters(network) == count
+    assert network(torch.zeros(1, 3, 64, 96)).shape == (1, 1, 64 // stride, 96 // stride)
+
+
+def test_mobilenet_is_cheap_enough_to_pay() -> None:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        MobileNet(8).eval()(torch.empty(1, 3, 368, 640))
+    assert counter.get_total_flops() / 2 == pytest.approx(1.02e9, rel=0.01)
+
+
+def test_folding_batch_norms_changes_nothing() -> None:
+    network = MobileNet(8)
+    network(torch.rand(2, 3, 64, 64))  # means and variances that are not 0 and 1
+    network.eval()
+    ready = folded(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in ready.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    image = torch.rand(1, 3, 48, 64)
+    torch.testing.assert_close(ready(image), network(image), rtol=1e-4, atol=1e-5)
+
+
+def test_the_encoder_starts_from_torchvisions_weights(tmp_path: Path) -> None:
+    path = tmp_path / "backbone.pth"
+    whole = mobilenet_v2(weights=None, num_classes=2)
+    half = {k: v.half() if v.ndim > 1 else v for k, v in whole.state_dict().items()}
+    torch.save(half, path)
+    network = MobileNet()
+    load_backbone(network, path)
+    for key, value in network.features.state_dict().items():
+        torch.testing.assert_close(value, half[f"features.{key}"].to(value.dtype), rtol=0, atol=0)
+    image = torch.rand(1, 3, 32, 32)
+    network.load_state_dict(network.state_dict())
+    stem = whole.eval().features[0]
+    torch.testing.assert_close(network.eval().features[0](image), stem(image), rtol=1e-2, atol=1e-2)
+
+
+def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.pth"
+    torch.save(MCNN().state_dict(), path)
+    with pytest.raises(CheckpointError, match=r"other\.pth: not a torchvision mobilenet_v2: 'fea"):
+        load_backbone(MobileNet(), path)
+
+
+def test_a_stride_that_a_network_has_not() -> None:
+    with pytest.raises(ConfigError, match="mcnn answers at stride 4, not at 8"):
+        build("mcnn", stride=8)
+
+
 # weights files
 
 
-@pytest.mark.parametrize(("name", "width"), [("mcnn", 0), ("unet", 4)])
+@pytest.mark.parametrize("name", ["mobilenet", "unet"])
+def test_size_and_stride_travel_with_the_weights(name: str, tmp_path: Path) -> None:
+    network = build(name, 2, 8).eval()
+    scaling = Scaling((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), 640)
+    path = tmp_path / "weights.pt"
+    path.write_bytes(save_network(network, name, 2, scaling, {}))
+    loaded, meta = load_network(path)
+    assert Scaling.of(meta) == scaling
+    assert (meta["stride"], loaded.stride) == (8, 8)
+    image = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(loaded(image), network(image), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("name", "width"), [("mcnn", 0), ("unet", 4), ("mobilenet", 0)])
 def test_own_weights_round_trip(name: str, width: int, tmp_path: Path) -> None:
     network = build(name, width)
     path = tmp_path / "weights.pt"
@@ -191,5 +264,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_network_is_named() -> None:
-    with pytest.raises(ConfigError, match="no density network 'mnn'; there are mcnn, unet"):
+    with pytest.raises(
+        ConfigError, match="no density network 'mnn'; there are mcnn, mobilenet, unet"
+    ):
         build("mnn")

@@ -86,6 +86,29 @@ def test_tiles_give_what_the_whole_image_gives(
     np.testing.assert_allclose(tiled.values, whole.values, atol=2e-5 * whole.values.max())
 
 
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_each_channel_has_its_own_scaling(channel: int) -> None:
+    class One(Mean):
+        def forward(self, images: Tensor) -> Tensor:
+            return nn.functional.avg_pool2d(images[:, channel : channel + 1], 4)
+
+    image = np.full((4, 4, 3), 90, np.uint8)
+    found = predict(One(), image, Scaling((10.0, 20.0, 30.0), (2.0, 5.0, 10.0)))
+    assert found.values.tolist() == [[[40.0, 14.0, 6.0][channel]]]
+
+
+def test_a_shrunk_image_by_hand() -> None:
+    """A third of the size: a cell of the network is 12 pixels wide; the map has stride 8."""
+    image = np.zeros((24, 48, 3), np.uint8)
+    image[:12, 12:24, 0] = 20
+    found = predict(Mean(), image, Scaling(long_side=16))
+    assert (found.stride, found.size) == (8, (24, 48))
+    mass = 20 * 16 - 100
+    expected = np.zeros((3, 6))
+    expected[:2, 1:3] = np.outer([8, 4], [4, 8]) * mass / 144
+    np.testing.assert_allclose(found.values, expected, rtol=1e-5)
+
+
 def test_an_overlap_below_the_reach_leaves_a_seam(rng: np.random.Generator) -> None:
     network, image = lively("mcnn"), image_of(rng, 150, 210)
     whole = predict(network, image)

@@ -9,7 +9,7 @@ from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import DensityMap
 from dmnet.density.networks import Scaling
-from dmnet.density.samples import Augmentation, Pairs, Sample, augment, target
+from dmnet.density.samples import Augmentation, Pairs, Sample, Shrunk, augment, target
 
 PLAIN = Augmentation(crop=16, flips=False, scale_jitter=0.0)
 
@@ -27,7 +27,7 @@ def test_a_full_size_map_is_pooled_to_a_quarter() -> None:
     assert target(full).values.tolist() == [[16, 16, 4], [16, 16, 4], [4, 4, 1]]
     assert target(target(full)) is not None
     other = DensityMap(np.ones((2, 2), np.float32), 8, (16, 16))
-    with pytest.raises(ConfigError, match="at stride 1 or 4, got 8"):
+    with pytest.raises(ConfigError, match="at that stride or a finer one, got 8"):
         target(other)
 
 
@@ -69,6 +69,46 @@ def test_small_images_are_padded_with_the_mean(rng: np.random.Generator) -> None
     assert (part[8:] == 100).all() and (part[7, :11] == 100).all()
 
 
+def test_shrunk_pictures_and_their_targets(tmp_path: Path) -> None:
+    image, cells = grid(10, 12)
+    path = tmp_path / "a.png"
+    path.write_bytes(encode_jpeg(image))
+    shrunk = Shrunk([Sample(path, lambda: DensityMap(cells, 4, (40, 48)))], 24, 4)
+    small, mass = shrunk[0]
+    assert small.shape == (20, 24, 3) and mass.shape == (5, 6)
+    assert mass[0, 0] == cells[:2, :2].sum() and mass.sum() == cells.sum()
+    shrunk.fill(1)
+    path.unlink()
+    np.testing.assert_array_equal(shrunk[0][0], small)  # from memory
+
+
+def test_what_has_no_room_is_read_again(tmp_path: Path) -> None:
+    shrunk = Shrunk([Sample(tmp_path / "absent.png", lambda: None)])  # type: ignore[arg-type,return-value]
+    with pytest.raises(InputError, match=r"absent\.png"):
+        shrunk.fill(0)
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+def test_cells_of_any_stride_stay_with_their_pixels(stride: int, rng: np.random.Generator) -> None:
+    cells = np.arange(30, dtype=np.float32).reshape(5, 6)
+    image = np.zeros((5 * stride, 6 * stride, 3), np.uint8)
+    image[..., 0] = cells.repeat(stride, 0).repeat(stride, 1)
+    how = Augmentation(crop=16, flips=True, scale_jitter=0.0, stride=stride)
+    for _ in range(10):
+        part, target_part = augment(image, cells, how, 0.0, rng)
+        np.testing.assert_array_equal(part[::stride, ::stride, 0], target_part)
+
+
+def test_another_light_keeps_the_map(rng: np.random.Generator) -> None:
+    image, cells = np.full((16, 16, 3), 100, np.uint8), np.ones((4, 4), np.float32)
+    how = Augmentation(crop=16, flips=False, scale_jitter=0.0, photometric=0.2)
+    seen = [augment(image, cells, how, 0.0, rng) for _ in range(50)]
+    assert all((target_part == 1).all() for _, target_part in seen)
+    means = [part.mean() for part, _ in seen]
+    assert 60 < min(means) < 90 and 110 < max(means) < 140
+    assert any(len(set(part[0, 0].tolist())) > 1 for part, _ in seen)  # a tint
+
+
 def test_whole_images_keep_their_size(rng: np.random.Generator) -> None:
     image, cells = grid(5, 7)
     part, target_part = augment(image[:18, :27], cells, Augmentation(0, False, 0.0), 0.0, rng)
@@ -99,7 +139,7 @@ def test_pairs_are_read_lazily_and_do_not_depend_on_order(tmp_path: Path) -> Non
         return Sample(path, density)
 
     samples = [sample(i) for i in range(3)]
-    pairs = Pairs(samples, PLAIN, Scaling(10.0, 2.0), seed=1, epoch=2)
+    pairs = Pairs(Shrunk(samples), PLAIN, Scaling(10.0, 2.0), seed=1, epoch=2)
     assert len(pairs) == 3 and read == []
     second = pairs[1]
     assert read == [1]
@@ -108,7 +148,7 @@ def test_pairs_are_read_lazily_and_do_not_depend_on_order(tmp_path: Path) -> Non
     assert second[0].shape == (3, 16, 16) and second[1].shape == (1, 4, 4)
     assert (second[0] == again[0]).all() and (second[1] == again[1]).all()
     assert second[0].min() == -5.0  # (0 - 10) / 2: the empty channels
-    other = Pairs(samples, PLAIN, Scaling(10.0, 2.0), seed=1, epoch=3)
+    other = Pairs(Shrunk(samples), PLAIN, Scaling(10.0, 2.0), seed=1, epoch=3)
     assert any((other[i][1] != pairs[i][1]).any() for i in range(3))
 
 
@@ -116,6 +156,6 @@ def test_a_map_of_another_image_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(encode_jpeg(np.zeros((40, 44, 3), np.uint8)))
     density = DensityMap(np.zeros((10, 10), np.float32), 4, (40, 40))
-    pairs = Pairs([Sample(path, lambda: density)], PLAIN, Scaling(), 0, 0)
+    pairs = Pairs(Shrunk([Sample(path, lambda: density)]), PLAIN, Scaling(), 0, 0)
     with pytest.raises(InputError, match=r"a\.jpg: the image is 40x44 .* made for 40x40"):
         pairs[0]

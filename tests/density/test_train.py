@@ -17,7 +17,8 @@ from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import DensityMap
 from dmnet.core.training import read_payload
-from dmnet.density.networks import Scaling, load_network
+from dmnet.density.networks import IMAGENET, Scaling, load_network
+from dmnet.density.networks import build as build_network
 from dmnet.density.predict import predict
 from dmnet.density.samples import Sample
 from dmnet.density.train import TrainConfig, TrainResult, evaluate, train
@@ -98,7 +99,7 @@ def test_training_learns_to_count(network: str, tmp_path: Path) -> None:
     assert min(float(row["val_mae"]) for row in result.history) < 0.5 * constant
 
 
-@pytest.mark.parametrize("network", ["mcnn", "unet"])
+@pytest.mark.parametrize("network", ["mcnn", "unet", "mobilenet"])
 def test_whole_images_of_any_size(network: str, tmp_path: Path) -> None:
     config = replace(SMALL, network=network, width=2, epochs=1, crop=0, batch=1)  # type: ignore[arg-type]
     result = train(blobs(tmp_path, 2, size=52), [], config, checkpoint=tmp_path / "c.pt")
@@ -146,6 +147,7 @@ def interrupted(samples: list[Sample], config: TrainConfig, checkpoint: Path) ->
         SMALL,
         replace(SMALL, optimizer="sgd", lr=1e-6, ema=0.0, schedule="constant", loss="l1"),
         replace(SMALL, network="unet", width=2),
+        replace(SMALL, network="mobilenet", stride=8, long_side=40, crop=32, windows=(2, 4)),
     ],
 )
 def test_an_interrupted_training_ends_with_the_same_weights(
@@ -258,6 +260,14 @@ def test_a_loss_that_explodes_is_an_error(tmp_path: Path) -> None:
         ({"lr": 0}, "lr must be above 0"),
         ({"ema": 1.0}, "ema must be in"),
         ({"epochs": 0}, "epochs must be above 0"),
+        ({"stride": 8}, "stride of mcnn is 4, got 8"),
+        ({"long_side": -1}, "long_side must be at least 0"),
+        ({"windows": (1, 4)}, "windows must be at least 2 cells a side, got 1"),
+        ({"windows": 65, "crop": 256}, "windows of 65 cells of 4 pixels are larger than crop, 256"),
+        ({"backbone": "x.pth"}, "backbone is for mobilenet; mcnn has none"),
+        ({"input_mean": (1, 2)}, "input_mean must be one number or three, got 2"),
+        ({"input_std": (1, 0, 1)}, "input_std must be above 0, got 0"),
+        ({"photometric": 1}, "photometric must be below 1"),
     ],
 )
 def test_settings_out_of_range(values: dict[str, float], message: str) -> None:
@@ -281,7 +291,43 @@ def test_tensorboard_is_optional(tmp_path: Path) -> None:
     assert any((tmp_path / "t").iterdir())
 
 
-@pytest.mark.parametrize("network", ["mcnn", "unet"])
+def test_a_cache_of_any_size_changes_nothing(tmp_path: Path) -> None:
+    samples = blobs(tmp_path, 3)
+    runs = [
+        train(samples, [], replace(SMALL, cache_mb=room), checkpoint=tmp_path / f"{room}.pt")
+        for room in (0, 1000)
+    ]
+    assert runs[0].history == runs[1].history
+    assert same_weights(runs[0].last, runs[1].last, tmp_path)
+
+
+def test_small_pictures_and_loaders(tmp_path: Path) -> None:
+    config = replace(SMALL, epochs=1, long_side=40, photometric=0.3)
+    samples = blobs(tmp_path, 3, size=80)
+    alone = train(samples, samples[:1], config, checkpoint=tmp_path / "a.pt")
+    helped = train(samples, samples[:1], config, checkpoint=tmp_path / "b.pt", workers=1)
+    assert alone.last == helped.last
+    (tmp_path / "w.pt").write_bytes(alone.last)
+    _, meta = load_network(tmp_path / "w.pt")
+    assert Scaling.of(meta) == Scaling(128.0, 64.0, 40)
+
+
+def test_a_backbone_changes_the_start_and_leaves_no_path(tmp_path: Path) -> None:
+    config = replace(SMALL, network="mobilenet", epochs=1, lr=1e-9, ema=0.0)
+    other = build_network("mobilenet").state_dict()
+    path = tmp_path / "backbone.pth"
+    torch.save({k: v for k, v in other.items() if k.startswith("features")}, path)
+    samples = blobs(tmp_path, 1)
+    result = train(samples, [], replace(config, backbone=str(path)), checkpoint=tmp_path / "c.pt")
+    (tmp_path / "w.pt").write_bytes(result.last)
+    network, meta = load_network(tmp_path / "w.pt")
+    key = "features.0.0.weight"
+    torch.testing.assert_close(network.state_dict()[key], other[key], atol=1e-6, rtol=0)
+    assert meta["config"]["backbone"] == "backbone.pth"
+    assert Scaling.of(meta) == Scaling(*IMAGENET)
+
+
+@pytest.mark.parametrize("network", ["mcnn", "unet", "mobilenet"])
 def test_the_first_loss_is_that_of_an_empty_map(network: str, tmp_path: Path) -> None:
     samples = blobs(tmp_path, 2)
     how = replace(SMALL, network=network, width=4, epochs=1, crop=0, batch=1, flips=False, lr=1e-9)

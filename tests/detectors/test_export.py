@@ -93,7 +93,7 @@ def test_own_file_describes_itself_and_can_be_overridden(tmp_path: Path) -> None
         density_onnx.load(path)
 
 
-@pytest.mark.parametrize(("name", "width"), [("mcnn", 0), ("unet", 8)])
+@pytest.mark.parametrize(("name", "width"), [("mcnn", 0), ("unet", 8), ("mobilenet", 0)])
 def test_density_file_gives_what_the_network_gives(
     name: str, width: int, tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -102,10 +102,12 @@ def test_density_file_gives_what_the_network_gives(
     with torch.no_grad():
         network.head.bias.fill_(5.0)  # type: ignore[union-attr,operator]
     path = tmp_path / f"{name}.onnx"
-    path.write_bytes(export_density(network, name, mean=100.0, std=60.0))
+    scaling = Scaling((100.0, 90.0, 80.0), 60.0, 100)
+    path.write_bytes(export_density(network, name, scaling.stated()))
     image = rng.integers(0, 256, (75, 130, 3), np.uint8)
-    wanted = predict(network, image, Scaling(100.0, 60.0))
+    wanted = predict(network, image, scaling)
     got = density_onnx.predict_onnx(path, image)
+    assert density_onnx.load(path)[1] == scaling
     assert wanted.count > 1
     assert got.stride == wanted.stride and got.size == (75, 130)
     np.testing.assert_allclose(got.values, wanted.values, atol=1e-4)
@@ -130,7 +132,7 @@ def test_a_network_whose_trace_is_wrong_is_refused() -> None:
             return x.mean(1, keepdim=True) * float(x.shape[3])  # frozen while tracing
 
     with pytest.raises(DmnetError, match=r"export of fixed: output 0 differs .* nothing was"):
-        export_density(Fixed(), "fixed", mean=0.0, std=1.0)
+        export_density(Fixed(), "fixed", {"mean": 0.0, "std": 1.0})
 
 
 def test_comparison_of_dense_outputs() -> None:
