@@ -128,9 +128,10 @@ def training_sets(context: Context, config: Config) -> tuple[Pairs, Pairs]:
         kept_out = held_out(pairs.images, config.hold_out)
         if len(kept_out) == len(pairs.images):
             raise ConfigError(
-                f"train_density.hold_out {config.hold_out} leaves nothing to train on: the "
-                f"{len(kept_out)} images are of one scene (a scene is what a file name has before "
-                "its first '_'); set it to 0 and give validate_on"
+                f"train_density.hold_out {config.hold_out} leaves nothing to train on: whole "
+                f"scenes are held out, and the {len(kept_out)} images are of too few (a scene is "
+                "what a file name has before its first '_'); lower it, or set it to 0 and give "
+                "validate_on"
             )
         return pairs.part(pairs.images.keys() - kept_out), pairs.part(kept_out)
     if config.validate_on is None:
