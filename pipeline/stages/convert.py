@@ -14,7 +14,6 @@ from dmnet.core.boxes import Window
 from dmnet.core.files import digest
 from dmnet.core.formats import coco, voc, yolo
 from dmnet.core.formats.crops import CropSet
-from dmnet.core.ranges import Settings, Share
 from dmnet.core.records import Annotations
 from dmnet.cropping.labels import crop_annotations
 from dmnet.pipeline.context import Context, Plan
@@ -26,12 +25,12 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Config(Settings):
+class Config:
     """Which labels are written (METHOD: conversion)."""
 
     crops: bool = True
     """Also convert the labels of the crops; needs the artifact of ``crop``."""
-    min_visible: Share | None = None
+    min_visible: float | None = None
     """Share of an object that must be inside a crop to be labelled there; none: as ``crop`` has it
     (0.5; 1 in the reference preset). What is cut below becomes an ignored region."""
     ignored: bool = True

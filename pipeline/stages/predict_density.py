@@ -6,10 +6,9 @@ import csv
 import io
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 from tqdm import tqdm
 
@@ -19,29 +18,38 @@ from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.files import file_digest
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_image
-from dmnet.core.ranges import Margin, Pixels, Range, Settings
 from dmnet.density.metrics import count_errors
 from dmnet.pipeline.context import Context, Plan
 from dmnet.pipeline.inputs import truth_stamp
+from dmnet.pipeline.maps import load_mapper
 
 VERSION = 2
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Config(Settings):
+class Config:
     """How maps are predicted (METHOD: density networks)."""
 
-    long_side: Margin | None = None
+    long_side: int | None = None
     """Larger images are shrunk until their longer side has this many pixels, before the network
     sees them; 0: never; none: as the network was trained."""
-    max_pixels: Pixels = 2_097_152
+    max_pixels: int = 2_097_152
     """Images still larger are predicted in overlapping tiles of at most this many pixels; a tile
     needs about 350 bytes of memory a pixel (U-Net: 35 times its width)."""
-    overlap: Margin | None = None
+    overlap: int | None = None
     """Overlap of two tiles in pixels; none: as far as the network sees, so that seams vanish."""
-    batch: Annotated[int, Range(1, 65_536)] = 1
+    batch: int = 1
     """Tiles a batch."""
+
+    def __post_init__(self) -> None:
+        """Check the range.
+
+        Raises:
+            ValueError: a negative side.
+        """
+        if self.long_side is not None and self.long_side < 0:
+            raise ValueError(f"long_side must be at least 0, got {self.long_side}")
 
 
 def plan(context: Context) -> Plan:
@@ -87,29 +95,11 @@ def predict_all(
     config: Config, weights: Path, device: str, label: str, items: list[Item]
 ) -> Iterator[tuple[Item, Result]]:
     """Predict one image after the other."""
-    from torch import nn
-
-    from dmnet.core.training import pick_device
-    from dmnet.density import networks, onnx
-    from dmnet.density.predict import predict
-
-    network: nn.Module
-    if weights.suffix.lower() == ".onnx":
-        network, scaling = onnx.load(weights)
-        name, place = "onnx", "cpu"
-    else:
-        network, meta = networks.load_network(weights)
-        name, place = meta["architecture"], pick_device(device)
-        network, scaling = networks.folded(network), networks.Scaling.of(meta)
-    if config.long_side is not None:
-        scaling = replace(scaling, long_side=config.long_side)
+    mapper = load_mapper(weights, device, long_side=config.long_side)
     for item in tqdm(items, desc=label, unit="item"):
         try:
-            found = predict(
-                network,
+            found = mapper(
                 read_image(item.files["image"]),
-                scaling,
-                device=place,
                 max_pixels=config.max_pixels,
                 overlap=config.overlap,
                 batch=config.batch,
@@ -117,7 +107,9 @@ def predict_all(
         except InputError as error:
             yield item, error
             continue
-        data = density_h5.write(found, {"network": name, "long_side": scaling.long_side})
+        data = density_h5.write(
+            found, {"network": mapper.name, "long_side": mapper.scaling.long_side}
+        )
         yield item, Product({f"{item.id}.h5": data}, {"count": round(found.count, 4)})
 
 

@@ -1,0 +1,1 @@
+"""What crops are worth with a detector: AP, passes and milliseconds of many slicers."""
