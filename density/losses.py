@@ -50,6 +50,7 @@ def density_loss(
     windows: tuple[int, ...] = (),
     window_weight: float = 1.0,
     balance: float = 0.0,
+    leak: float = 1.0,
     scale: float = 1.0,
 ) -> Tensor:
     """Error of cells plus ``window_weight`` times that of windows of each side in ``windows``.
@@ -61,8 +62,10 @@ def density_loss(
         windows: sides in cells.
         window_weight: of each size of windows against the cells.
         balance: see `window_loss`.
+        leak: negative predictions are multiplied by this first. Prediction sets them to 0, so with
+            1 what is left of errors around 0 adds up to objects that are not there.
         scale: what the network's answer is multiplied by in training.
     """
-    error = predicted - targets * scale
+    error = F.leaky_relu(predicted, leak) - targets * scale
     parts = [window_loss(error, targets, side, kind, balance) for side in windows]
     return cell_loss(error, kind) + window_weight * torch.stack([error.new_zeros(()), *parts]).sum()

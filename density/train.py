@@ -98,6 +98,9 @@ class TrainConfig:
     balance: float = 0.0
     """The error of a window with n objects is divided by (1 + n) to the power of this: above 0,
     crowds do not drown what is nearly empty."""
+    leak: float = 1.0
+    """Negative answers, which prediction sets to 0, are multiplied by this before the loss: below 1
+    counts do not grow by the noise where nothing is."""
     target_scale: float = 100.0
     """Targets are multiplied by this in training only (cells hold about 0.01 objects, whose squared
     errors vanish); the stored network gives objects per cell."""
@@ -136,6 +139,8 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.photometric >= 1:
             raise ValueError(f"photometric must be below 1, got {self.photometric}")
+        if not 0 <= self.leak <= 1:
+            raise ValueError(f"leak must be 0 to 1, got {self.leak}")
         self._check_network()
         if self.crop < 0 or self.crop % 16:
             raise ValueError(f"crop must be 0 or a multiple of 16, got {self.crop}")
@@ -418,6 +423,7 @@ def _loss(network: nn.Module, images: Tensor, targets: Tensor, config: TrainConf
         windows=config.windows,
         window_weight=config.window_weight,
         balance=config.balance,
+        leak=config.leak,
         scale=config.target_scale,
     )
 

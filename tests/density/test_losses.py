@@ -66,3 +66,11 @@ def test_the_parts_add_up() -> None:
     parts = [window_loss(ERROR, targets, side, "mse", 0.0) for side in (2, 4)]
     assert alone.item() == 20
     assert both.item() == pytest.approx(20 + 0.5 * sum(part.item() for part in parts))
+
+
+def test_negative_answers_count_by_the_leak() -> None:
+    predicted = torch.tensor([[-2.0, 1.0], [0.0, -4.0]])[None, None]
+    targets = torch.tensor([[0.0, 1.0], [0.0, 1.0]])[None, None]
+    assert density_loss(predicted, targets).item() == 4 + 25
+    assert density_loss(predicted, targets, leak=0.0).item() == 1
+    assert density_loss(predicted, targets, leak=0.5).item() == 1 + 9

@@ -268,6 +268,7 @@ def test_a_loss_that_explodes_is_an_error(tmp_path: Path) -> None:
         ({"input_mean": (1, 2)}, "input_mean must be one number or three, got 2"),
         ({"input_std": (1, 0, 1)}, "input_std must be above 0, got 0"),
         ({"photometric": 1}, "photometric must be below 1"),
+        ({"leak": 2}, "leak must be 0 to 1"),
     ],
 )
 def test_settings_out_of_range(values: dict[str, float], message: str) -> None:
