@@ -4,37 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from dmnet.core.errors import ConfigError
+from dmnet.core.ranges import Range, Settings
 from dmnet.core.records import CLASSES, Annotations, DensityMap
 from dmnet.density.kernels import Kernel, KernelBank
 
 Preset = Literal["corrected", "reference"]
+Sigma = Annotated[float, Range(0, 10_000)]
+"""Width of a Gaussian, pixels."""
 Points = NDArray[np.int64]
 """``(N, 2)`` int64, x and y of the pixel that holds an object's centre."""
 
 
 @dataclass(frozen=True)
-class SigmaConfig:
+class SigmaConfig(Settings):
     """Width of the Gaussian of each object."""
 
     method: Literal["fixed", "geometry", "nearest", "classwise"] = "fixed"
     """fixed: one sigma; geometry: from the mean distance to the nearest other objects; nearest: the
     distance to the nearest other object; classwise: one sigma a class."""
-    fixed: float = 15.0
+    fixed: Sigma = 15.0
     """Sigma in pixels of method fixed, and of an object alone in its image."""
-    factor: float = 0.1
+    factor: Annotated[float, Range(0, 1_000)] = 0.1
     """geometry: sigma as a share of the mean distance (the MCNN paper has 0.3)."""
-    neighbours: int = 3
+    neighbours: Annotated[int, Range(1, 1_000)] = 3
     """geometry: how many nearest other objects the mean is taken over."""
-    min_sigma: float = 0.0
+    min_sigma: Sigma = 0.0
     """Lower bound of every sigma, in pixels."""
-    class_sigmas: tuple[float, ...] = (17, 14, 20, 32, 35, 45, 29, 30, 46, 18)
+    class_sigmas: tuple[Sigma, ...] = (17, 14, 20, 32, 35, 45, 29, 30, 46, 18)
     """classwise: sigma in pixels of the classes 1 to 10."""
     above: Literal["extend", "error"] = "extend"
     """A sigma above the largest of the kernel bank: extend the bank (in the reference preset: use
@@ -42,18 +45,16 @@ class SigmaConfig:
     error."""
 
     def __post_init__(self) -> None:
-        """Check the ranges.
+        """Check the values.
 
         Raises:
-            ValueError: a value that makes no kernel.
+            ValueError: a number outside its range, or another number of class sigmas than classes.
         """
-        for name in ("fixed", "factor", "min_sigma"):
-            if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
-        if self.neighbours < 1:
-            raise ValueError(f"neighbours must be at least 1, got {self.neighbours}")
-        if len(self.class_sigmas) != len(CLASSES) or min(self.class_sigmas) < 0:
-            raise ValueError(f"class_sigmas must be {len(CLASSES)} numbers >= 0")
+        super().__post_init__()
+        if len(self.class_sigmas) != len(CLASSES):
+            raise ValueError(
+                f"class_sigmas must be {len(CLASSES)} numbers, got {len(self.class_sigmas)}"
+            )
 
 
 def points(annotations: Annotations) -> Points:

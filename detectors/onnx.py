@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -22,13 +22,17 @@ from torchvision import ops
 from dmnet.core import config
 from dmnet.core.boxes import clip
 from dmnet.core.errors import CheckpointError, ConfigError, optional
+from dmnet.core.ranges import Factor, Positive, Range, Settings, Share
 from dmnet.core.records import CLASSES, Detections, Image, Size
 from dmnet.detectors.classmap import DROPPED
 from dmnet.detectors.export import KEY
 
+InputSide = Annotated[int, Range(1, 16_384)]
+"""Pixels of a side of the network's input."""
+
 
 @dataclass(frozen=True)
-class OnnxDecoding:
+class OnnxDecoding(Settings):
     """How an ONNX detector is fed and read."""
 
     layout: Literal["yolox", "cxcywh", "xyxy", "detections"] = "cxcywh"
@@ -40,7 +44,7 @@ class OnnxDecoding:
     """a fifth value multiplies the class scores"""
     activation: Literal["none", "sigmoid"] = "none"
     """what is still to be applied to the scores"""
-    strides: tuple[int, ...] = (8, 16, 32)
+    strides: tuple[Annotated[int, Range(1, 1_024)], ...] = (8, 16, 32)
     """of the levels, pixels; layout yolox only"""
     several_classes: bool = False
     """a box may count for every class above the threshold, not only for its best one"""
@@ -48,35 +52,35 @@ class OnnxDecoding:
     """class index of the detector (from 0) = category 1-10 each; other classes are dropped"""
     channels: Literal["RGB", "BGR"] = "RGB"
     """order of the input's channels"""
-    maximum: float = 1.0
+    maximum: Factor = 1.0
     """input value of the brightest pixel, before mean and std: 1 or 255"""
-    mean: tuple[float, ...] = (0.0,)
+    mean: tuple[Annotated[float, Range(-1_000_000, 1_000_000)], ...] = (0.0,)
     """subtracted from the input, one value or one a channel"""
-    std: tuple[float, ...] = (1.0,)
+    std: tuple[Factor, ...] = (1.0,)
     """divides the input, one value or one a channel"""
-    input_size: tuple[int, int] | None = None
+    input_size: tuple[InputSide, InputSide] | None = None
     """fixed width and height of the input, pixels; none: from the sides below"""
-    short_side: int = 0
+    short_side: Annotated[int, Range(0, 16_384)] = 0
     """shorter side of the scaled image is at most this, pixels; 0: no bound"""
-    long_side: int = 1280
+    long_side: Annotated[int, Range(32, 16_384)] = 1280
     """longer side of the scaled image is at most this, pixels"""
-    max_zoom: float = 1e9
+    max_zoom: Annotated[float, Range(0, 1e9, above=True)] = 1e9
     """small images are enlarged at most this many times"""
-    divisor: int = 32
+    divisor: Annotated[int, Range(1, 4_096)] = 32
     """sides of the input are padded to multiples of this, pixels"""
-    border: int = 0
+    border: Annotated[int, Range(0, 4_096)] = 0
     """pixels left free around the image"""
     centred: bool = False
     """the image lies in the middle of its padding, not at the top left"""
     smooth: bool = False
     """smooth the image when it is made smaller"""
-    fill: tuple[float, ...] = (114.0,)
+    fill: tuple[Annotated[float, Range(0, 255)], ...] = (114.0,)
     """padding, 0..255, one value or one a channel"""
-    score_threshold: float = 0.01
+    score_threshold: Share = 0.01
     """detections below are dropped"""
-    nms: float = 0.65
+    nms: Share = 0.65
     """IoU of the class-wise NMS"""
-    max_detections: int = 500
+    max_detections: Positive = 500
     """detections an image"""
 
 

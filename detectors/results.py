@@ -8,21 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from dmnet.core.config import build
 from dmnet.core.errors import InputError
 from dmnet.core.formats import coco
+from dmnet.core.ranges import Range, Settings
 from dmnet.core.records import Detections
 
 
 @dataclass(frozen=True)
-class ResultsConfig:
+class ResultsConfig(Settings):
     """Settings of a results file."""
 
-    score_threshold: float = 0.0
+    score_threshold: Annotated[float, Range(-1_000_000, 1_000_000)] = 0.0
     """rows below are dropped"""
 
 

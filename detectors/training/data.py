@@ -21,27 +21,28 @@ from dmnet.core.files import digest
 from dmnet.core.formats import coco, voc
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.images import MAX_PIXELS, SUFFIXES, read_image
+from dmnet.core.ranges import NonNegative, Pixels, Processes, Settings, Share
 from dmnet.core.records import Annotations, Image
 from dmnet.detectors.training.augmentation import AugmentConfig, Scene
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings):
     """Which samples an epoch holds and how they are read."""
 
-    crop_share: float | None = None
+    crop_share: Share | None = None
     """share of crops among the samples of an epoch; none: every image and every crop once"""
-    repeat_threshold: float = 0.0
+    repeat_threshold: Share = 0.0
     """images of classes in fewer than this share of the images are repeated; 0 never"""
     ignored: Literal["mask", "grey"] = "mask"
     """ignored regions: no loss there, or painted grey"""
-    max_pixels: int = MAX_PIXELS
+    max_pixels: Pixels = MAX_PIXELS
     """images with more pixels are refused"""
-    workers: int = 0
+    workers: Processes = 0
     """loader processes; 0: a thread beside the training"""
     shrink: bool = True
     """scale large images down once, to what the network's input and the largest zoom can use"""
-    cache_gb: float = 20.0
+    cache_gb: NonNegative = 20.0
     """10^9 bytes that decoded images may take on disk while training; 0: decode in every epoch"""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """variation of the training images"""

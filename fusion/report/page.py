@@ -6,11 +6,12 @@ import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from dmnet.core.images import encode_jpeg
+from dmnet.core.ranges import Range, Settings
 from dmnet.core.records import CLASSES, Annotations, Detections, Image
 from dmnet.fusion.evaluation.bootstrap import Comparison, Interval, compare, intervals, resample
 from dmnet.fusion.evaluation.coco import coco_images
@@ -27,20 +28,20 @@ ReadImage = Callable[[str], Image | None]
 
 
 @dataclass(frozen=True)
-class ReportConfig:
+class ReportConfig(Settings):
     """What the report shows."""
 
     protocol: str = "coco@500"
     """Protocol of curves, errors and intervals."""
-    score_threshold: float = 0.3
+    score_threshold: Annotated[float, Range(-1_000_000, 1_000_000)] = 0.3
     """Operating points, confusions and pictures use detections from this score on."""
-    pictures: int = 6
+    pictures: Annotated[int, Range(0, 1_000)] = 6
     """Worst images shown; 0 leaves pictures out."""
-    confusions: int = 6
+    confusions: Annotated[int, Range(0, 1_000)] = 6
     """Commonest confusions shown, each with up to six examples."""
-    bootstrap: int = 100
+    bootstrap: Annotated[int, Range(0, 100_000)] = 100
     """Repetitions behind the confidence intervals; 0 leaves them out."""
-    longest: int = 1400
+    longest: Annotated[int, Range(16, 16_384)] = 1400
     """Longest side of an embedded picture in pixels."""
 
 

@@ -20,6 +20,7 @@ from dmnet.core.formats import parts
 from dmnet.core.formats.coco import results_json
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.journal import read_header
+from dmnet.core.ranges import Share
 from dmnet.core.records import Detections
 from dmnet.detectors.base import DETECTORS, FOREIGN, Detector, load_detector
 from dmnet.detectors.infer import InferConfig, detect_items
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 class Config(InferConfig):
     """How the detector is run (METHOD: detectors)."""
 
-    score_threshold: float = 0.01
+    score_threshold: Share = 0.01
     """Detections below are dropped."""
     settings: str | None = None
     """YAML file with settings of the detector, for example how an ONNX file is decoded."""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
+from typing import Annotated
 
 from dmnet.core.artifact import Artifact, Item, Product
 from dmnet.core.config import resolved
@@ -15,6 +16,7 @@ from dmnet.core.formats import parts, visdrone
 from dmnet.core.formats.coco import results_json
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.images import read_image
+from dmnet.core.ranges import Range, Share
 from dmnet.core.records import Annotations, Detections
 from dmnet.fusion.evaluation.evaluate import check_protocol, score
 from dmnet.fusion.evaluation.scores import Scores
@@ -43,27 +45,27 @@ class Config(FuseConfig):
     """Protocols to score by; the first one heads the report."""
     ignore_regions: bool = False
     """Remove what lies in ignored regions under the COCO protocols too."""
-    score_threshold: float = 0.3
+    score_threshold: Share = 0.3
     """Precision, recall, confusions and the pictures use detections from this score on."""
-    pictures: int = 6
+    pictures: Annotated[int, Range(0, 1_000)] = 6
     """Pictures in the report; 0 for none."""
-    bootstrap: int = 100
+    bootstrap: Annotated[int, Range(0, 100_000)] = 100
     """Repetitions behind the report's confidence intervals; 0 leaves them out."""
 
     def __post_init__(self) -> None:
-        """Check values and the protocols' names.
+        """Check the values and the protocols' names.
 
         Raises:
-            ConfigError: a value outside its range; no protocol, or one that does not exist.
+            ValueError: a number outside its range; no protocol, or one that does not exist.
         """
         super().__post_init__()
-        for name in ("pictures", "bootstrap"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"fuse_eval.{name} must be at least 0, got {getattr(self, name)}")
         if not self.protocols:
-            raise ConfigError("fuse_eval.protocols: name at least one, such as coco@500")
+            raise ValueError("protocols: name at least one, such as coco@500")
         for protocol in self.protocols:
-            check_protocol(protocol)
+            try:
+                check_protocol(protocol)
+            except ConfigError as error:
+                raise ValueError(f"protocols: {error}") from error
 
 
 def plan(context: Context) -> Plan:

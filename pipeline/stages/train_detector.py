@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -15,6 +15,7 @@ from dmnet.core import config as settings
 from dmnet.core.artifact import Item, Product
 from dmnet.core.curves import Row, curves_png
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
+from dmnet.core.ranges import Count, Range, Share
 from dmnet.core.training import history_csv, pick_device, seed_epoch
 from dmnet.detectors.base import DetectionNet, build_model, to_tensor
 from dmnet.detectors.torchvision.settings import TorchvisionConfig
@@ -68,11 +69,11 @@ class Config(TrainConfig):
     epoch is kept, so that no split to be reported is used for the choice."""
     protocol: str = "coco@500"
     """Protocol of these scores."""
-    score_threshold: float = 0.3
+    score_threshold: Share = 0.3
     """Precision, recall, F1 and mean IoU count detections from this score on."""
-    judge_train: int = 0
+    judge_train: Count = 0
     """Also report them on so many training images."""
-    pictures: int = 4
+    pictures: Annotated[int, Range(0, 1_000)] = 4
     """Draw what is found on so many images (of validate_on, else of the training set)."""
     torchvision: TorchvisionConfig = field(default_factory=TorchvisionConfig)
     """Settings of the torchvision networks."""

@@ -184,8 +184,8 @@ def test_settings_that_do_not_fit() -> None:
         EpochBatches([], net, DataConfig(), 4, 0)
     with pytest.raises(ConfigError, match="needs crops"):
         EpochBatches([labelled(4)], net, DataConfig(crop_share=0.5), 4, 0)
-    with pytest.raises(ConfigError, match="must be 0 to 1"):
-        EpochBatches([labelled(4)], net, DataConfig(crop_share=2.0), 4, 0)
+    with pytest.raises(ValueError, match="crop_share must be 0 to 1"):
+        DataConfig(crop_share=2.0)
 
 
 def test_grey_or_mask(scenes: Scenes) -> None:
