@@ -21,10 +21,11 @@ from torchvision import ops
 
 from dmnet.core import config
 from dmnet.core.boxes import clip
+from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import CheckpointError, ConfigError, optional
 from dmnet.core.ranges import Factor, Positive, Range, Settings, Share
-from dmnet.core.records import CLASSES, Detections, Image, Size
-from dmnet.detectors.classmap import DROPPED
+from dmnet.core.records import Detections, Image, Size
+from dmnet.detectors.classmap import DROPPED, by_name, category_table
 from dmnet.detectors.export import KEY
 
 InputSide = Annotated[int, Range(1, 16_384)]
@@ -49,7 +50,10 @@ class OnnxDecoding(Settings):
     several_classes: bool = False
     """a box may count for every class above the threshold, not only for its best one"""
     class_map: tuple[str, ...] = ()
-    """class index of the detector (from 0) = category 1-10 each; other classes are dropped"""
+    """class index of the detector (from 0) = name of the class, or its number in the data set (from
+    1); other classes are dropped"""
+    names: tuple[str, ...] = ()
+    """instead of class_map: names of all classes in the order of the outputs"""
     channels: Literal["RGB", "BGR"] = "RGB"
     """order of the input's channels"""
     maximum: Factor = 1.0
@@ -202,25 +206,33 @@ def select(boxes: Tensor, scores: Tensor, how: OnnxDecoding) -> tuple[Tensor, Te
     return boxes[box[keep]], score[keep], label[keep]
 
 
-def class_table(class_map: Sequence[str]) -> NDArray[np.int64]:
-    """Category of each class index, `DROPPED` where there is none.
+def class_table(how: OnnxDecoding, classes: Classes) -> NDArray[np.int64]:
+    """Label of each class index in a data set, `DROPPED` where there is none.
 
     Raises:
-        ConfigError: entries that are not ``index=category``, or none at all.
+        ConfigError: entries that are not ``index=class``, none at all, or none of the data set's.
     """
+    if how.names and not how.class_map:
+        return category_table(how.names, {}, classes, "onnx.class_map")
     pairs = {}
-    for entry in class_map:
-        index, _, category = entry.partition("=")
-        if not (index.isdigit() and category.isdigit() and int(category) in CLASSES):
+    for entry in how.class_map:
+        index, _, name = entry.partition("=")
+        label = int(name) if name.isdigit() else by_name(name, classes)
+        if not (index.isdigit() and name and label in (DROPPED, *classes.scored)):
             raise ConfigError(
-                f"onnx.class_map: '{entry}' is not of the form index=category with a category "
-                "1-10, for example 0=1"
+                f"onnx.class_map: '{entry}' is not of the form index=class with a class of the "
+                f"data set, by name or by number 1-{len(classes)}, for example 0=1"
             )
-        pairs[int(index)] = int(category)
+        pairs[int(index)] = label
     if not pairs:
         raise ConfigError(
             "onnx.class_map: the file does not say what its classes are; describe it in a YAML "
             "file of settings (configs/onnx/yolox-nano-coco.yaml is an example)"
+        )
+    if set(pairs.values()) == {DROPPED}:
+        raise ConfigError(
+            f"onnx.class_map: none of {', '.join(how.class_map)} is a class of the data set "
+            f"({classes}); name the matching ones, for example 0={classes.names[0]}"
         )
     table = np.full(max(pairs) + 1, DROPPED, dtype=np.int64)
     table[list(pairs)] = list(pairs.values())
@@ -274,7 +286,11 @@ class OnnxDetector:
     """An ONNX file as a `dmnet.detectors.base.Detector`."""
 
     def __init__(
-        self, path: Path, settings: Mapping[str, Any] | None = None, device: str = "auto"
+        self,
+        path: Path,
+        settings: Mapping[str, Any] | None = None,
+        device: str = "auto",
+        classes: Classes = VISDRONE,
     ) -> None:
         """Open the file.
 
@@ -282,6 +298,7 @@ class OnnxDetector:
             path: an own export, or a foreign model of the YOLO family.
             settings: of `OnnxDecoding`; for an own export they override what it says itself.
             device: ``auto``, ``cpu`` or ``cuda``.
+            classes: of the data set, whose labels the detections have.
 
         Raises:
             CheckpointError: missing, damaged, or no detector.
@@ -293,7 +310,7 @@ class OnnxDetector:
             raise CheckpointError(path, f"holds a {meta['kind']} network, not a detector")
         merged = config.merged(meta.get("decoding", {}), settings or {})
         self.how = config.build(OnnxDecoding, merged, "onnx")
-        self.table = class_table(self.how.class_map)
+        self.table = class_table(self.how, classes)
         inputs = self.session.get_inputs()
         shape = inputs[0].shape
         if len(shape) != 4 or shape[1] not in (3, "channels") or len(inputs) > 2:
@@ -375,6 +392,8 @@ class OnnxDetector:
         return one[:, :4], scores[:, 1:] * scores[:, :1] if self.how.objectness else scores
 
 
-def load(path: Path, settings: Mapping[str, Any], device: str) -> OnnxDetector:
+def load(
+    path: Path, settings: Mapping[str, Any], device: str, classes: Classes = VISDRONE
+) -> OnnxDetector:
     """Make the detector from plain settings; see `dmnet.detectors.base.FOREIGN`."""
-    return OnnxDetector(path, settings, device)
+    return OnnxDetector(path, settings, device, classes)

@@ -10,10 +10,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dmnet.core.classes import VISDRONE
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.files import digest
-from dmnet.core.formats import coco, parts
 from dmnet.core.formats import crops as crop_format
+from dmnet.core.formats import parts
+from dmnet.core.formats.coco_results import read_results
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.images import read_image
 from dmnet.core.journal import read_header, read_journal
@@ -117,6 +119,7 @@ def load_detections(context: Context, crops: CropSet) -> FoundDetections:
         folder = context.detections or context.require(
             "detect", instead="or give results made elsewhere: DETECTIONS=folder"
         )
+        _check_classes(context, folder)
         records = read_journal(folder).items()
         return FoundDetections(folder, aside=frozenset(name for name, r in records if r.error))
     images = context.detections / "results_images.json"
@@ -126,8 +129,13 @@ def load_detections(context: Context, crops: CropSet) -> FoundDetections:
             f"DETECTIONS={context.detections}: holds neither results_images.json nor "
             "results_crops.json (COCO results; ids as in crops.json, see the README)."
         )
-    whole = coco.read_results(images, {p.id for p in crops.parents}) if images.is_file() else {}
-    found = coco.read_results(cuts, {c.id for c in crops.crops}) if cuts.is_file() else {}
+    classes = context.dataset.classes
+    whole, found = (
+        read_results(path, {entry.id for entry in listed}, classes=classes)
+        if path.is_file()
+        else {}
+        for path, listed in ((images, [*crops.parents]), (cuts, [*crops.crops]))
+    )
     by_parent = crops.by_parent()
     empty = Detections.empty()
     foreign = {
@@ -138,6 +146,18 @@ def load_detections(context: Context, crops: CropSet) -> FoundDetections:
         for p in crops.parents
     }
     return FoundDetections(context.detections, foreign)
+
+
+def _check_classes(context: Context, folder: Path) -> None:
+    """Refuse detections that were made for a data set of other classes."""
+    made = (read_header(folder) or {}).get("facts", {}).get("classes")
+    own = context.dataset.classes.facts.get("classes")
+    if made != own:
+        names = ", ".join(name for _, name in made) if made else str(VISDRONE)
+        raise MissingInputError(
+            f"{folder}: holds detections of the classes {names}, the data set has "
+            f"{context.dataset.classes}. Detect again: {context.command('detect')}"
+        )
 
 
 def readable(images: Mapping[str, Path]) -> tuple[list[str], dict[str, str]]:

@@ -246,6 +246,7 @@ def quantised(
         raise ConfigError("form: this network is quantised already; start from its float weights")
     config = replace(net.config, form="int8", weights="none", teacher="none")
     made = YoloV6(net.architecture, config, net.classes, net.size)
+    made.named = net.named
     made.body = copy.deepcopy(net.body).eval()
     insert(fuse(made.body))
     return made.eval(), quantise(made.body, _Canvases(images, config), keep)

@@ -12,13 +12,13 @@ import numpy as np
 
 from dmnet.core.images import encode_jpeg
 from dmnet.core.ranges import Range, Settings
-from dmnet.core.records import CLASSES, Annotations, Detections, Image
+from dmnet.core.records import Annotations, Detections, Image
 from dmnet.fusion.evaluation.bootstrap import Comparison, Interval, compare, intervals, resample
 from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.error_types import error_costs
 from dmnet.fusion.evaluation.matched import Matched, matched
 from dmnet.fusion.evaluation.operating_points import best_f1, confusion, operating_point
-from dmnet.fusion.evaluation.scored_images import scored_images
+from dmnet.fusion.evaluation.scored_images import classes_of, scored_images
 from dmnet.fusion.evaluation.scores import Scores
 from dmnet.fusion.report import plots
 from dmnet.fusion.report.gallery import Tile, commonest_confusions, worst_images
@@ -85,7 +85,6 @@ def render(
     config: ReportConfig | None = None,
     sections: Sequence[tuple[str, str]] = (),
     subtitle: str = "",
-    classes: Mapping[int, str] = CLASSES,
 ) -> str:
     """Render the report.
 
@@ -98,13 +97,12 @@ def render(
         sections: further parts, ``(title, html)``. The HTML is the caller's own and goes in as it
             is; everything else is escaped.
         subtitle: one line below the title.
-        classes: names of the scored categories.
 
     Returns:
         HTML that needs no other file.
     """
     config = config or ReportConfig()
-    tables = _matched(truths, results, config.protocol, classes)
+    tables = _matched(truths, results, config.protocol)
     main, main_table = results[-1], tables[results[-1].name]
     threshold = config.score_threshold
     pictures = image if image is not None and config.pictures > 0 else None
@@ -142,9 +140,8 @@ def _matched(
     truths: Sequence[Annotations],
     results: Sequence[Result],
     protocol: str,
-    classes: Mapping[int, str],
 ) -> dict[str, Matched]:
-    out = {}
+    out, classes = {}, classes_of(truths).scored
     for result in results:
         scored = scored_images(truths, result.detections)
         if protocol.startswith("coco"):

@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from dmnet.core.artifact import Artifact, Item, Product, Result
 from dmnet.core.boxes import Window
+from dmnet.core.classes import Classes
 from dmnet.core.config import read_yaml
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.files import file_digest
 from dmnet.core.formats import parts
-from dmnet.core.formats.coco import results_json
+from dmnet.core.formats.coco_results import results_json
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.journal import read_header
 from dmnet.core.ranges import Share
@@ -71,15 +72,16 @@ def plan(context: Context) -> Plan:
         windows = [crop.window for crop in by_parent[parent.image_id]]
         items.append(Item(f"whole/{parent.image_id}", {"image": path}, {"id": parent.id}))
         items.append(Item(f"crops/{parent.image_id}", {"image": path}, {"windows": windows}))
-    facts = source.facts
+    classes = context.dataset.classes
+    facts = {**source.facts, **classes.facts}
     if config.settings is not None:
         facts["settings"] = read_yaml(Path(config.settings))
     return Plan(
         config,
         items,
-        stream=partial(detect, config, source, context.device, f"detect {context.split}"),
+        stream=partial(detect, config, source, classes, context.device, f"detect {context.split}"),
         facts=facts,
-        finish=partial(sum_up, crops),
+        finish=partial(sum_up, crops, classes),
         problems=context.dataset.problems,
     )
 
@@ -114,7 +116,12 @@ def find_detector(context: Context) -> Source:
 
 
 def detect(
-    config: Config, source: Source, device: str, label: str, items: list[Item]
+    config: Config,
+    source: Source,
+    classes: Classes,
+    device: str,
+    label: str,
+    items: list[Item],
 ) -> Iterator[tuple[Item, Result]]:
     """Detect image by image; the items of one image share one decoding."""
     given = read_yaml(Path(config.settings)) if config.settings else {}
@@ -123,6 +130,7 @@ def detect(
         source.weights if source.name else None,
         settings=given or None,
         device=device,
+        classes=classes,
     )
     groups: dict[Path, list[Item]] = {}
     for item in items:
@@ -178,7 +186,7 @@ def _look_up(
         yield item, _product(item, found, config.score_threshold)
 
 
-def sum_up(crops: CropSet, artifact: Artifact) -> None:
+def sum_up(crops: CropSet, classes: Classes, artifact: Artifact) -> None:
     """Write both results as COCO JSON; ids are those of ``crops.json``."""
     by_parent = crops.by_parent()
     done = [p for p in crops.parents if f"whole/{p.image_id}" in artifact.good]
@@ -187,11 +195,11 @@ def sum_up(crops: CropSet, artifact: Artifact) -> None:
         return parts.read(artifact.root / kind / f"{image_id}.json")
 
     whole = ((p.id, read("whole", p.image_id)[0]) for p in done)
-    artifact.output("results_images.json", results_json(whole))
+    artifact.output("results_images.json", results_json(whole, classes))
     cuts = (
         (crop.id, found)
         for p in done
         if f"crops/{p.image_id}" in artifact.good
         for crop, found in zip(by_parent[p.image_id], read("crops", p.image_id), strict=True)
     )
-    artifact.output("results_crops.json", results_json(cuts))
+    artifact.output("results_crops.json", results_json(cuts, classes))

@@ -10,10 +10,11 @@ from functools import partial
 from typing import Annotated
 
 from dmnet.core.artifact import Artifact, Item, Product
+from dmnet.core.classes import Classes
 from dmnet.core.config import resolved
 from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.formats import parts, visdrone
-from dmnet.core.formats.coco import results_json
+from dmnet.core.formats.coco_results import results_json
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.images import read_image
 from dmnet.core.ranges import Range, Share
@@ -86,7 +87,11 @@ def plan(context: Context) -> Plan:
         merging,
         items,
         partial(fuse, merging, found),
-        totals={"truth": truth_stamp(context), "scoring": resolved(config)},
+        totals={
+            "truth": truth_stamp(context),
+            "scoring": resolved(config),
+            **context.dataset.classes.facts,
+        },
         finish=partial(sum_up, context, config, crops, found),
     )
 
@@ -125,7 +130,7 @@ def sum_up(
     context: Context, config: Config, crops: FoundCrops, found: FoundDetections, artifact: Artifact
 ) -> None:
     """Write the fused COCO results, the scores and the report; print the scores."""
-    artifact.output("results.json", _results(artifact, crops.crops))
+    artifact.output("results.json", _results(artifact, crops.crops, context.dataset.classes))
     truths = ground_truth(context, set(artifact.good))
     if not truths:
         _log.warning("fuse-eval %s: no annotations, so no scores", context.split)
@@ -151,12 +156,15 @@ def sum_up(
         print(line)
 
 
-def _results(artifact: Artifact, crops: CropSet) -> Iterator[bytes]:
+def _results(artifact: Artifact, crops: CropSet, classes: Classes) -> Iterator[bytes]:
     """The fused detections as COCO results, image by image."""
     return results_json(
-        (parent.id, read_parts(artifact, parent.image_id)["fused"])
-        for parent in crops.parents
-        if parent.image_id in artifact.good
+        (
+            (parent.id, read_parts(artifact, parent.image_id)["fused"])
+            for parent in crops.parents
+            if parent.image_id in artifact.good
+        ),
+        classes,
     )
 
 

@@ -13,6 +13,7 @@ import torch
 
 from dmnet.core import config as settings
 from dmnet.core.artifact import Item, Product
+from dmnet.core.classes import Classes
 from dmnet.core.curves import Row, curves_png
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.ranges import Count, Range, Share
@@ -114,7 +115,7 @@ def plan(context: Context) -> Plan:
     return Plan(
         config,
         [Item("weights", files)],
-        partial(learn, config, images, judge, checkpoint, context.device),
+        partial(learn, config, images, context.dataset.classes, judge, checkpoint, context.device),
         prepare=None if fitted is context else say_preset,
         finish=remove_checkpoints,
     )
@@ -208,7 +209,9 @@ def plan_mmdet(
     return Plan(
         config,
         [Item("weights", files)],
-        partial(learn_mmdet, config, images, crops, val, work, context.device),
+        partial(
+            learn_mmdet, config, images, context.dataset.classes, crops, val, work, context.device
+        ),
         finish=remove_checkpoints,
     )
 
@@ -223,6 +226,7 @@ def network_settings(config: Any) -> dict[str, Any]:
 def learn(
     config: Config,
     images: Mapping[str, Path],
+    classes: Classes,
     judge: Judge | None,
     checkpoint: Path,
     device: str,
@@ -230,9 +234,9 @@ def learn(
 ) -> Product:
     """Train, going on from the checkpoint of a killed run."""
     seed_epoch(config.seed, 0)  # the starting weights
-    net = build_model(config.model, network_settings(config))
+    samples = read_samples(config, item, images, classes)
+    net = build_model(config.model, network_settings(config), classes_of(samples))
     cache = checkpoint.with_suffix(".pixels")
-    samples = read_samples(config, item, set(images.values()))
     damaged = Pixels(samples, net, config.data, cache).fill()
     samples, aside = without(samples, images, damaged)
     whole = [sample for sample in samples if sample.window is None]
@@ -299,6 +303,7 @@ def without(
 def learn_mmdet(
     config: Config,
     images: Mapping[str, Path],
+    classes: Classes,
     crops: Mapping[str, Path],
     val: mmdet.Part | None,
     work: Path,
@@ -307,7 +312,8 @@ def learn_mmdet(
 ) -> Product:
     """Train through MMDetection, going on from its checkpoints in ``work`` after a kill."""
     ids, aside = readable(images)
-    samples = read_samples(config, item, {images[name] for name in ids})
+    usable = {name: images[name] for name in ids}
+    samples = read_samples(config, item, usable, classes)
     parts: list[mmdet.Part] = [
         (item.files["instances"], {images[name].name: images[name] for name in ids})
     ]
@@ -331,6 +337,7 @@ def _pictures(
     sheet = predictions_jpg(
         weights,
         shown.pairs(config.pictures),
+        classes=shown.classes,
         threshold=config.score_threshold,
         device=device,
     )
@@ -352,23 +359,36 @@ def _files(weights: bytes, history: Sequence[Row]) -> dict[str, bytes]:
     }
 
 
-def read_samples(config: Config, item: Item, usable: set[Path]) -> list[Sample]:
+def classes_of(samples: Sequence[Sample]) -> Classes:
+    """The classes the network learns.
+
+    Raises:
+        ConfigError: images and crops are annotated in different ones.
+    """
+    found = {sample.annotations.classes.names: sample.annotations.classes for sample in samples}
+    if len(found) > 1:
+        listed = "; ".join(map(str, found.values()))
+        raise ConfigError(f"images and crops are annotated in different classes: {listed}")
+    return next(iter(found.values()))
+
+
+def read_samples(
+    config: Config, item: Item, usable: Mapping[str, Path], classes: Classes
+) -> list[Sample]:
     """Images and crops with their annotations, without images that cannot be decoded.
 
     Raises:
         InputError: nothing is left, or damaged annotations.
     """
-    folder = next(iter(usable)).parent if usable else Path()
     if "instances" in item.files:
-        samples = read_coco(item.files["instances"], folder)
+        samples = read_coco(item.files["instances"], usable)
     else:
-        samples = read_voc(Path(config.annotations or ""), folder)
+        samples = read_voc(Path(config.annotations or ""), usable, classes)
     if config.crops:
         from dmnet.core.formats import crops as crop_format
 
         crops = crop_format.read(item.files["crops"])
-        samples += read_coco_crops(item.files["crop instances"], crops, folder)
-    samples = [sample for sample in samples if sample.image in usable]
+        samples += read_coco_crops(item.files["crop instances"], crops, usable)
     if not samples:
         raise InputError(next(iter(item.files.values())), "no annotated image can be decoded")
     return samples

@@ -13,7 +13,6 @@ from typing import Any
 
 from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.files import write_atomic
-from dmnet.core.records import CLASSES
 from dmnet.fusion.evaluation.evaluate import PROTOCOLS, evaluate
 from dmnet.fusion.evaluation.scores import Scores, columns
 from dmnet.fusion.report.analyse import Analysis, analyse, report_files
@@ -79,17 +78,16 @@ def run(args: argparse.Namespace) -> int:
         config = ReportConfig(
             protocol=args.protocol, score_threshold=args.threshold, bootstrap=args.bootstrap
         )
-        page = report_files(args.gt, args.dt, protocols=_of_page(args.protocol, scores[0]),
+        page = report_files(args.gt, args.dt, protocols=_of_page(args.protocol),
                             images=args.images, config=config, **options)  # fmt: skip
         write_atomic(args.report, [page.encode()])
         _log.info("written: %s", args.report)
     return 0
 
 
-def _of_page(protocol: str, scores: Scores) -> list[str]:
+def _of_page(protocol: str) -> list[str]:
     """Protocols of the page's score tables: the one asked for, and those every reader knows."""
-    more = ["coco@500"] + ["visdrone"] * (set(scores.classes) <= set(CLASSES.values()))
-    return list(dict.fromkeys([protocol, *more]))
+    return list(dict.fromkeys([protocol, "coco@500", "visdrone"]))
 
 
 def _rendered(scores: list[Scores], details: list[dict[str, Any]], path: Path) -> bytes:
@@ -113,7 +111,7 @@ def _analysis(each: Analysis, protocol: str, threshold: float) -> Iterator[str]:
         values = (point.threshold, point.precision, point.recall, point.f1, point.mean_iou)
         rows.append((protocol, name, *(f"{value:.4f}" for value in values)))
     yield columns(rows) + "\n"
-    names = [*CLASSES.values(), "background"]
+    names = [*each.scores.classes, "background"]
     if len(names) == len(each.matrix):
         head = ("true class", "", *(name[:9] for name in names))
         body = [(n, "", *map(str, row)) for n, row in zip(names, each.matrix, strict=True)]

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if len(bad) == len(items):
         name, why = next(iter(bad.items()))
         raise InputError(args.maps or dataset.root, f"no image can be used; {name}: {why}")
-    rows = report.report_rows(settings, counts)
+    rows = report.report_rows(settings, counts, dataset.classes)
     args.out.mkdir(parents=True, exist_ok=True)
     title = f"{args.split}: {len(items) - len(bad)} images"
     for name, data in (
