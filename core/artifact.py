@@ -116,6 +116,9 @@ class Artifact(AbstractContextManager["Artifact"]):
         self.summary = Summary()
         self.changed = True
         self.records: dict[str, Record] = {}
+        self.header: dict[str, Any] = {}
+        self.missing: list[str] = []
+        self.first: dict[str, str] = {}
         self._begun: set[str] = set()
         self._claims: Counter[str] = Counter()
         self._moved = False
@@ -163,19 +166,17 @@ class Artifact(AbstractContextManager["Artifact"]):
 
     def _load(self) -> None:
         self.records, self._begun = scan_journal(self.root)
-        header = read_header(self.root) or {}
+        self.header = header = read_header(self.root) or {}
         self._claims = Counter(name for record in self.records.values() for name in record.files)
         self._moved = any(header.get(key) != value for key, value in self.origin.items())
         same = all(header.get(key) == value for key, value in self.identity.items())
         same &= header.get("totals", {}) == self.totals
         self._outputs = dict(header.get("outputs", {}))
-        edited = [n for n, s in self._outputs.items() if self._state(n, s) == "edited"]
-        self._refuse_edited(edited)
-        self.changed = not (
-            same
-            and header.get("complete", False)
-            and all(self._state(n, s) == "same" for n, s in self._outputs.items())
-        )
+        states = {name: self._state(name, known) for name, known in self._outputs.items()}
+        self._refuse_edited([name for name, state in states.items() if state == "edited"])
+        self.missing = [name for name, state in states.items() if state == "missing"]
+        fine = same and header.get("complete", False)
+        self.changed = not (fine and all(state == "same" for state in states.values()))
 
     def _state(self, name: str, known: Stamp) -> str:
         """``same``, ``missing`` or ``edited``."""
@@ -454,16 +455,27 @@ class Artifact(AbstractContextManager["Artifact"]):
                 self._lock.close()
 
     def inspect(self, items: Iterable[Item]) -> dict[str, int]:
-        """Count items by state without locking or writing anything.
+        """Count items by state without locking or writing anything; ``first`` names one of each.
 
         Raises:
             EditedArtifactError: see the class.
         """
         self._load()
         listed = self.todo(items)
+        gone = sorted(self.records.keys() - {item.id for item, *_ in listed})
         counts = Counter(state for *_, state in listed)
-        counts["gone"] = len(self.records.keys() - {item.id for item, *_ in listed})
+        counts["gone"] = len(gone)
+        self.first = {"gone": gone[0]} if gone else {}
+        for item, _, inputs, state in listed:
+            if state not in self.first:
+                self.first[state] = self._described(item, inputs)
         return {state: counts[state] for state in STATES}
+
+    def _described(self, item: Item, inputs: Inputs) -> str:
+        """An item's id and which of its inputs are others than recorded."""
+        old = self.records.get(item.id)
+        other = [n for n, v in inputs.items() if old and old.inputs.get(n, v)[3] != v[3]]
+        return f"{item.id}: {', '.join(other[:3])}" if other else item.id
 
     @property
     def good(self) -> dict[str, Record]:

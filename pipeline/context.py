@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -15,8 +13,9 @@ from typing import Any, TypeVar
 from dmnet.core import config
 from dmnet.core.artifact import Artifact, Item, Product, Result
 from dmnet.core.dataset import Dataset, open_dataset
-from dmnet.core.errors import ConfigError, MissingInputError
-from dmnet.core.journal import read_header
+from dmnet.core.errors import ConfigError
+from dmnet.core.files import digest
+from dmnet.core.journal import Record
 
 STAGES = (
     "density",
@@ -30,7 +29,21 @@ STAGES = (
 )
 """Stage names in order: make target = CLI verb = module = settings section = artifact folder."""
 
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "density": (),
+    "train-density": (),
+    "predict-density": ("weights",),
+    "crop": ("density",),
+    "convert": ("crops",),
+    "train-detector": ("crops",),
+    "detect": ("crops", "detector", "detector_weights"),
+    "fuse-eval": ("crops", "detections"),
+}
+"""Options that say what a stage reads, besides its data; every stage heeds ``sizes``."""
+OPTIONS = {stage: (*names, "sizes") for stage, names in OPTIONS.items()}
+
 C = TypeVar("C")
+T = TypeVar("T")
 
 
 def stage_module(stage: str) -> ModuleType:
@@ -58,19 +71,32 @@ class Context:
     detector: str | None = None
     detector_weights: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What was looked up already; `replace` hands it on, so each stage of a run starts anew."""
 
     def folder(self, stage: str, split: str | None = None) -> Path:
         """Artifact folder of a stage: ``artifacts/<run>/<split>/<stage>``."""
         return self.artifacts / self.run / (split or self.split) / stage
 
-    @cached_property
+    @property
     def dataset(self) -> Dataset:
         """Images and annotations of the split."""
         return self.dataset_of(self.split)
 
     def dataset_of(self, split: str) -> Dataset:
         """Images and annotations of any split of the same data."""
-        return open_dataset(self.data, split, sizes=self.sizes)
+        found: Dataset = self.once(
+            ("dataset", self.data, split, self.sizes),
+            lambda: open_dataset(self.data, split, sizes=self.sizes),
+        )
+        return found
+
+    def once(self, name: Any, make: Callable[[], T]) -> T:
+        """Look something up, or take what was found before."""
+        if name not in self.memo:
+            self.memo[name] = make()
+        found: T = self.memo[name]
+        return found
 
     def config(self, stage: str, cls: type[C]) -> C:
         """Settings of one stage.
@@ -93,38 +119,6 @@ class Context:
                 raise ConfigError(config.unknown(name, name, sections))
             self.config(sections[name], stage_module(sections[name]).Config)
 
-    def require(self, stage: str, split: str | None = None, instead: str = "") -> Path:
-        """Folder of an earlier stage's finished artifact.
-
-        Args:
-            stage: the stage that must have run.
-            split: another split than this run's.
-            instead: other ways out, added to the message.
-
-        Raises:
-            MissingInputError: it is absent or not finished; says the command that makes it.
-        """
-        folder = self.folder(stage, split)
-        header = read_header(folder)
-        if header is not None and header["stage"] == stage and header.get("complete"):
-            return folder
-        state = "was begun and is not finished" if header else "does not exist yet"
-        raise MissingInputError(
-            f"The artifact of '{stage}' {state} ({folder}). Make it with: "
-            f"{self.command(stage, split)}{instead and f' ({instead})'}"
-        )
-
-    def command(self, stage: str, split: str | None = None) -> str:
-        """The make command that runs a stage with this run's data."""
-        words = [f"make {stage} MODE={split or self.split}", f"DATA={shlex.quote(str(self.data))}"]
-        if self.run != "default":
-            words.append(f"RUN={shlex.quote(self.run)}")
-        if self.artifacts != Path("artifacts"):
-            words.append(f"ARTIFACTS={shlex.quote(str(self.artifacts))}")
-        if self.sizes is not None:
-            words.append(f"SIZES={shlex.quote(str(self.sizes))}")
-        return " ".join(words)
-
     def worker_count(self, items: int) -> int:
         """Processes to use: as asked, or one for every 64 items up to the number of cores."""
         return self.workers or max(1, min(os.cpu_count() or 1, items // 64))
@@ -132,6 +126,33 @@ class Context:
 
 Stream = Callable[[list[Item]], Iterator[tuple[Item, Result]]]
 """Work on many items at once, in order: for networks that take batches across items."""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A finished artifact of an earlier stage, which belongs to the inputs at hand."""
+
+    stage: str
+    split: str
+    folder: Path
+    header: Mapping[str, Any]
+    records: Mapping[str, Record]
+
+    @property
+    def aside(self) -> frozenset[str]:
+        """Items that were set aside; files that they left are out of date."""
+        return frozenset(name for name, record in self.records.items() if record.error)
+
+    def seal(self) -> dict[str, Any]:
+        """What a header says about an artifact it was made from."""
+        identity = {name: self.header.get(name) for name in ("stage", "version", "config", "facts")}
+        return {
+            "stage": self.stage,
+            "split": self.split,
+            "folder": str(self.folder.absolute()),
+            "identity": digest(identity),
+            "items": digest({name: record.key for name, record in self.records.items()}),
+        }
 
 
 @dataclass(frozen=True)
@@ -156,3 +177,9 @@ class Plan:
     """Writes what sums up all items; called when anything changed."""
     problems: tuple[str, ...] = ()
     """Files of the data set that cannot be used as they are; they count as set aside."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the log of a run."""
+    made_from: tuple[Upstream, ...] = ()
+    """Artifacts of earlier stages that are read."""
+    settings: Any = None
+    """All settings, where ``config`` holds only those that the items depend on."""

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from dmnet.core.classes import VISDRONE
-from dmnet.core.errors import InputError, MissingInputError
-from dmnet.core.files import digest
+from dmnet.core.boxes import Window
+from dmnet.core.errors import InputError, MissingInputError, StaleInputError
+from dmnet.core.files import digest, file_digest
+from dmnet.core.formats import coco, parts
 from dmnet.core.formats import crops as crop_format
-from dmnet.core.formats import parts
-from dmnet.core.formats.coco_results import read_results
-from dmnet.core.formats.crops import CropSet
+from dmnet.core.formats.crops import CropSet, Parent
 from dmnet.core.images import read_image
-from dmnet.core.journal import read_header, read_journal
-from dmnet.core.records import Detections
-from dmnet.pipeline.context import Context
+from dmnet.core.journal import Record, read_header, read_journal
+from dmnet.core.records import Detections, Size
+from dmnet.pipeline.chain import check_elsewhere, require
+from dmnet.pipeline.context import Context, Upstream
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +35,17 @@ class FoundCrops:
     """``true``, ``predicted``, ``folder``, ``none`` (maps not used) or ``foreign``."""
     label_bound: float
     """Visible share from which on an object is labelled in a crop."""
+    upstream: tuple[Upstream, ...] = ()
+    """The artifact of ``crop``, where it is this run's."""
+    notes: tuple[str, ...] = ()
+    """What is to be said about them."""
+
+    @property
+    def ids(self) -> str:
+        """Digest of all ids: other ids, other result files."""
+        rows = [[p.id, p.file_name, p.size] for p in self.crops.parents]
+        crops = [[c.id, c.file_name, c.parent_id, c.window] for c in self.crops.crops]
+        return digest([rows, crops])
 
 
 def load_crops(context: Context, instead: str = "") -> FoundCrops:
@@ -42,10 +53,13 @@ def load_crops(context: Context, instead: str = "") -> FoundCrops:
 
     Raises:
         MissingInputError: neither is there.
+        StaleInputError: those of ``crop`` do not belong to the inputs at hand.
         InputError: the file is unusable.
     """
+    upstream: tuple[Upstream, ...] = ()
     if context.crops is None:
-        path = context.require("crop", instead=instead) / "crops.json"
+        upstream = (require(context, "crop", instead=instead, sums=True),)
+        path = upstream[0].folder / "crops.json"
     else:
         path = context.crops / "crops.json" if context.crops.is_dir() else context.crops
         if not path.is_file():
@@ -53,19 +67,19 @@ def load_crops(context: Context, instead: str = "") -> FoundCrops:
                 f"CROPS={context.crops}: no such file. Give a crops.json, or the folder that holds "
                 "one (its form is in the README under 'bring your own')."
             )
-    crops = crop_format.read(path)
+        check_elsewhere(path.parent, "crop")
+    crops = context.once(("crops", path), lambda: crop_format.read(path))
     known = {parent.image_id for parent in crops.parents}
     lost = [e.image_id for e in context.dataset.entries if e.image_id not in known]
-    if lost:
-        _log.warning(
-            "%s: %d of the split's %d images are not in it and are left out (such as %s)",
-            path, len(lost), len(context.dataset), lost[0],
-        )  # fmt: skip
+    notes = (
+        f"{path}: {len(lost)} of the split's {len(context.dataset)} images are not in it and are "
+        f"left out (such as {lost[0]})",
+    ) if lost else ()  # fmt: skip
     header = read_header(path.parent) or {}
     config = header.get("config", {})
     bound = 1.0 if config.get("preset") == "reference" else config.get("min_visible", 0.5)
     source = header.get("facts", {}).get("density", "foreign")
-    return FoundCrops(crops, path, source, bound)
+    return FoundCrops(crops, path, source, bound, upstream, notes)
 
 
 @dataclass(frozen=True)
@@ -77,31 +91,60 @@ class FoundDetections:
     """Whole-image and crop detections by image id, if they were made elsewhere."""
     aside: frozenset[str] = frozenset()
     """Items that ``detect`` set aside; what it wrote for them before is out of date."""
+    upstream: tuple[Upstream, ...] = ()
+    """The artifact of ``detect``, where it is this run's."""
 
     def item_inputs(self, image_id: str) -> tuple[dict[str, Path], Any]:
         """Input files and facts that stand for one image's detections in an item's key."""
         if self.foreign is None:
-            names = {"whole": "whole", "crops": "crops"}
-            files = {k: self.folder / n / f"{image_id}.json" for k, n in names.items()}
+            files = {part: self.folder / detected_file(part, image_id) for part in PARTS}
             return files, "set aside" if self._is_aside(image_id) else None
         whole, crops = self.foreign[image_id]
         return {}, digest([parts.write([whole, *crops]).decode()])
 
-    def read(self, image_id: str) -> tuple[Detections, list[Detections]]:
-        """Detections on the whole image, and on each of its crops in order.
+    def read(
+        self, image_id: str, size: Size, windows: Sequence[Window]
+    ) -> tuple[Detections, list[Detections]]:
+        """Detections on the whole image of a size, and on each window in the given order.
 
         Raises:
-            InputError: they are not there or unusable.
+            InputError: they are not there, unusable, or of another image size or other windows.
         """
         if self.foreign is not None:
             return self.foreign[image_id]
         if self._is_aside(image_id):
-            raise InputError(self.folder / "whole" / f"{image_id}.json", "detect set it aside")
-        whole = parts.read(self.folder / "whole" / f"{image_id}.json")
-        return whole[0], parts.read(self.folder / "crops" / f"{image_id}.json")
+            raise InputError(self.folder / detected_file("whole", image_id), "detect set it aside")
+        height, width = size
+        found = [
+            self._by_window("whole", image_id, [(0, 0, width, height)]),
+            self._by_window("crops", image_id, windows),
+        ]
+        return found[0][0], found[1]
+
+    def _by_window(self, part: str, image_id: str, windows: Sequence[Window]) -> list[Detections]:
+        path = self.folder / detected_file(part, image_id)
+        found = parts.read_windows(path)
+        lost = [window for window in windows if window not in found]
+        if lost:
+            raise InputError(path, f"holds no detections of the window {lost[0]}; run detect")
+        return [found[window] for window in windows]
 
     def _is_aside(self, image_id: str) -> bool:
-        return not self.aside.isdisjoint((f"whole/{image_id}", f"crops/{image_id}"))
+        return not self.aside.isdisjoint(detected_item(part, image_id) for part in PARTS)
+
+
+PARTS = ("whole", "crops")
+"""What ``detect`` looks at: the whole image, and its crops."""
+
+
+def detected_item(part: str, image_id: str) -> str:
+    """Item of ``detect`` for one part of an image."""
+    return f"{part}/{image_id}"
+
+
+def detected_file(part: str, image_id: str) -> str:
+    """File of the stage ``detect`` with the detections of one part of an image."""
+    return f"{part}/{image_id}.json"
 
 
 def load_detections(context: Context, crops: CropSet) -> FoundDetections:
@@ -113,15 +156,16 @@ def load_detections(context: Context, crops: CropSet) -> FoundDetections:
 
     Raises:
         MissingInputError: neither is there.
+        StaleInputError: those of ``detect`` do not belong to the inputs at hand.
         InputError: a file is unusable.
     """
-    if context.detections is None or read_header(context.detections):
-        folder = context.detections or context.require(
-            "detect", instead="or give results made elsewhere: DETECTIONS=folder"
+    if context.detections is None:
+        upstream = require(
+            context, "detect", instead="or give results made elsewhere: DETECTIONS=folder"
         )
-        _check_classes(context, folder)
-        records = read_journal(folder).items()
-        return FoundDetections(folder, aside=frozenset(name for name, r in records if r.error))
+        return FoundDetections(upstream.folder, None, upstream.aside, (upstream,))
+    if read_header(context.detections):
+        return _of_another_run(context, context.detections, crops)
     images = context.detections / "results_images.json"
     cuts = context.detections / "results_crops.json"
     if not (images.is_file() or cuts.is_file()):
@@ -129,13 +173,8 @@ def load_detections(context: Context, crops: CropSet) -> FoundDetections:
             f"DETECTIONS={context.detections}: holds neither results_images.json nor "
             "results_crops.json (COCO results; ids as in crops.json, see the README)."
         )
-    classes = context.dataset.classes
-    whole, found = (
-        read_results(path, {entry.id for entry in listed}, classes=classes)
-        if path.is_file()
-        else {}
-        for path, listed in ((images, [*crops.parents]), (cuts, [*crops.crops]))
-    )
+    whole = coco.read_results(images, {p.id for p in crops.parents}) if images.is_file() else {}
+    found = coco.read_results(cuts, {c.id for c in crops.crops}) if cuts.is_file() else {}
     by_parent = crops.by_parent()
     empty = Detections.empty()
     foreign = {
@@ -148,16 +187,59 @@ def load_detections(context: Context, crops: CropSet) -> FoundDetections:
     return FoundDetections(context.detections, foreign)
 
 
-def _check_classes(context: Context, folder: Path) -> None:
-    """Refuse detections that were made for a data set of other classes."""
-    made = (read_header(folder) or {}).get("facts", {}).get("classes")
-    own = context.dataset.classes.facts.get("classes")
-    if made != own:
-        names = ", ".join(name for _, name in made) if made else str(VISDRONE)
-        raise MissingInputError(
-            f"{folder}: holds detections of the classes {names}, the data set has "
-            f"{context.dataset.classes}. Detect again: {context.command('detect')}"
-        )
+def _of_another_run(context: Context, folder: Path, crops: CropSet) -> FoundDetections:
+    """Detections of another run, if they were made on these images and windows.
+
+    Raises:
+        StaleInputError: they were not.
+    """
+    check_elsewhere(folder, "detect")
+    records = read_journal(folder)
+    images = {e.image_id: e.image for e in context.dataset.with_image if e.image is not None}
+    by_parent = crops.by_parent()
+    for parent in crops.parents:
+        height, width = parent.size
+        looked = {"whole": [(0, 0, width, height)],
+                  "crops": [crop.window for crop in by_parent[parent.image_id]]}  # fmt: skip
+        for part, windows in looked.items():
+            record = records.get(detected_item(part, parent.image_id))
+            if record is None or not record.error:
+                _check_belongs(folder, record, parent, images.get(parent.image_id), windows)
+    return FoundDetections(
+        folder, None, frozenset(name for name, record in records.items() if record.error)
+    )
+
+
+def _check_belongs(
+    folder: Path, record: Record | None, parent: Parent, image: Path | None,
+    windows: Sequence[Window],
+) -> None:  # fmt: skip
+    """Make sure that a record of ``detect`` is of this image and these windows.
+
+    Raises:
+        StaleInputError: it is not.
+    """
+    known = [] if record is None else (record.value or {}).get("windows", [])
+    if record is None or not {tuple(window) for window in known}.issuperset(windows):
+        why = f"was not made on the image {parent.image_id} with the windows at hand"
+    elif image is not None and not same_file(record.inputs["image"], image):
+        why = f"was made on another image {parent.image_id} than {image}"
+    else:
+        return
+    raise StaleInputError(
+        f"DETECTIONS={folder} {why}. Give the crops and the data that it was made on (CROPS=, "
+        "DATA=), or leave DETECTIONS away and run detect."
+    )
+
+
+def same_file(known: Sequence[Any], path: Path) -> bool:
+    """Whether a file is the one of a record: equal place, size and time, or else equal bytes."""
+    try:
+        state = path.stat()
+        seen = [str(path), state.st_size, state.st_mtime_ns]
+        return list(known[:3]) == seen or known[3] == file_digest(path)
+    except OSError:
+        return False
 
 
 def readable(images: Mapping[str, Path]) -> tuple[list[str], dict[str, str]]:
@@ -175,8 +257,12 @@ def readable(images: Mapping[str, Path]) -> tuple[list[str], dict[str, str]]:
     return good, aside
 
 
-def truth_stamp(context: Context) -> list[list[Any]]:
-    """Names and states of the annotation files: other ground truth, other scores."""
-    entries = context.dataset.with_annotation
-    states = [(e.image_id, e.annotation.stat()) for e in entries if e.annotation is not None]
-    return [[name, state.st_size, state.st_mtime_ns] for name, state in states]
+def truth_digest(context: Context) -> str:
+    """Digest of all annotation files and known sizes: other ground truth, other scores."""
+    dataset = context.dataset
+    entries = [(e.image_id, e.annotation) for e in dataset.with_annotation if e.annotation]
+    files = {path for _, path in entries}
+    made = context.once(
+        ("truth", dataset.root), lambda: {path: file_digest(path) for path in sorted(files)}
+    )
+    return digest([[[name, made[path]] for name, path in entries], dict(dataset.sizes)])

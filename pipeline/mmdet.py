@@ -13,6 +13,7 @@ from typing import Any
 from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.detectors.mmdet.train import MmdetTraining, train_mmdet
 from dmnet.detectors.training.settings import TrainConfig
+from dmnet.pipeline.chain import command, require
 from dmnet.pipeline.context import Context
 from dmnet.pipeline.inputs import load_crops
 
@@ -90,7 +91,7 @@ def crop_images(context: Context, instances: Path) -> dict[str, Path]:
         raise MissingInputError(
             f"{folder}: {len(absent)} of {len(names)} crops have no image file (such as "
             f"{absent[0]}), and MMDetection needs them. Make them with: "
-            f'{context.command("crop")} SET="--crop.write-images true", or train on whole images '
+            f"{command(context, 'crop', '--crop.write-images true')}, or train on whole images "
             "alone: --train-detector.crops false."
         )
     return {name: folder / name for name in names}
@@ -106,7 +107,7 @@ def validation(context: Context, split: str) -> Part:
     images = {entry.image.name: entry.image for entry in dataset.with_image if entry.image}
     if not images:
         raise MissingInputError(f"{dataset.root}: holds no image to score epochs on.")
-    return context.require("convert", split) / "instances.json", images
+    return require(context, "convert", split, sums=True).folder / "instances.json", images
 
 
 def learn(

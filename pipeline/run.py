@@ -9,25 +9,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from dmnet.core import config
-from dmnet.core.artifact import LOG, Artifact
+from dmnet.core.artifact import LOG
+from dmnet.pipeline.chain import open_artifact
 from dmnet.pipeline.context import Context, Plan, stage_module
 
 _log = logging.getLogger(__name__)
-
-
-def open_artifact(context: Context, stage: str, plan: Plan) -> Artifact:
-    """The artifact a plan writes to, not yet locked."""
-    return Artifact(
-        context.folder(stage),
-        stage,
-        stage_module(stage).VERSION,
-        config.resolved(plan.config),
-        facts=plan.facts,
-        totals=plan.totals,
-        force=context.force,
-        verify=context.verify,
-    )
 
 
 def execute(context: Context, stage: str) -> dict[str, str]:
@@ -42,11 +28,14 @@ def execute(context: Context, stage: str) -> dict[str, str]:
     start = time.perf_counter()
     if stage.startswith("train-"):
         context = replace(context, split="train")
+    context = replace(context, memo={})
     plan: Plan = stage_module(stage).plan(context)
     label = f"{stage} {context.split}"
     with open_artifact(context, stage, plan) as target, _log_file(target.root / LOG):
         if plan.prepare is not None:
             plan.prepare()
+        for note in plan.notes:
+            _log.warning("%s", note)
         for problem in plan.problems:
             _log.error("left out: %s", problem)
         if plan.stream is not None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-from dmnet.core.errors import DmnetError, MissingInputError
+from dmnet.core.errors import DmnetError, MissingInputError, StaleInputError
 from dmnet.core.journal import read_header
-from dmnet.pipeline.context import STAGES, Context, stage_module
-from dmnet.pipeline.run import open_artifact
+from dmnet.pipeline.chain import AT_HAND, as_made, command, look
+from dmnet.pipeline.context import STAGES, Context
 
 
 def report(context: Context, splits: tuple[str, ...]) -> Iterator[str]:
@@ -27,42 +26,21 @@ def line(context: Context, stage: str) -> str:
     folder = context.folder(stage)
     try:
         header = read_header(folder)
-        if header is None and not folder.exists():
-            return f"absent      make it: {context.command(stage)}"
-        plan = stage_module(stage).plan(_as_made(context, stage, header))
-        artifact = open_artifact(context, stage, plan)
-        counts = artifact.inspect(plan.items)
+        if header is None:
+            return f"absent      make it: {command(context, stage)}"
+        if header["stage"] != stage:
+            return f"error       {folder} is an artifact of '{header['stage']}'"
+        found = look(as_made(context, stage, own=AT_HAND), stage)
     except MissingInputError as error:
         return f"blocked     {error}"
+    except StaleInputError as error:
+        return f"stale       {error}"
     except DmnetError as error:
         return f"error       {error}"
-    bad = sum(record.error is not None for record in artifact.records.values())
-    aside = f", {bad} set aside (see {folder / 'log.txt'})" if bad else ""
-    open_items = counts["stale"] + counts["new"] - bad
-    if not artifact.changed and not open_items:
+    counts = found.counts
+    aside = f", {counts['aside']} set aside (see {folder / 'log.txt'})" if counts["aside"] else ""
+    why = found.reasons(sums=True)
+    if not why:
         return f"fresh       {counts['fresh']} items{aside}"
-    reasons = list(_differences(header or {}, artifact.identity))
-    if not (header or {}).get("complete", False):
-        reasons.insert(0, "was interrupted")
-    if (header or {}).get("totals", {}) != artifact.totals:
-        reasons.append("inputs of the summary changed")
-    detail = "; ".join(reasons) or "inputs changed"
-    return f"stale       {counts['fresh']} of {len(plan.items)} items fresh{aside}: {detail}"
-
-
-def _as_made(context: Context, stage: str, header: Mapping[str, Any] | None) -> Context:
-    """Look at crops with the maps they were made from, unless the user names others."""
-    source = header["facts"].get("density") if stage == "crop" and header else None
-    if source in ("true", "predicted") and not context.density:
-        return replace(context, density=source)
-    return context
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> Iterator[str]:
-    """Name every setting that differs between two headers: ``threshold 0.08 -> 0.1``."""
-    for key, value in new.items():
-        before = old.get(key)
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            yield from _differences(before, value, f"{at}{key}.")
-        elif before != value:
-            yield f"{at.removeprefix('config.')}{key} {before} -> {value}"
+    fresh = f"{counts['fresh']} of {len(found.plan.items)} items fresh"
+    return f"stale       {fresh}{aside}: {'; '.join(why)}"

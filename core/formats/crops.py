@@ -9,6 +9,7 @@ parent. ``images`` is a COCO image list. File names are labels: what a crop show
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -59,6 +60,24 @@ class CropSet:
         for crop in self.crops:
             found[names[crop.parent_id]].append(crop)
         return found
+
+    def unique_names(self) -> dict[int, str]:
+        """A file name for every crop by id: its own, or with its id where another has that stem.
+
+        Names are compared without folder and suffix, for these are cut off where labels are stored.
+        """
+        stems = Counter(PurePosixPath(crop.file_name).stem for crop in self.crops)
+        names: dict[int, str] = {}
+        for crop in self.crops:
+            path = PurePosixPath(crop.file_name)
+            stem = path.stem
+            if stems[stem] > 1:
+                stem = f"{stem}_{crop.id}"
+                while stem in stems:
+                    stem += "_"
+                stems[stem] += 1
+            names[crop.id] = crop.file_name if stem == path.stem else f"{stem}{path.suffix}"
+        return names
 
     @classmethod
     def build(

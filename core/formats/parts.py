@@ -1,18 +1,20 @@
-"""Detections of one image and of its crops, as one small JSON file an image.
+"""Detections of one image and of its crops, as small JSON files.
 
-A list with one entry a source, each a list of rows ``[x, y, width, height, score, category]``, in
-pixels of that source. Boxes are rounded to 1/1000 pixel, as in COCO results.
+Rows are ``[x, y, width, height, score, category]``, in pixels of what was looked at. Boxes are
+rounded to 1/1000 pixel, as in COCO results. `write`: a list of such tables. `write_windows`: each
+table beside its window, so that nothing is ever paired by position.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from dmnet.core.boxes import from_xywh, to_xywh
+from dmnet.core.boxes import Window, from_xywh, to_xywh
 from dmnet.core.errors import InputError
 from dmnet.core.records import Detections
 
@@ -28,17 +30,51 @@ def _rows(found: Detections) -> list[list[float | int]]:
     return [[*box, score, label] for box, score, label in columns]
 
 
+def write_windows(found: Iterable[tuple[Window, Detections]]) -> bytes:
+    """Render windows with their detections, one a line, in order."""
+    rows = (json.dumps({"window": list(w), "detections": _rows(d)}) for w, d in found)
+    return ("[" + ",\n".join(rows) + "]\n").encode()
+
+
 def read(path: Path) -> list[Detections]:
     """Read what `write` made.
 
     Raises:
         InputError: the file is missing or damaged.
     """
+    loaded = _load(path)
     try:
-        loaded = json.loads(path.read_bytes())
-        tables = [np.asarray(rows, dtype=np.float64).reshape(-1, 6) for rows in loaded]
-        return [Detections(from_xywh(t[:, :4]), t[:, 4], t[:, 5].astype(np.int64)) for t in tables]
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})") from error
+        return [_detections(rows) for rows in loaded]
     except (ValueError, TypeError) as error:
         raise InputError(path, f"not a file of detections ({error})") from error
+
+
+def read_windows(path: Path) -> Mapping[Window, Detections]:
+    """Read what `write_windows` made: detections by window.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    loaded = _load(path)
+    try:
+        found = {}
+        for row in loaded:
+            x1, y1, x2, y2 = map(int, row["window"])
+            found[x1, y1, x2, y2] = _detections(row["detections"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(path, f"not a file of windows and detections ({error!r})") from error
+    return found
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(path, f"not a file of detections ({error})") from error
+
+
+def _detections(rows: Any) -> Detections:
+    table = np.asarray(rows, dtype=np.float64).reshape(-1, 6)
+    return Detections(from_xywh(table[:, :4]), table[:, 4], table[:, 5].astype(np.int64))

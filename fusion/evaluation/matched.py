@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core.overlaps import Floats, Ints
+from dmnet.core.records import CLASSES
 from dmnet.fusion.evaluation import coco, visdrone
 from dmnet.fusion.evaluation.matching import (
     Rows,
@@ -63,7 +64,7 @@ def matched(
     images: Sequence[ScoredImage],
     protocol: str,
     *,
-    classes: Mapping[int, str],
+    classes: Mapping[int, str] = CLASSES,
     thresholds: Floats | None = None,
 ) -> Matched:
     """Match a set as a protocol does.

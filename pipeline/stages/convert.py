@@ -14,7 +14,6 @@ from dmnet.core.boxes import Window
 from dmnet.core.files import digest
 from dmnet.core.formats import coco, voc, yolo
 from dmnet.core.formats.crops import CropSet
-from dmnet.core.ranges import Settings, Share
 from dmnet.core.records import Annotations
 from dmnet.cropping.labels import crop_annotations
 from dmnet.pipeline.context import Context, Plan
@@ -26,12 +25,12 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Config(Settings):
+class Config:
     """Which labels are written (METHOD: conversion)."""
 
     crops: bool = True
     """Also convert the labels of the crops; needs the artifact of ``crop``."""
-    min_visible: Share | None = None
+    min_visible: float | None = None
     """Share of an object that must be inside a crop to be labelled there; none: as ``crop`` has it
     (0.5; 1 in the reference preset). What is cut below becomes an ignored region."""
     ignored: bool = True
@@ -46,6 +45,7 @@ def plan(context: Context) -> Plan:
     names = {entry.image_id: entry.file_name for entry in context.dataset.with_annotation}
     bound = found.label_bound if found and config.min_visible is None else config.min_visible
     by_parent = found.crops.by_parent() if found else {}
+    crop_names = found.crops.unique_names() if found else {}
     numbers = _numbers(context, found.crops if found else None)
     items = [
         Item(
@@ -54,7 +54,7 @@ def plan(context: Context) -> Plan:
             {
                 **(item.facts or {}),
                 "file_name": names[item.id],
-                "crops": [[c.file_name, c.window] for c in by_parent.get(item.id, [])],
+                "crops": [[crop_names[c.id], c.window] for c in by_parent.get(item.id, [])],
             },
         )
         for item in annotated_items(context.dataset)
@@ -67,6 +67,8 @@ def plan(context: Context) -> Plan:
         totals={"numbers": digest(numbers)},
         finish=partial(sum_up, config, numbers),
         problems=context.dataset.problems,
+        notes=found.notes if found else (),
+        made_from=found.upstream if found else (),
     )
 
 
@@ -78,7 +80,7 @@ def _numbers(context: Context, crops: CropSet | None) -> tuple[dict[str, int], d
     parents = {parent.file_name: parent.id for parent in crops.parents}
     if parents.keys() >= images.keys():  # made elsewhere, perhaps with other ids
         images = parents
-    return images, {crop.file_name: crop.id for crop in crops.crops}
+    return images, {name: crop_id for crop_id, name in crops.unique_names().items()}
 
 
 def convert(min_visible: float, item: Item) -> Product:

@@ -7,20 +7,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 from dmnet.core.artifact import Artifact, Item, Product
-from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.files import digest
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats import density_h5, visdrone
 from dmnet.core.images import encode_jpeg, read_image
 from dmnet.core.journal import read_header, read_journal
-from dmnet.core.ranges import Range
 from dmnet.core.records import Annotations, DensityMap, Size
 from dmnet.cropping.labels import crop_annotations, crop_file_name
 from dmnet.cropping.slicers import CropConfig, slice_image
-from dmnet.pipeline.context import Context, Plan
+from dmnet.pipeline.chain import check_elsewhere, require
+from dmnet.pipeline.context import Context, Plan, Upstream
 from dmnet.pipeline.stages.density import item_size
 
 VERSION = 1
@@ -33,24 +32,34 @@ class Config(CropConfig):
 
     write_images: bool = True
     """Write crops as JPEG files; later stages cut in memory and do not need them."""
-    jpeg_quality: Annotated[int, Range(1, 100)] = 95
+    jpeg_quality: int = 95
     """Quality of the written crops, 1 to 100."""
-    map_stride: Annotated[int, Range(1, 1_024)] | None = None
+    map_stride: int | None = None
     """Side of a cell of foreign maps in pixels; none: inferred from shape and image size."""
+
+    def __post_init__(self) -> None:
+        """Check values.
+
+        Raises:
+            ConfigError: a value outside its range.
+        """
+        super().__post_init__()
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ConfigError(f"crop.jpeg_quality must be 1 to 100, got {self.jpeg_quality}")
+        if self.map_stride is not None and self.map_stride < 1:
+            raise ConfigError(f"crop.map_stride must be at least 1 pixel, got {self.map_stride}")
 
 
 def plan(context: Context) -> Plan:
     """One list of windows for every image."""
     config = context.config("crop", Config)
     uses_maps = config.slicer == "density"
-    maps, source = density_source(context) if uses_maps else ({}, "none")
+    maps, source, made = density_source(context) if uses_maps else ({}, "none", ())
     items = list(_items(context, config, maps if uses_maps else None))
-    if uses_maps and source == "true" and context.split != "train":
-        _log.warning(
-            "crop %s: windows come from ground-truth maps, so scores on them use the labels; "
-            "DENSITY=predicted cuts by the network's maps",
-            context.split,
-        )
+    notes = (
+        f"crop {context.split}: windows come from ground-truth maps, so scores on them use the "
+        "labels; DENSITY=predicted cuts by the network's maps",
+    ) if uses_maps and source == "true" and context.split != "train" else ()  # fmt: skip
     known = {item.id for item in items}
     strange = [
         f"{path}: a map for no image of this split" for n, path in maps.items() if n not in known
@@ -63,6 +72,8 @@ def plan(context: Context) -> Plan:
         totals={"images": digest(context.dataset.numbers)},
         finish=partial(sum_up, context.dataset.numbers),
         problems=(*context.dataset.problems, *strange),
+        notes=notes,
+        made_from=made,
     )
 
 
@@ -72,31 +83,37 @@ def read_header_stage(maps: dict[str, Path]) -> bool:
     return first is not None and read_header(first.parent) is not None
 
 
-def density_source(context: Context) -> tuple[dict[str, Path], str]:
-    """Map file of every image id, and where they come from: ``true``, ``predicted`` or a folder.
+def density_source(context: Context) -> tuple[dict[str, Path], str, tuple[Upstream, ...]]:
+    """Map file of every image id, where they come from (``true``, ``predicted``, ``folder``).
 
     Raises:
         MissingInputError: the artifact or folder is not there, or holds no map.
+        StaleInputError: the maps were made from other inputs than those at hand.
     """
     source = context.density or "true"
+    made: tuple[Upstream, ...] = ()
     if source == "true":
-        folder = context.require("density")
+        made = (require(context, "density"),)
     elif source == "predicted":
-        folder = context.require("predict-density", instead="or cut by ground truth: DENSITY=true")
-    else:
-        folder = Path(source)
-        if not folder.is_dir():
-            raise MissingInputError(
-                f"DENSITY={source}: no such folder. Give true, predicted, or a folder that holds a "
-                "density map <image>.h5, .npy or .npz for every image."
-            )
+        made = (
+            require(context, "predict-density", instead="or cut by ground truth: DENSITY=true"),
+        )
+    folder = made[0].folder if made else Path(source)
+    if not folder.is_dir():
+        raise MissingInputError(
+            f"DENSITY={source}: no such folder. Give true, predicted, or a folder that holds a "
+            "density map <image>.h5, .npy or .npz for every image."
+        )
+    if not made:
+        stage = (read_header(folder) or {}).get("stage", "density")
+        check_elsewhere(folder, "predict-density" if stage == "predict-density" else "density")
     # an own map whose image was set aside since is out of date
     aside = {name for name, record in read_journal(folder).items() if record.error}
     found = density_h5.maps_in(folder)
     maps = {name: path for name, path in found.items() if name not in aside}
     if not maps:
         raise MissingInputError(f"{folder}: every density map was set aside (see items.jsonl).")
-    return maps, source if source in ("true", "predicted") else "folder"
+    return maps, source if source in ("true", "predicted") else "folder", made
 
 
 def _items(context: Context, config: Config, maps: dict[str, Path] | None) -> Iterator[Item]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,24 +13,22 @@ from tqdm import tqdm
 
 from dmnet.core.artifact import Artifact, Item, Product, Result
 from dmnet.core.boxes import Window
-from dmnet.core.classes import Classes
 from dmnet.core.config import read_yaml
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.files import file_digest
 from dmnet.core.formats import parts
-from dmnet.core.formats.coco_results import results_json
+from dmnet.core.formats.coco import results_json
 from dmnet.core.formats.crops import CropSet
-from dmnet.core.journal import read_header
-from dmnet.core.ranges import Share
 from dmnet.core.records import Detections
 from dmnet.detectors.base import DETECTORS, FOREIGN, Detector, load_detector
 from dmnet.detectors.infer import InferConfig, detect_items
 from dmnet.detectors.packing import Usage
 from dmnet.detectors.results import ResultsDetector
-from dmnet.pipeline.context import Context, Plan
-from dmnet.pipeline.inputs import load_crops
+from dmnet.pipeline.chain import command, require
+from dmnet.pipeline.context import Context, Plan, Upstream
+from dmnet.pipeline.inputs import PARTS, detected_file, detected_item, load_crops
 
-VERSION = 1
+VERSION = 2  # detections are stored beside their windows
 _log = logging.getLogger(__name__)
 
 
@@ -38,7 +36,7 @@ _log = logging.getLogger(__name__)
 class Config(InferConfig):
     """How the detector is run (METHOD: detectors)."""
 
-    score_threshold: Share = 0.01
+    score_threshold: float = 0.01
     """Detections below are dropped."""
     settings: str | None = None
     """YAML file with settings of the detector, for example how an ONNX file is decoded."""
@@ -62,36 +60,42 @@ class Source:
 def plan(context: Context) -> Plan:
     """Two items an image: the whole image, and its crops."""
     config = context.config("detect", Config)
-    crops = load_crops(context).crops
-    source = find_detector(context)
-    by_parent = crops.by_parent()
+    crops = load_crops(context)
+    source, trained = find_detector(context)
+    by_parent = crops.crops.by_parent()
     images = {e.image_id: e.image for e in context.dataset.with_image if e.image is not None}
     items = []
-    for parent in crops.parents:
+    for parent in crops.crops.parents:
         path = images.get(parent.image_id, context.dataset.root / "images" / parent.file_name)
         windows = [crop.window for crop in by_parent[parent.image_id]]
-        items.append(Item(f"whole/{parent.image_id}", {"image": path}, {"id": parent.id}))
-        items.append(Item(f"crops/{parent.image_id}", {"image": path}, {"windows": windows}))
-    classes = context.dataset.classes
-    facts = {**source.facts, **classes.facts}
+        facts: dict[str, Any] = {"size": parent.size}
+        number = {"id": parent.id} if source.name == "results" else {}
+        for part, looked in zip(PARTS, (None, windows), strict=True):
+            known = {**facts, "windows": looked, **({} if looked else number)}
+            items.append(Item(detected_item(part, parent.image_id), {"image": path}, known))
+    facts = source.facts
     if config.settings is not None:
         facts["settings"] = read_yaml(Path(config.settings))
     return Plan(
         config,
         items,
-        stream=partial(detect, config, source, classes, context.device, f"detect {context.split}"),
+        stream=partial(detect, config, source, context.device, f"detect {context.split}"),
         facts=facts,
-        finish=partial(sum_up, crops, classes),
+        totals={"ids": crops.ids},
+        finish=partial(sum_up, crops.crops),
         problems=context.dataset.problems,
+        notes=crops.notes,
+        made_from=(*crops.upstream, *trained),
     )
 
 
-def find_detector(context: Context) -> Source:
+def find_detector(context: Context) -> tuple[Source, tuple[Upstream, ...]]:
     """The detector given with ``DETECTOR_WEIGHTS=``, or the one of ``train-detector``.
 
     Raises:
         ConfigError: no detector of that name.
         MissingInputError: there are no weights.
+        StaleInputError: those of ``train-detector`` were trained on other inputs.
     """
     name = context.detector
     if name is not None and name not in DETECTORS:
@@ -99,29 +103,31 @@ def find_detector(context: Context) -> Source:
     if context.detector_weights is not None:
         if not context.detector_weights.is_file():
             raise MissingInputError(f"DETECTOR_WEIGHTS={context.detector_weights}: no such file.")
-        return Source(name, context.detector_weights)
+        return Source(name, context.detector_weights), ()
     if name in FOREIGN and name != "mmdet":
         raise MissingInputError(
             f"DETECTOR={name}: give its file too, DETECTOR_WEIGHTS=file (an ONNX file or a COCO "
             "results JSON)."
         )
-    folder = context.require("train-detector", "train", "or give a detector: DETECTOR_WEIGHTS=file")
-    model = (read_header(folder) or {})["config"]["model"]
+    trained = require(
+        context,
+        "train-detector",
+        "train",
+        instead="or give a detector, this one as it is with "
+        f"DETECTOR_WEIGHTS={context.folder('train-detector', 'train') / 'weights.pt'}",
+    )
+    model = trained.header["config"]["model"]
     if name not in (None, model):
         raise MissingInputError(
-            f"DETECTOR={name}: the detector trained here is {model} ({folder}). Leave DETECTOR "
-            f"away, or train: {context.command('train-detector', 'train')} DETECTOR={name}"
+            f"DETECTOR={name}: the detector trained here is {model} ({trained.folder}). Leave "
+            "DETECTOR away, or train: "
+            f"{command(context, 'train-detector', split='train')} DETECTOR={name}"
         )
-    return Source("mmdet" if model == "mmdet" else None, folder / "weights.pt")
+    return Source("mmdet" if model == "mmdet" else None, trained.folder / "weights.pt"), (trained,)
 
 
 def detect(
-    config: Config,
-    source: Source,
-    classes: Classes,
-    device: str,
-    label: str,
-    items: list[Item],
+    config: Config, source: Source, device: str, label: str, items: list[Item]
 ) -> Iterator[tuple[Item, Result]]:
     """Detect image by image; the items of one image share one decoding."""
     given = read_yaml(Path(config.settings)) if config.settings else {}
@@ -130,7 +136,6 @@ def detect(
         source.weights if source.name else None,
         settings=given or None,
         device=device,
-        classes=classes,
     )
     groups: dict[Path, list[Item]] = {}
     for item in items:
@@ -163,14 +168,23 @@ def detect(
 
 def _windows(item: Item) -> list[Window | None]:
     """The windows of an item; None is the whole image."""
-    if item.id.startswith("whole/"):
-        return [None]
-    return [tuple(window) for window in item.facts["windows"]]
+    windows = item.facts["windows"]
+    return [None] if windows is None else [tuple(window) for window in windows]
+
+
+def _looked_at(item: Item) -> list[Window]:
+    """The windows of an item as they are stored; the whole image is one too."""
+    height, width = item.facts["size"]
+    return [window or (0, 0, width, height) for window in _windows(item)]
 
 
 def _product(item: Item, found: list[Detections], threshold: float) -> Product:
+    windows = _looked_at(item)
     kept = [each[each.scores >= threshold] for each in found]
-    return Product({f"{item.id}.json": parts.write(kept)}, {"detections": sum(map(len, kept))})
+    data = parts.write_windows(zip(windows, kept, strict=True))
+    return Product(
+        {f"{item.id}.json": data}, {"detections": sum(map(len, kept)), "windows": windows}
+    )
 
 
 def _look_up(
@@ -178,28 +192,31 @@ def _look_up(
 ) -> Iterator[tuple[Item, Result]]:
     """Detections of whole images from a results file, which knows nothing of crops."""
     assert isinstance(detector, ResultsDetector)
-    whole = [item for item in items if item.id.startswith("whole/")]
-    detector.check({item.facts["id"]: item for item in whole})
+    detector.check({item.facts["id"]: item for item in items if "id" in item.facts})
     for item in items:
-        found = [detector.for_image(item.facts["id"])] if "id" in item.facts else [
-            Detections.empty() for _ in item.facts["windows"]]  # fmt: skip
+        found = [
+            detector.for_image(item.facts["id"]) if window is None else Detections.empty()
+            for window in _windows(item)
+        ]
         yield item, _product(item, found, config.score_threshold)
 
 
-def sum_up(crops: CropSet, classes: Classes, artifact: Artifact) -> None:
+def sum_up(crops: CropSet, artifact: Artifact) -> None:
     """Write both results as COCO JSON; ids are those of ``crops.json``."""
     by_parent = crops.by_parent()
-    done = [p for p in crops.parents if f"whole/{p.image_id}" in artifact.good]
 
-    def read(kind: str, image_id: str) -> list[Detections]:
-        return parts.read(artifact.root / kind / f"{image_id}.json")
+    def read(part: str, image_id: str) -> Mapping[Window, Detections]:
+        if detected_item(part, image_id) not in artifact.good:
+            return {}
+        return parts.read_windows(artifact.root / detected_file(part, image_id))
 
-    whole = ((p.id, read("whole", p.image_id)[0]) for p in done)
-    artifact.output("results_images.json", results_json(whole, classes))
+    whole = ((p.id, d) for p in crops.parents for d in read("whole", p.image_id).values())
+    artifact.output("results_images.json", results_json(whole))
     cuts = (
-        (crop.id, found)
-        for p in done
-        if f"crops/{p.image_id}" in artifact.good
-        for crop, found in zip(by_parent[p.image_id], read("crops", p.image_id), strict=True)
+        (crop.id, found[crop.window])
+        for parent in crops.parents
+        for found in [read("crops", parent.image_id)]
+        for crop in by_parent[parent.image_id]
+        if crop.window in found
     )
-    artifact.output("results_crops.json", results_json(cuts, classes))
+    artifact.output("results_crops.json", results_json(cuts))

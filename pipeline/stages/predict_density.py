@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 from tqdm import tqdm
 
@@ -19,10 +18,10 @@ from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.files import file_digest
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_image
-from dmnet.core.ranges import Margin, Pixels, Range, Settings
 from dmnet.density.metrics import count_errors
-from dmnet.pipeline.context import Context, Plan
-from dmnet.pipeline.inputs import truth_stamp
+from dmnet.pipeline.chain import require
+from dmnet.pipeline.context import Context, Plan, Upstream
+from dmnet.pipeline.inputs import truth_digest
 from dmnet.pipeline.maps import load_mapper
 
 VERSION = 2
@@ -30,25 +29,34 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Config(Settings):
+class Config:
     """How maps are predicted (METHOD: density networks)."""
 
-    long_side: Margin | None = None
+    long_side: int | None = None
     """Larger images are shrunk until their longer side has this many pixels, before the network
     sees them; 0: never; none: as the network was trained."""
-    max_pixels: Pixels = 2_097_152
+    max_pixels: int = 2_097_152
     """Images still larger are predicted in overlapping tiles of at most this many pixels; a tile
     needs about 350 bytes of memory a pixel (U-Net: 35 times its width)."""
-    overlap: Margin | None = None
+    overlap: int | None = None
     """Overlap of two tiles in pixels; none: as far as the network sees, so that seams vanish."""
-    batch: Annotated[int, Range(1, 65_536)] = 1
+    batch: int = 1
     """Tiles a batch."""
+
+    def __post_init__(self) -> None:
+        """Check the range.
+
+        Raises:
+            ValueError: a negative side.
+        """
+        if self.long_side is not None and self.long_side < 0:
+            raise ValueError(f"long_side must be at least 0, got {self.long_side}")
 
 
 def plan(context: Context) -> Plan:
     """One map for every image."""
     config = context.config("predict-density", Config)
-    weights = find_weights(context)
+    weights, trained = find_weights(context)
     items = [
         Item(entry.image_id, {"image": entry.image})
         for entry in context.dataset.with_image
@@ -60,28 +68,36 @@ def plan(context: Context) -> Plan:
         items,
         stream=partial(predict_all, config, weights, context.device, label),
         facts={"weights": file_digest(weights)},
-        totals={"truth": truth_stamp(context)},
+        totals={"truth": truth_digest(context)},
         finish=partial(count_all, context.dataset),
         problems=context.dataset.problems,
+        made_from=trained,
     )
 
 
-def find_weights(context: Context) -> Path:
+def find_weights(context: Context) -> tuple[Path, tuple[Upstream, ...]]:
     """The network given with ``WEIGHTS=``, or the one of ``train-density``.
 
     Raises:
         MissingInputError: neither is there.
+        StaleInputError: that of ``train-density`` was trained on other inputs.
     """
     if context.weights is None:
-        folder = context.require("train-density", "train", "or give a network: WEIGHTS=file")
-        return folder / "weights.pt"
+        own = context.folder("train-density", "train") / "weights.pt"
+        trained = require(
+            context,
+            "train-density",
+            "train",
+            instead=f"or give a network, this one as it is with WEIGHTS={own}",
+        )
+        return own, (trained,)
     if not context.weights.is_file():
         raise MissingInputError(
             f"WEIGHTS={context.weights}: no such file. Give a weights file of train-density, its "
             "export (.onnx), or a state_dict of an MCNN, or leave it away to use this run's own "
             "network."
         )
-    return context.weights
+    return context.weights, ()
 
 
 def predict_all(

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from dmnet.core.artifact import Item, Product
 from dmnet.core.curves import curves_png
-from dmnet.core.dataset import Dataset
+from dmnet.core.dataset import Dataset, Entry
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.files import digest
 from dmnet.core.formats import density_h5
-from dmnet.core.ranges import Decay, Factor, Processes
 from dmnet.core.records import Annotations, DensityMap
 from dmnet.core.training import history_csv, pick_device
 from dmnet.cropping.recall import count_crops
 from dmnet.cropping.slicers import CropConfig, slice_image
 from dmnet.density.samples import Sample
 from dmnet.density.train import TrainConfig, baselines, train
-from dmnet.pipeline.context import Context, Plan
+from dmnet.pipeline.chain import require
+from dmnet.pipeline.context import Context, Plan, Upstream
 from dmnet.pipeline.inputs import readable
 from dmnet.pipeline.training import checkpoint_name, remove_checkpoints
 
@@ -37,13 +37,13 @@ class Config(TrainConfig):
     """Splits to train on; each needs its density maps."""
     validate_on: str | None = "val"
     """Split whose true maps the network is judged on after every epoch; none: no validation."""
-    hold_out: Decay = 0.0
+    hold_out: float = 0.0
     """Above 0, the network is judged on at least this share of the training images instead of
     validate_on, and not trained on them: whole scenes, a scene being what a file name has before
     its first '_'."""
-    recall_threshold: Factor = 0.08
+    recall_threshold: float = 0.08
     """Threshold of the crops whose region recall is reported."""
-    loaders: Processes = 0
+    loaders: int = 0
     """Processes that read and augment images; the result does not depend on it."""
     tensorboard: bool = False
     """Also write TensorBoard logs; needs the extra 'tensorboard'."""
@@ -57,6 +57,8 @@ class Config(TrainConfig):
         super().__post_init__()
         if not self.train_on:
             raise ValueError("train_on must name a split")
+        if not 0 <= self.hold_out < 1:
+            raise ValueError(f"hold_out must be 0 to below 1, got {self.hold_out}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Pairs:
 
     images: Mapping[str, Path]
     maps: Mapping[str, Path]
-    truths: Mapping[str, Annotations] = field(default_factory=dict)
+    truths: Mapping[str, tuple[Dataset, Entry]] = field(default_factory=dict)
+    """Where annotations are, of what is judged on."""
 
     def files(self) -> dict[str, Path]:
         """All files by role, as inputs of the item."""
@@ -77,7 +80,7 @@ class Pairs:
         return Pairs(
             {i: path for i, path in self.images.items() if i in ids},
             {i: path for i, path in self.maps.items() if i in ids},
-            {i: truth for i, truth in self.truths.items() if i in ids},
+            {i: place for i, place in self.truths.items() if i in ids},
         )
 
     def __or__(self, other: Pairs) -> Pairs:
@@ -92,11 +95,19 @@ class Pairs:
         """What the training loop reads."""
         return [Sample(self.images[i], partial(density_h5.read, self.maps[i])) for i in ids]
 
+    def annotations(self) -> dict[str, Annotations]:
+        """Annotations by image.
+
+        Raises:
+            InputError: a damaged file.
+        """
+        return {name: data.annotations(entry)[0] for name, (data, entry) in self.truths.items()}
+
 
 def plan(context: Context) -> Plan:
     """One item: the weights."""
     config = context.config("train-density", Config)
-    pairs, judged = training_sets(context, config)
+    pairs, judged, made = training_sets(context, config)
     files = pairs.files() | {f"judged {name}": path for name, path in judged.files().items()}
     if config.backbone is not None:
         files["backbone"] = find_backbone(config.backbone)
@@ -110,19 +121,24 @@ def plan(context: Context) -> Plan:
         [item],
         partial(learn, config, pairs, judged, checkpoint, board, device),
         finish=remove_checkpoints,
+        made_from=made,
     )
 
 
-def training_sets(context: Context, config: Config) -> tuple[Pairs, Pairs]:
-    """What is trained on and what is judged on; they share no scene if a part is held out.
+def training_sets(context: Context, config: Config) -> tuple[Pairs, Pairs, tuple[Upstream, ...]]:
+    """What is trained on, what is judged on, and the artifacts of their maps.
+
+    The two sets share no scene if a part is held out.
 
     Raises:
         ConfigError: holding out leaves nothing to train on.
         MissingInputError: see `find_pairs`.
     """
-    pairs = Pairs({}, {})
+    pairs, made = Pairs({}, {}), []
     for split in config.train_on:
-        pairs |= find_pairs(context, split, truths=config.hold_out > 0)
+        found, upstream = find_pairs(context, split, truths=config.hold_out > 0)
+        pairs |= found
+        made.append(upstream)
     if config.hold_out:
         kept_out = held_out(pairs.images, config.hold_out)
         if len(kept_out) == len(pairs.images):
@@ -132,10 +148,11 @@ def training_sets(context: Context, config: Config) -> tuple[Pairs, Pairs]:
                 "what a file name has before its first '_'); lower it, or set it to 0 and give "
                 "validate_on"
             )
-        return pairs.part(pairs.images.keys() - kept_out), pairs.part(kept_out)
+        return pairs.part(pairs.images.keys() - kept_out), pairs.part(kept_out), tuple(made)
     if config.validate_on is None:
-        return pairs, Pairs({}, {})
-    return pairs, find_pairs(context, config.validate_on, truths=True)
+        return pairs, Pairs({}, {}), tuple(made)
+    judged, upstream = find_pairs(context, config.validate_on, truths=True)
+    return pairs, judged, (*made, upstream)
 
 
 def held_out(ids: Iterable[str], share: float) -> set[str]:
@@ -170,20 +187,24 @@ def find_backbone(name: str) -> Path:
     return path
 
 
-def find_pairs(context: Context, split: str, *, truths: bool) -> Pairs:
-    """Images of a split that have a map, and with ``truths`` their annotations.
+def find_pairs(context: Context, split: str, *, truths: bool) -> tuple[Pairs, Upstream]:
+    """Images of a split that have a map, with ``truths`` their annotations; the maps' artifact.
 
     Raises:
         MissingInputError: the maps have not been made, or none belongs to an image.
+        StaleInputError: the maps were made from other annotations or images.
     """
-    folder = context.require(
-        "density", split, "or judge on nothing: --train-density.validate-on null"
+    made = require(context, "density", split,
+        instead="or judge on nothing: --train-density.validate-on null"
         if split != "train" else "")  # fmt: skip
+    folder = made.folder
     dataset = context.dataset_of(split)
     images, maps = {}, {}
     for entry in dataset.with_image:
         path = folder / f"{entry.image_id}.h5"
-        if entry.image is not None and path.exists():
+        if entry.image is None or entry.image_id in made.aside:
+            continue
+        if path.exists():
             name = f"{dataset.split}/{entry.image_id}"
             images[name], maps[name] = entry.image, path
     if not images:
@@ -191,12 +212,8 @@ def find_pairs(context: Context, split: str, *, truths: bool) -> Pairs:
             f"{dataset.root}: no image of split '{split}' has a density map in {folder}; "
             "training needs image files and annotations."
         )
-    return Pairs(images, maps, _truths(dataset, set(images)) if truths else {})
-
-
-def _truths(dataset: Dataset, ids: set[str]) -> dict[str, Annotations]:
-    named = {f"{dataset.split}/{entry.image_id}": entry for entry in dataset.with_annotation}
-    return {name: dataset.annotations(entry)[0] for name, entry in named.items() if name in ids}
+    known = {f"{dataset.split}/{e.image_id}": (dataset, e) for e in dataset.with_annotation}
+    return Pairs(images, maps, {n: known[n] for n in images if n in known} if truths else {}), made
 
 
 def learn(
@@ -213,9 +230,10 @@ def learn(
     val_ids, val_aside = readable(judged.images)
     if not ids:
         raise InputError(checkpoint.parent, "no training image can be decoded")
+    truths = judged.annotations()
 
     def region_recall(index: int, density: DensityMap) -> dict[str, tuple[float, float]]:
-        truth = judged.truths[val_ids[index]]
+        truth = truths[val_ids[index]]
         crops = slice_image(CropConfig(threshold=config.recall_threshold), truth.size, density)
         counts = count_crops(truth, crops)
         return {"val_region_recall": (int(counts.covered[0]), int(counts.objects[0]))}

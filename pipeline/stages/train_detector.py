@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 
 from dmnet.core import config as settings
 from dmnet.core.artifact import Item, Product
-from dmnet.core.classes import Classes
 from dmnet.core.curves import Row, curves_png
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
-from dmnet.core.ranges import Count, Range, Share
 from dmnet.core.training import history_csv, pick_device, seed_epoch
 from dmnet.detectors.base import DetectionNet, build_model, to_tensor
 from dmnet.detectors.torchvision.settings import TorchvisionConfig
@@ -34,7 +32,8 @@ from dmnet.detectors.training.start import start_from
 from dmnet.detectors.yolov6 import YoloConfig
 from dmnet.detectors.yolox import YoloxConfig
 from dmnet.pipeline import mmdet
-from dmnet.pipeline.context import Context, Plan
+from dmnet.pipeline.chain import command, require
+from dmnet.pipeline.context import Context, Plan, Upstream
 from dmnet.pipeline.inputs import load_crops, readable
 from dmnet.pipeline.judge import Judge
 from dmnet.pipeline.mmdet import MmdetConfig
@@ -70,11 +69,11 @@ class Config(TrainConfig):
     epoch is kept, so that no split to be reported is used for the choice."""
     protocol: str = "coco@500"
     """Protocol of these scores."""
-    score_threshold: Share = 0.3
+    score_threshold: float = 0.3
     """Precision, recall, F1 and mean IoU count detections from this score on."""
-    judge_train: Count = 0
+    judge_train: int = 0
     """Also report them on so many training images."""
-    pictures: Annotated[int, Range(0, 1_000)] = 4
+    pictures: int = 4
     """Draw what is found on so many images (of validate_on, else of the training set)."""
     torchvision: TorchvisionConfig = field(default_factory=TorchvisionConfig)
     """Settings of the torchvision networks."""
@@ -90,9 +89,10 @@ def plan(context: Context) -> Plan:
     """One item: the weights."""
     fitted = for_device(context)
     config = fitted.config("train-detector", Config)
-    files = annotation_files(context, config)
+    files, made = annotation_files(context, config)
     if config.crops:
-        files["crops"] = load_crops(context).path
+        crops = load_crops(context)
+        files["crops"], made = crops.path, (*made, *crops.upstream)
     images = {
         entry.image_id: entry.image
         for entry in context.dataset.with_image
@@ -104,7 +104,7 @@ def plan(context: Context) -> Plan:
     files |= starting_file(config)
     root = context.folder("train-detector")
     if config.model == "mmdet":
-        return plan_mmdet(context, config, images, files, root)
+        return replace(plan_mmdet(context, config, images, files, root), made_from=made)
     judge = None
     if config.validate_on is not None:
         judge = Judge(
@@ -115,23 +115,35 @@ def plan(context: Context) -> Plan:
     return Plan(
         config,
         [Item("weights", files)],
-        partial(learn, config, images, context.dataset.classes, judge, checkpoint, context.device),
+        partial(learn, config, images, judge, checkpoint, context.device),
         prepare=None if fitted is context else say_preset,
         finish=remove_checkpoints,
+        made_from=made,
     )
 
 
-def annotation_files(context: Context, config: Config) -> dict[str, Path]:
-    """What the network learns from, by role.
+def annotation_files(
+    context: Context, config: Config
+) -> tuple[dict[str, Path], tuple[Upstream, ...]]:
+    """What the network learns from, by role, and the artifacts it comes from.
 
     Raises:
         ConfigError: crops are asked for, but only images are annotated.
         MissingInputError: there is none.
+        StaleInputError: they were converted from other annotations or crops.
     """
     if config.annotations is None:
-        convert = context.require("convert", "train")
-        files = {"instances": convert / "instances.json"}
-        return files | ({"crop instances": convert / "crop-instances.json"} if config.crops else {})
+        made = require(context, "convert", "train", sums=True)
+        names = {"instances": "instances.json"}
+        names |= {"crop instances": "crop-instances.json"} if config.crops else {}
+        files = {role: made.folder / name for role, name in names.items()}
+        if not all(path.exists() for path in files.values()):
+            raise MissingInputError(
+                f"{made.folder} holds no labels of crops. Make them with: "
+                f"{command(context, 'convert', '--convert.crops true')}, or train on whole images "
+                "alone: --train-detector.crops false."
+            )
+        return files, (made,)
     if config.crops:
         raise ConfigError(
             "train-detector.annotations: holds whole images; crops are annotated by 'convert'. "
@@ -139,14 +151,14 @@ def annotation_files(context: Context, config: Config) -> dict[str, Path]:
         )
     given = Path(config.annotations)
     if given.is_file():
-        return {"instances": given}
+        return {"instances": given}, ()
     listed = sorted(given.glob("*.xml"))
     if not listed:
         raise MissingInputError(
             f"train-detector.annotations: {given} is neither a COCO JSON file nor a folder with "
             "VOC XML files."
         )
-    return {f"voc {path.stem}": path for path in listed}
+    return {f"voc {path.stem}": path for path in listed}, ()
 
 
 def starting_file(config: Config) -> dict[str, Path]:
@@ -209,9 +221,7 @@ def plan_mmdet(
     return Plan(
         config,
         [Item("weights", files)],
-        partial(
-            learn_mmdet, config, images, context.dataset.classes, crops, val, work, context.device
-        ),
+        partial(learn_mmdet, config, images, crops, val, work, context.device),
         finish=remove_checkpoints,
     )
 
@@ -226,7 +236,6 @@ def network_settings(config: Any) -> dict[str, Any]:
 def learn(
     config: Config,
     images: Mapping[str, Path],
-    classes: Classes,
     judge: Judge | None,
     checkpoint: Path,
     device: str,
@@ -234,9 +243,9 @@ def learn(
 ) -> Product:
     """Train, going on from the checkpoint of a killed run."""
     seed_epoch(config.seed, 0)  # the starting weights
-    samples = read_samples(config, item, images, classes)
-    net = build_model(config.model, network_settings(config), classes_of(samples))
+    net = build_model(config.model, network_settings(config))
     cache = checkpoint.with_suffix(".pixels")
+    samples = read_samples(config, item, set(images.values()))
     damaged = Pixels(samples, net, config.data, cache).fill()
     samples, aside = without(samples, images, damaged)
     whole = [sample for sample in samples if sample.window is None]
@@ -303,7 +312,6 @@ def without(
 def learn_mmdet(
     config: Config,
     images: Mapping[str, Path],
-    classes: Classes,
     crops: Mapping[str, Path],
     val: mmdet.Part | None,
     work: Path,
@@ -312,8 +320,7 @@ def learn_mmdet(
 ) -> Product:
     """Train through MMDetection, going on from its checkpoints in ``work`` after a kill."""
     ids, aside = readable(images)
-    usable = {name: images[name] for name in ids}
-    samples = read_samples(config, item, usable, classes)
+    samples = read_samples(config, item, {images[name] for name in ids})
     parts: list[mmdet.Part] = [
         (item.files["instances"], {images[name].name: images[name] for name in ids})
     ]
@@ -337,7 +344,6 @@ def _pictures(
     sheet = predictions_jpg(
         weights,
         shown.pairs(config.pictures),
-        classes=shown.classes,
         threshold=config.score_threshold,
         device=device,
     )
@@ -359,36 +365,23 @@ def _files(weights: bytes, history: Sequence[Row]) -> dict[str, bytes]:
     }
 
 
-def classes_of(samples: Sequence[Sample]) -> Classes:
-    """The classes the network learns.
-
-    Raises:
-        ConfigError: images and crops are annotated in different ones.
-    """
-    found = {sample.annotations.classes.names: sample.annotations.classes for sample in samples}
-    if len(found) > 1:
-        listed = "; ".join(map(str, found.values()))
-        raise ConfigError(f"images and crops are annotated in different classes: {listed}")
-    return next(iter(found.values()))
-
-
-def read_samples(
-    config: Config, item: Item, usable: Mapping[str, Path], classes: Classes
-) -> list[Sample]:
+def read_samples(config: Config, item: Item, usable: set[Path]) -> list[Sample]:
     """Images and crops with their annotations, without images that cannot be decoded.
 
     Raises:
         InputError: nothing is left, or damaged annotations.
     """
+    folder = next(iter(usable)).parent if usable else Path()
     if "instances" in item.files:
-        samples = read_coco(item.files["instances"], usable)
+        samples = read_coco(item.files["instances"], folder)
     else:
-        samples = read_voc(Path(config.annotations or ""), usable, classes)
+        samples = read_voc(Path(config.annotations or ""), folder)
     if config.crops:
         from dmnet.core.formats import crops as crop_format
 
         crops = crop_format.read(item.files["crops"])
-        samples += read_coco_crops(item.files["crop instances"], crops, usable)
+        samples += read_coco_crops(item.files["crop instances"], crops, folder)
+    samples = [sample for sample in samples if sample.image in usable]
     if not samples:
         raise InputError(next(iter(item.files.values())), "no annotated image can be decoded")
     return samples

@@ -37,12 +37,12 @@ def draw_scene(seed: int, size: tuple[int, int] = (240, 320)) -> tuple[np.ndarra
     return image, Annotations.of("", size, boxes, labels)
 
 
-def write_split(root: Path, split: str, seeds: range) -> Path:
+def write_split(root: Path, split: str, seeds: range, size: tuple[int, int] = (240, 320)) -> Path:
     folder = root / f"VisDrone2019-DET-{split}"
     for name in ("images", "annotations"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for seed in seeds:
-        image, annotations = draw_scene(seed)
+        image, annotations = draw_scene(seed, size)
         (folder / "images" / f"{seed:03d}.jpg").write_bytes(encode_jpeg(image))
         (folder / "annotations" / f"{seed:03d}.txt").write_text(
             visdrone.write_annotations(annotations)
