@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dmnet.core.records import CLASSES
+from dmnet.core.classes import VISDRONE
 from dmnet.fusion.evaluation.bootstrap import intervals
 from dmnet.fusion.evaluation.coco import as_coco, coco_images
 from dmnet.fusion.evaluation.error_types import error_costs
@@ -81,7 +81,7 @@ def oracle(images: list[ScoredImage], cap: int) -> float:
 
     def run() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            truth, found = as_coco(images, CLASSES)
+            truth, found = as_coco(images, VISDRONE.scored)
             apis = []
             for rows in (truth["annotations"], found):
                 api = COCO()
@@ -123,7 +123,7 @@ def rows() -> list[Row]:
         slow = base[100 if protocol == "coco@100" else 500]
         note = f"{number:,} detections, against pycocotools"
         found.append((protocol, taken, slow, slow / taken, note))
-    table = matched(scored, "coco@500")
+    table = matched(scored, "coco@500", classes=VISDRONE.scored)
     costs = seconds(lambda: error_costs(table))
     found.append(("error types and their costs", costs, None, None, "matched before"))
     ten = seconds(lambda: intervals(table, repeats=10)) / 10

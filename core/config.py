@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import math
 import textwrap
 import types
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from dmnet.core.errors import ConfigError, InputError
+from dmnet.core.ranges import ranges, shown
 
 T = TypeVar("T")
 
@@ -34,10 +36,11 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         where: dotted prefix for messages, such as ``"crop"``.
 
     Raises:
-        ConfigError: not a mapping, an unknown key, or a value that does not fit its type.
+        ConfigError: not a mapping, an unknown key, a value that does not fit its type, or one that
+            the class refuses (a number outside its range, say).
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: holds further settings, got {values!r}")
+        raise ConfigError(f"{where}: holds further settings, got {shown(values)}")
     hints = get_type_hints(cls)
     known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     found: dict[str, Any] = {}
@@ -50,8 +53,8 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             found[name] = fitted
     try:
         return cls(**found)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    except ValueError as error:  # its text starts with the bare field
+        raise ConfigError(f"{where}.{error}".lstrip(".")) from error
 
 
 def unknown(full: str, name: str, known: Mapping[str, object]) -> str:
@@ -65,26 +68,26 @@ def _fit(hint: Any, value: Any, where: str) -> Any:
     """Check ``value`` against a type annotation; ints become floats, lists become tuples."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: holds further settings, got {value!r}")
+            raise ConfigError(f"{where}: holds further settings, got {shown(value)}")
         return build(hint, value, where)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _fit_union(arguments, value, where)
     if origin is Literal:
         if value not in arguments:
-            raise ConfigError(f"{where}: must be one of {_choices(arguments)}, got {value!r}")
+            raise ConfigError(f"{where}: must be one of {_choices(arguments)}, got {shown(value)}")
         return value
     if origin is tuple:
         return _fit_tuple(arguments, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 10**300 else math.inf  # which is in no range
     if hint is float and isinstance(value, str) and _is_number(value):
         return float(value)  # YAML 1.1 reads 1e-6 as text
     if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise ConfigError(f"{where}: must be {_name(hint)}, got {value!r}")
+    raise ConfigError(f"{where}: must be {_name(hint)}, got {shown(value)}")
 
 
 def _fit_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -97,7 +100,7 @@ def _fit_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
         except ConfigError:
             if position == len(inner) - 1:
                 raise
-    raise ConfigError(f"{where}: got {value!r}")
+    raise ConfigError(f"{where}: got {shown(value)}")
 
 
 def _fit_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
@@ -108,7 +111,9 @@ def _fit_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any,
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         arguments = (arguments[0],) * len(value)
     if len(arguments) != len(value):
-        raise ConfigError(f"{where}: needs {len(arguments)} values, got {len(value)}: {value!r}")
+        raise ConfigError(
+            f"{where}: needs {len(arguments)} values, got {len(value)}: {shown(value)}"
+        )
     return tuple(_fit(a, v, where) for a, v in zip(arguments, value, strict=True))
 
 
@@ -137,7 +142,7 @@ def _scalar(text: str) -> Any:
     """Read one command-line value as YAML does (``true``, ``0.1``, ``[70, 70]``, ``null``)."""
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # a date that does not exist, a number of 5,000 digits
         return text
 
 
@@ -255,7 +260,7 @@ def _own_docs(cls: type) -> dict[str, str]:
 
 def describe(cls: type, prefix: str) -> Iterator[tuple[str, str, str]]:
     """Yield ``(--section.name, default, help)`` for every setting, nested ones included."""
-    hints = get_type_hints(cls)
+    hints, annotated = get_type_hints(cls), get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
         name = f"{prefix}.{field.name.replace('_', '-')}"
         hint = hints[field.name]
@@ -268,5 +273,7 @@ def describe(cls: type, prefix: str) -> Iterator[tuple[str, str, str]]:
         text = field_docs(cls).get(field.name, "")
         if get_origin(hint) is Literal:
             text = f"{text} ({_choices(get_args(hint))})".strip()
+        if limits := list(dict.fromkeys(map(str, ranges(annotated[field.name])))):
+            text = f"{text} ({', '.join(limits)})".strip()
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
         yield f"--{name}", shown.lower() if isinstance(default, bool) else shown, text

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import visdrone
 from dmnet.core.formats.coco import image_ids
@@ -51,6 +52,7 @@ class Dataset:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     sizes: Mapping[str, Size] = field(default_factory=dict)
+    classes: Classes = VISDRONE
 
     def __len__(self) -> int:
         """Number of entries."""

@@ -8,7 +8,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image as Pil
@@ -22,6 +22,19 @@ MAX_PIXELS = 150_000_000
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 """File name endings that count as images, in lower case."""
+
+
+def image_id_of(file_name: str) -> str:
+    """Image id of an image's name relative to the data set: posix, without an image suffix.
+
+    Folders stay, so that two images of one name are two images; other dots belong to the name.
+
+    >>> image_id_of("north/a.1.jpg"), image_id_of("a.1")
+    ('north/a.1', 'a.1')
+    """
+    plain = PurePosixPath(file_name.strip())
+    return str(plain.with_suffix("")) if plain.suffix.lower() in SUFFIXES else str(plain)
+
 
 _ORIENTATION = 0x0112
 

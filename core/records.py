@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core.boxes import Boxes, Window, as_boxes
+from dmnet.core.classes import VISDRONE, Classes
 
 Size = tuple[int, int]
 """``(height, width)`` in pixels."""
@@ -17,26 +18,6 @@ Image = NDArray[np.uint8]
 
 Labels = NDArray[np.int64]
 """``(N,)`` int64 category ids."""
-
-CLASSES: dict[int, str] = {
-    1: "pedestrian",
-    2: "people",
-    3: "bicycle",
-    4: "car",
-    5: "van",
-    6: "truck",
-    7: "tricycle",
-    8: "awning-tricycle",
-    9: "bus",
-    10: "motor",
-}
-"""The ten VisDrone object classes by category id."""
-
-IGNORED_REGION = 0
-"""VisDrone category of regions without annotation."""
-
-OTHERS = 11
-"""VisDrone category of objects that are none of the ten classes."""
 
 
 def _column(values: object, length: int, dtype: type, name: str) -> NDArray[np.generic]:
@@ -50,8 +31,9 @@ def _column(values: object, length: int, dtype: type, name: str) -> NDArray[np.g
 class Annotations:
     """Ground truth of one image, rows in file order.
 
-    ``boxes`` ``(N, 4)``, ``labels`` ``(N,)`` VisDrone categories 0-11, ``score`` ``(N,)`` int64 the
-    file's fifth column (0: not to be evaluated), ``truncation`` and ``occlusion`` ``(N,)`` int64.
+    ``boxes`` ``(N, 4)``, ``labels`` ``(N,)`` labels of ``classes`` (0: a region without
+    annotation), ``score`` ``(N,)`` int64 (0: not to be evaluated), ``truncation`` and ``occlusion``
+    ``(N,)`` int64.
     """
 
     image_id: str
@@ -61,6 +43,7 @@ class Annotations:
     score: NDArray[np.int64]
     truncation: NDArray[np.int64]
     occlusion: NDArray[np.int64]
+    classes: Classes = VISDRONE
 
     def __post_init__(self) -> None:
         """Check once that the columns are parallel."""
@@ -86,31 +69,33 @@ class Annotations:
         )
 
     @property
-    def is_object(self) -> NDArray[np.bool_]:
-        """Rows of the ten classes, shape ``(N,)``."""
-        return np.asarray((self.labels >= 1) & (self.labels <= 10))
-
-    @property
     def ignore(self) -> NDArray[np.bool_]:
-        """Rows that are not to be scored as objects: score 0, category 0 or 11; shape ``(N,)``."""
-        return np.asarray((self.score == 0) | ~self.is_object)
+        """Rows that are no objects: score 0, or a label that is no class; shape ``(N,)``."""
+        return np.asarray((self.score == 0) | ~self.classes.is_object(self.labels))
 
     @property
     def objects(self) -> Annotations:
-        """The rows of the ten classes."""
-        return self[self.is_object]
+        """The rows that are objects."""
+        return self[~self.ignore]
 
     @classmethod
     def of(
-        cls, image_id: str, size: Size, boxes: object, labels: object, score: object = None
+        cls,
+        image_id: str,
+        size: Size,
+        boxes: object,
+        labels: object,
+        score: object = None,
+        classes: Classes = VISDRONE,
     ) -> Annotations:
-        """Build from boxes and labels alone; score 1 for the ten classes unless given."""
+        """Build from boxes and labels alone; score 1 for the classes, else 0, unless given."""
         array = as_boxes(boxes)  # type: ignore[arg-type]
         label = np.asarray(labels, dtype=np.int64).reshape(-1)
         if score is None:
-            score = ((label >= 1) & (label <= 10)).astype(np.int64)
+            score = classes.is_object(label).astype(np.int64)
         zero = np.zeros(len(array), dtype=np.int64)
-        return cls(image_id, size, array, label, np.asarray(score, np.int64), zero, zero.copy())
+        given = np.asarray(score, np.int64)
+        return cls(image_id, size, array, label, given, zero, zero.copy(), classes)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 
 from dmnet.core import boxes as box
 from dmnet.core.boxes import Window
-from dmnet.core.records import IGNORED_REGION, Annotations, Crop
+from dmnet.core.classes import IGNORED_REGION
+from dmnet.core.records import Annotations, Crop
 
 
 def crop_id(window: Window, image_id: str) -> str:

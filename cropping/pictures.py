@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from dmnet.core import boxes as box
 from dmnet.core.boxes import Window
+from dmnet.core.classes import IGNORED_REGION
 from dmnet.core.errors import ConfigError
-from dmnet.core.records import IGNORED_REGION, Annotations, DensityMap, Image, Size
+from dmnet.core.records import Annotations, DensityMap, Image, Size
 from dmnet.cropping.regions import window_area
 from dmnet.cropping.slicers import CropConfig, slice_image
 from dmnet.cropping.windows import WindowScan, scan_windows

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from dmnet.core import boxes as box
 from dmnet.core.boxes import Window
-from dmnet.core.records import CLASSES, Annotations, Size
+from dmnet.core.records import Annotations, Size
 
-GROUPS: tuple[str, ...] = ("all", "small", "medium", "large", *CLASSES.values())
-"""Groups of objects that are counted: by COCO area (32^2, 96^2 square pixels), by class."""
+GROUPS = ("all", "small", "medium", "large")
+"""Groups of objects that are counted before the classes: by COCO area (32^2, 96^2 pixels)."""
 
 UNIT = 10**9
 """Shares and scales are summed as whole billionths."""
@@ -26,15 +26,16 @@ Counts = NDArray[np.int64]
 
 
 def _zeros() -> Counts:
-    return np.zeros(len(GROUPS), dtype=np.int64)
+    return np.zeros(1, dtype=np.int64)  # takes the shape of what is added
 
 
 @dataclass(frozen=True)
 class SliceCounts:
     """What one image (or the sum of many) contributes to the figures of a slicer.
 
-    ``objects``, ``covered``, ``cut``, ``lost`` are ``(len(GROUPS),)``: objects, those fully inside
-    a crop, those through which a crop border runs, those cut and nowhere whole. ``pixels`` is the
+    ``objects``, ``covered``, ``cut``, ``lost`` are ``(G,)``, one a group of `GROUPS` and then one a
+    class: objects, those fully inside a crop, those through which a crop border runs, those cut and
+    nowhere whole. ``pixels`` is the
     crops' area over the image's; ``scale``, ``whole_scale`` and ``side`` are sums over covered
     objects: resize factor of the best crop, of the whole image, and side (root of the area) after
     resizing. These four are in billionths.
@@ -77,10 +78,10 @@ def count_crops(
     windows: Sequence[Window],
     detector_input: tuple[int, int] = (600, 1000),
 ) -> SliceCounts:
-    """Count what the crops of one image show of its objects (categories 1-10).
+    """Count what the crops of one image show of its objects.
 
     Args:
-        annotations: ground truth; ignored regions and others are left out.
+        annotations: ground truth; what is ignored is left out.
         windows: the crops.
         detector_input: ``(min_side, max_side)`` to which a detector resizes a crop; the published
             DMNet setting by default.
@@ -123,10 +124,10 @@ def _shown(
 
 
 def _groups(objects: Annotations) -> Counts:
-    """Membership of each object in each group, ``(len(GROUPS), N)`` 0 or 1."""
+    """Membership of each object in each group and class, ``(G, N)`` 0 or 1."""
     area = box.area(objects.boxes)
     rows = [area >= 0, area < 32**2, (area >= 32**2) & (area < 96**2), area >= 96**2]
-    rows += [objects.labels == label for label in CLASSES]
+    rows += [objects.labels == label for label in objects.classes.scored]
     return np.asarray(rows, dtype=np.int64)
 
 

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import cycle
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dmnet.core.boxes import Window
+from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.records import Annotations, DensityMap, Size
 from dmnet.cropping.recall import GROUPS, UNIT, SliceCounts, count_crops
 from dmnet.cropping.slicers import CropConfig, density_windows, slice_image
@@ -38,17 +40,15 @@ TITLES: dict[str, str] = {
     "images": "images",
     "crops_per_image": "crops an image",
     "relative_pixels": "pixels / image",
-    **{f"recall_{name}": f"recall {name}" for name in GROUPS},
     "cut": "cut by a border",
     "lost": "cut, nowhere whole",
     "scale": "scale in crops",
     "whole_scale": "scale in the image",
     "object_side": "object side, px",
 }
-"""Columns of the table and their headings. Recall: share of objects fully inside a crop."""
+"""Columns of the table and their headings, beside ``recall_<group>`` for each group and class.
 
-SHARES = frozenset(["cut", "lost", *(f"recall_{name}" for name in GROUPS)])
-"""Columns shown as per cent in HTML."""
+Recall: share of objects fully inside a crop."""
 
 
 def sweep(name: str, config: CropConfig, thresholds: Iterable[float]) -> list[Setting]:
@@ -136,18 +136,23 @@ def slicer_report(
         ConfigError: a map belongs to an image of another size.
     """
     total = [SliceCounts()] * len(settings)
+    classes = VISDRONE
     for truth, density in images:
+        classes = truth.classes
         parts = count_image(truth, density, settings, detector_input)
         total = [before + part for before, part in zip(total, parts, strict=True)]
-    return report_rows(settings, total)
+    return report_rows(settings, total, classes)
 
 
-def report_rows(settings: Sequence[Setting], counts: Sequence[SliceCounts]) -> list[Row]:
+def report_rows(
+    settings: Sequence[Setting], counts: Sequence[SliceCounts], classes: Classes
+) -> list[Row]:
     """The table from summed counts, in the order of the settings."""
-    return [_row(name, config, c) for (name, config), c in zip(settings, counts, strict=True)]
+    pairs = zip(settings, counts, strict=True)
+    return [_row(name, config, c, classes) for (name, config), c in pairs]
 
 
-def _row(name: str, config: CropConfig, c: SliceCounts) -> Row:
+def _row(name: str, config: CropConfig, c: SliceCounts, classes: Classes) -> Row:
     objects, covered = int(c.objects[0]), int(c.covered[0])
     row: Row = {
         "slicer": name,
@@ -156,8 +161,10 @@ def _row(name: str, config: CropConfig, c: SliceCounts) -> Row:
         "crops_per_image": _ratio(c.crops, c.images),
         "relative_pixels": _ratio(c.pixels, c.images * UNIT),
     }
-    for index, group in enumerate(GROUPS):
-        row[f"recall_{group}"] = _ratio(int(c.covered[index]), int(c.objects[index]))
+    groups = [*GROUPS, *classes.names]
+    each = np.resize(c.covered, len(groups)), np.resize(c.objects, len(groups))  # zeros, if empty
+    for group, inside, number in zip(groups, *each, strict=True):
+        row[f"recall_{group}"] = _ratio(int(inside), int(number))
     row["cut"] = _ratio(int(c.cut[0]), objects)
     row["lost"] = _ratio(int(c.lost[0]), objects)
     row["scale"] = _ratio(c.scale, covered * UNIT)
@@ -174,9 +181,10 @@ def to_csv(rows: Sequence[Row]) -> str:
     """The table as CSV, six decimals; empty where there is nothing to average."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(TITLES)
+    names = list(rows[0]) if rows else list(TITLES)
+    writer.writerow(names)
     for row in rows:
-        writer.writerow([_plain(row[name]) for name in TITLES])
+        writer.writerow([_plain(row[name]) for name in names])
     return out.getvalue()
 
 
@@ -193,9 +201,11 @@ def to_json(rows: Sequence[Row]) -> str:
 
 def to_html(rows: Sequence[Row]) -> str:
     """The table as an HTML fragment; shares in per cent."""
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in TITLES.values())
+    names = list(rows[0]) if rows else list(TITLES)
+    titles = [TITLES.get(name, name.replace("_", " ", 1)) for name in names]
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
     body = "\n".join(
-        "<tr>" + "".join(f"<td>{_shown(name, row[name])}</td>" for name in TITLES) + "</tr>"
+        "<tr>" + "".join(f"<td>{_shown(name, row[name])}</td>" for name in names) + "</tr>"
         for row in rows
     )
     return f'<table class="slicers">\n<tr>{head}</tr>\n{body}\n</table>\n'
@@ -205,7 +215,8 @@ def _shown(name: str, value: str | int | float | None) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{100 * value:.1f} %" if name in SHARES else f"{value:.2f}"
+        share = name in ("cut", "lost") or name.startswith("recall_")
+        return f"{100 * value:.1f} %" if share else f"{value:.2f}"
     return html.escape(str(value))
 
 
@@ -214,7 +225,7 @@ def recall_figure(rows: Sequence[Row], group: str = "all", title: str = "") -> b
 
     Args:
         rows: the table; rows of the same ``slicer`` form a curve, in their order.
-        group: one of `dmnet.cropping.recall.GROUPS`.
+        group: one of `dmnet.cropping.recall.GROUPS`, or a class.
         title: heading of the figure.
     """
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")

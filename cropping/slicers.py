@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from dmnet.core import boxes as box
 from dmnet.core.boxes import Window
 from dmnet.core.errors import ConfigError, MissingInputError
+from dmnet.core.ranges import Decay, Factor, Margin, Positive, Range, Settings, Share, Side
 from dmnet.core.records import Annotations, DensityMap, Size
 from dmnet.cropping import oracle, regions
 from dmnet.cropping.windows import WindowScan, scan_windows, starts, window_grid
@@ -19,12 +20,9 @@ from dmnet.cropping.windows import WindowScan, scan_windows, starts, window_grid
 CANDIDATES = 32
 """Thresholds tried at most when a target (`max_crops`, `pixel_budget`) is given."""
 
-LOWEST = {"rows": 1, "cols": 1, "tile": 1, "min_area": 0, "padding": 0, "min_side": 0}
-"""Lowest value of whole-number settings."""
-
 
 @dataclass(frozen=True)
-class CropConfig:
+class CropConfig(Settings):
     """How crop windows are chosen (config section ``crop``).
 
     The defaults of padding, min_side, max_side and merge_* were chosen on VisDrone train with true
@@ -39,72 +37,52 @@ class CropConfig:
     """``reference`` repeats the published code: 4-connected, one pixel more at the top and left,
     objects labelled only if fully inside; padding, min_side, max_side, merge_* and targets are not
     used. ``corrected`` is 8-connected with exact extents."""
-    window: tuple[int, int] = (70, 70)
+    window: tuple[Side, Side] = (70, 70)
     """Height and width of the scanned window, pixels."""
-    threshold: float = 0.08
+    threshold: Factor = 0.08
     """Objects in a window (sum of density) from which on it belongs to a crop."""
-    min_area: int = 4900
+    min_area: Annotated[int, Range(0, 10_000_000_000)] = 4900
     """Components with a smaller extent are dropped, square pixels."""
-    padding: int = 20
+    padding: Margin = 20
     """Context added on every side of a component, pixels."""
-    min_side: int = 200
+    min_side: Margin = 200
     """Shorter sides are lengthened to this, inside the image, pixels."""
-    max_side: int | None = 800
+    max_side: Side | None = 800
     """Longer crops are split along the valley of least density, pixels; none: no limit."""
-    merge_overlap: float = 0.3
+    merge_overlap: Share = 0.3
     """Crops that overlap by more than this share of the smaller one are joined; 1: never."""
-    merge_waste: float = 0.1
+    merge_waste: Share = 0.1
     """Crops are joined if less than this share of their hull belongs to neither; 0: never."""
-    max_crops: int | None = None
+    max_crops: Positive | None = None
     """Target: at most so many crops an image, the heaviest ones; thresholds from the given one up
     are tried and the one that then covers most objects is taken; none: no target."""
-    pixel_budget: float | None = None
+    pixel_budget: Factor | None = None
     """Target instead of a threshold: the crops' pixels, relative to the image, stay within this;
     thresholds are tried and the one that then covers most objects is taken; none: no target."""
-    rows: int = 2
+    rows: Annotated[int, Range(1, 1_000)] = 2
     """Rows of the uniform slicer."""
-    cols: int = 3
+    cols: Annotated[int, Range(1, 1_000)] = 3
     """Columns of the uniform slicer."""
-    tile: int = 512
+    tile: Side = 512
     """Side of a tile of the grid slicer, pixels."""
-    overlap: float = 0.2
+    overlap: Decay = 0.2
     """Share of a tile that its neighbour repeats (grid slicer)."""
-    min_visible: float = 0.5
+    min_visible: Share = 0.5
     """Share of an object's area that must be inside a crop for it to be labelled there; what is
     cut below becomes an ignored region. The reference preset uses 1."""
 
     def __post_init__(self) -> None:
-        """Check values.
+        """Check the values.
 
         Raises:
-            ConfigError: a value outside its range, or two that contradict each other.
+            ValueError: a value outside its range, or two that contradict each other.
         """
-        for name, choices in (("slicer", [*SLICERS]), ("preset", ["corrected", "reference"])):
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"crop.{name}: no such choice {getattr(self, name)!r}; one of {choices}"
-                )
-        for name, low in LOWEST.items():
-            if getattr(self, name) < low:
-                raise ConfigError(f"crop.{name} must be at least {low}, got {getattr(self, name)}")
-        if len(self.window) != 2 or min(self.window) < 1:
-            raise ConfigError(f"crop.window must be two sizes (h, w) >= 1, got {self.window}")
-        if not self.threshold > 0:
-            raise ConfigError(f"crop.threshold must be above 0, got {self.threshold}")
-        for name in ("merge_overlap", "merge_waste", "min_visible"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"crop.{name} must be 0 to 1, got {getattr(self, name)}")
-        if not 0 <= self.overlap < 1:
-            raise ConfigError(f"crop.overlap must be 0 to below 1, got {self.overlap}")
+        super().__post_init__()
         if self.max_side is not None and self.max_side < max(2 * self.padding + 1, self.min_side):
-            raise ConfigError(
-                f"crop.max_side {self.max_side} is too small for crop.min_side {self.min_side} "
-                f"and twice crop.padding {self.padding}: raise it, or lower the others"
+            raise ValueError(
+                f"max_side {self.max_side} is too small for min_side {self.min_side} and twice "
+                f"padding {self.padding}: raise it, or lower the others"
             )
-        if self.max_crops is not None and self.max_crops < 1:
-            raise ConfigError(f"crop.max_crops must be at least 1, got {self.max_crops}")
-        if self.pixel_budget is not None and not self.pixel_budget > 0:
-            raise ConfigError(f"crop.pixel_budget must be above 0, got {self.pixel_budget}")
 
     @property
     def label_bound(self) -> float:

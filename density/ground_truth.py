@@ -4,60 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import ConfigError
-from dmnet.core.records import CLASSES, Annotations, DensityMap
+from dmnet.core.ranges import Range, Settings
+from dmnet.core.records import Annotations, DensityMap
 from dmnet.density.kernels import Kernel, KernelBank
 
 Preset = Literal["corrected", "reference"]
+Sigma = Annotated[float, Range(0, 10_000)]
+"""Width of a Gaussian, pixels."""
 Points = NDArray[np.int64]
 """``(N, 2)`` int64, x and y of the pixel that holds an object's centre."""
 
 
+AUTHORS_SIGMAS = (17, 14, 20, 32, 35, 45, 29, 30, 46, 18)
+"""The authors' sigmas of VisDrone's ten classes, pixels."""
+
+
 @dataclass(frozen=True)
-class SigmaConfig:
+class SigmaConfig(Settings):
     """Width of the Gaussian of each object."""
 
     method: Literal["fixed", "geometry", "nearest", "classwise"] = "fixed"
     """fixed: one sigma; geometry: from the mean distance to the nearest other objects; nearest: the
     distance to the nearest other object; classwise: one sigma a class."""
-    fixed: float = 15.0
+    fixed: Sigma = 15.0
     """Sigma in pixels of method fixed, and of an object alone in its image."""
-    factor: float = 0.1
+    factor: Annotated[float, Range(0, 1_000)] = 0.1
     """geometry: sigma as a share of the mean distance (the MCNN paper has 0.3)."""
-    neighbours: int = 3
+    neighbours: Annotated[int, Range(1, 1_000)] = 3
     """geometry: how many nearest other objects the mean is taken over."""
-    min_sigma: float = 0.0
+    min_sigma: Sigma = 0.0
     """Lower bound of every sigma, in pixels."""
-    class_sigmas: tuple[float, ...] = (17, 14, 20, 32, 35, 45, 29, 30, 46, 18)
-    """classwise: sigma in pixels of the classes 1 to 10."""
+    class_sigmas: tuple[Sigma, ...] = ()
+    """classwise: sigma in pixels of every class; none: the authors' table for VisDrone's ten, else
+    measured on the training split (half the diagonal of the class's mean box)."""
     above: Literal["extend", "error"] = "extend"
     """A sigma above the largest of the kernel bank: extend the bank (in the reference preset: use
     its largest kernel, as the published code does, and say so in the log), or stop with an
     error."""
 
-    def __post_init__(self) -> None:
-        """Check the ranges.
+    def widths(self, classes: Classes) -> NDArray[np.float64]:
+        """Sigma of every class in the order of their labels, shape ``(C,)``.
 
         Raises:
-            ValueError: a value that makes no kernel.
+            ConfigError: ``class_sigmas`` is of another number of classes, or is needed.
         """
-        for name in ("fixed", "factor", "min_sigma"):
-            if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
-        if self.neighbours < 1:
-            raise ValueError(f"neighbours must be at least 1, got {self.neighbours}")
-        if len(self.class_sigmas) != len(CLASSES) or min(self.class_sigmas) < 0:
-            raise ValueError(f"class_sigmas must be {len(CLASSES)} numbers >= 0")
+        table = self.class_sigmas or (AUTHORS_SIGMAS if classes.names == VISDRONE.names else ())
+        if len(table) != len(classes):
+            raise ConfigError(
+                f"sigma.class_sigmas: {len(table)} numbers, but there are {len(classes)} classes "
+                f"({classes}); give one sigma in pixels for each"
+            )
+        return np.asarray(table, dtype=np.float64)
 
 
 def points(annotations: Annotations) -> Points:
-    """Centre pixel of every object of the ten classes, ``(int((l+r)/2), int((t+b)/2))``.
+    """Centre pixel of every object, ``(int((l+r)/2), int((t+b)/2))``.
 
     Centres are clipped into the image; ignored regions and others have none. Rows in file order.
     """
@@ -80,7 +89,7 @@ def sigmas(
     if config.method == "fixed":
         found = np.full(len(labels), config.fixed)
     elif config.method == "classwise":
-        found = np.asarray(config.class_sigmas, dtype=np.float64)[labels - 1]
+        found = config.widths(annotations.classes)[labels - 1]
     elif len(labels) == 1:
         found = np.array([config.fixed])
     else:
@@ -119,7 +128,7 @@ def density_map(
     """Sum of one Gaussian an object, in objects per cell.
 
     Args:
-        annotations: of one image; rows of the ten classes count.
+        annotations: of one image; its objects count.
         bank: kernels by sigma.
         sigma: width of the Gaussians; None for the defaults.
         preset: ``corrected`` renormalises kernels that the image border cuts, so the sum is the
@@ -183,9 +192,11 @@ def class_sigmas(items: Iterable[Annotations]) -> tuple[float, ...]:
     Raises:
         ConfigError: the set holds no object.
     """
-    total, count = np.zeros((len(CLASSES), 2)), np.zeros((len(CLASSES), 1))
+    total, count = np.zeros((0, 2)), np.zeros((0, 1))
     for item in items:
         objects = item.objects
+        if len(total) == 0:
+            total, count = np.zeros((len(item.classes), 2)), np.zeros((len(item.classes), 1))
         np.add.at(total, objects.labels - 1, objects.boxes[:, 2:] - objects.boxes[:, :2])
         np.add.at(count, objects.labels - 1, 1)
     if not count.any():

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,18 @@ from tqdm import tqdm
 
 from dmnet.core.errors import CheckpointError, ConfigError, optional
 from dmnet.core.images import read_image
+from dmnet.core.ranges import (
+    Decay,
+    Factor,
+    LearningRate,
+    Margin,
+    NonNegative,
+    Positive,
+    Range,
+    Seed,
+    Settings,
+    Share,
+)
 from dmnet.core.records import DensityMap
 from dmnet.core.training import (
     Ema,
@@ -46,7 +58,7 @@ Row = dict[str, float | int | str]
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """Training of the density network."""
 
     network: Literal["mcnn", "unet", "mobilenet"] = "mcnn"
@@ -54,100 +66,89 @@ class TrainConfig:
     backbone: str | None = None
     """mobilenet: weights file of torchvision's mobilenet_v2 to start the encoder from; none: random
     ones."""
-    long_side: int = 0
+    long_side: Margin = 0
     """Larger images are shrunk until their longer side has this many pixels, in training and in
     prediction; 0: never."""
     stride: Literal[4, 8] = 4
     """Pixels of a side of an output cell, in the shrunk image; mcnn has 4."""
-    width: int = 16
+    width: Annotated[int, Range(1, 1_024)] = 16
     """unet: channels of the first level (64 as published); the others have a fixed width."""
     init: Literal["he", "paper"] = "he"
     """First weights: he (He et al. 2015; 0 in the last layer), or paper: N(0, 0.01) for mcnn."""
-    epochs: int = 60
+    epochs: Positive = 60
     """Passes over the training set."""
-    batch: int = 8
+    batch: Annotated[int, Range(1, 65_536)] = 8
     """Images a step."""
-    crop: int = 256
+    crop: Annotated[int, Range(0, 16_384)] = 256
     """Side of the random training crops in pixels, a multiple of 16; 0 takes whole images."""
     flips: bool = True
     """Flip left-right and top-bottom at random."""
-    scale_jitter: float = 0.25
+    scale_jitter: Annotated[float, Range(0, 9)] = 0.25
     """Crops are rescaled by a random factor between 1 / (1 + this) and 1 + this."""
-    photometric: float = 0.0
+    photometric: Decay = 0.0
     """Brightness and contrast change at random by up to this share, each colour by a quarter of
     it."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """adam: AdamW; sgd: with momentum."""
-    lr: float = 5e-4
+    lr: LearningRate = 5e-4
     """Greatest learning rate."""
-    momentum: float = 0.95
+    momentum: Decay = 0.95
     """Momentum of sgd."""
-    weight_decay: float = 1e-4
+    weight_decay: NonNegative = 1e-4
     """Weight decay."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after the warm-up."""
-    warmup: float = 1.0
+    warmup: NonNegative = 1.0
     """Epochs of linear warm-up."""
     loss: Literal["mse", "l1"] = "mse"
     """Per cell, summed over an image, mean over the batch."""
-    windows: tuple[int, ...] = ()
+    windows: tuple[Annotated[int, Range(2, 1_024)], ...] = ()
     """The counts of square windows of so many cells a side count in the loss too: cropping compares
     such counts with a threshold."""
-    window_weight: float = 1.0
+    window_weight: NonNegative = 1.0
     """Weight of each size of windows in the loss; the cells have 1."""
-    balance: float = 0.0
+    balance: Annotated[float, Range(0, 10)] = 0.0
     """The error of a window with n objects is divided by (1 + n) to the power of this: above 0,
     crowds do not drown what is nearly empty."""
-    leak: float = 1.0
+    leak: Share = 1.0
     """Negative answers, which prediction sets to 0, are multiplied by this before the loss: below 1
     counts do not grow by the noise where nothing is."""
-    target_scale: float = 100.0
+    target_scale: Factor = 100.0
     """Targets are multiplied by this in training only (cells hold about 0.01 objects, whose squared
     errors vanish); the stored network gives objects per cell."""
-    grad_clip: float = 10.0
+    grad_clip: NonNegative = 10.0
     """Greatest norm of the gradient; 0 for no limit."""
-    ema: float = 0.99
+    ema: Decay = 0.99
     """Decay of the moving average of the weights, which is judged and stored; 0 for none."""
     amp: bool = True
     """bfloat16 arithmetic on a GPU that has it."""
     cpu_bfloat16: bool = False
     """bfloat16 arithmetic on a CPU that has instructions for it: about twice as quick."""
-    input_mean: tuple[float, ...] | None = None
+    input_mean: tuple[Annotated[float, Range(-1_000_000, 1_000_000)], ...] | None = None
     """Subtracted from RGB 0..255: one number, or one a channel; none: 128, and for mobilenet what
     its encoder was trained with."""
-    input_std: tuple[float, ...] | None = None
+    input_std: tuple[Factor, ...] | None = None
     """Divides what is left; none: 64, and for mobilenet what its encoder was trained with."""
-    cache_mb: int = 1000
+    cache_mb: Annotated[int, Range(0, 10_000_000)] = 1000
     """Shrunk images and targets are kept in memory up to this many megabytes; what has no room is
     read again in every epoch."""
-    eval_every: int = 1
+    eval_every: Positive = 1
     """Epochs between validations; the last epoch is always validated."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of weights, order and augmentation."""
 
     def __post_init__(self) -> None:
-        """Check the ranges.
+        """Check the values.
 
         Raises:
             ValueError: settings that cannot be trained with.
         """
-        for name in ("epochs", "batch", "eval_every", "width", "lr", "target_scale"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("long_side", "photometric", "window_weight", "balance", "cache_mb"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if self.photometric >= 1:
-            raise ValueError(f"photometric must be below 1, got {self.photometric}")
-        if not 0 <= self.leak <= 1:
-            raise ValueError(f"leak must be 0 to 1, got {self.leak}")
+        super().__post_init__()
         self._check_network()
-        if self.crop < 0 or self.crop % 16:
+        if self.crop % 16:
             raise ValueError(f"crop must be 0 or a multiple of 16, got {self.crop}")
         if self.crop == 0 and self.batch != 1:
-            raise ValueError("whole images (crop 0) differ in size: they need batch 1")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must be in [0, 1), got {self.ema}")
+            raise ValueError("batch must be 1 with crop 0: whole images differ in size")
         self._check_windows()
 
     def _check_network(self) -> None:
@@ -159,12 +160,8 @@ class TrainConfig:
             values = getattr(self, name)
             if values is not None and len(values) not in (1, 3):
                 raise ValueError(f"{name} must be one number or three, got {len(values)}")
-        if self.input_std is not None and min(self.input_std) <= 0:
-            raise ValueError(f"input_std must be above 0, got {min(self.input_std)}")
 
     def _check_windows(self) -> None:
-        if min(self.windows, default=2) < 2:
-            raise ValueError(f"windows must be at least 2 cells a side, got {min(self.windows)}")
         if self.crop and max(self.windows, default=0) * self.stride > self.crop:
             raise ValueError(
                 f"windows of {max(self.windows)} cells of {self.stride} pixels are larger than "

@@ -9,6 +9,7 @@ into a `Detector`.
 from __future__ import annotations
 
 import importlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,9 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from dmnet.core import training
+from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import CheckpointError, ConfigError, DmnetError, InputError
 from dmnet.core.images import MAX_PIXELS
-from dmnet.core.records import CLASSES, Detections, Image, Size
+from dmnet.core.records import Detections, Image, Size
+from dmnet.detectors.classmap import category_table, translated
+
+_log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -37,7 +42,7 @@ class Detector(Protocol):
 
         Returns:
             One `Detections` an image, in the same order: boxes x1 y1 x2 y2 in pixels of that image,
-            labels are dataset category ids (1-10), rows by descending score.
+            labels are those of the data set's classes, rows by descending score.
         """
         ...
 
@@ -79,11 +84,13 @@ class DetectionNet(nn.Module, ABC):
         architecture: the name in `DETECTORS`, for example ``"fasterrcnn-r50"``.
         classes: number of classes; labels are 1..classes.
         settings: JSON-ready settings; ``build(architecture, settings, classes)`` makes it again.
+        named: what the classes are called; None where nobody said, see `class_names`.
     """
 
     architecture: str
     classes: int
     settings: dict[str, Any]
+    named: Classes | None = None
 
     @abstractmethod
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -162,10 +169,11 @@ FOREIGN: dict[str, str] = {
     "onnx": "dmnet.detectors.onnx:load",
     "results": "dmnet.detectors.results:load",
 }
-"""Detectors from elsewhere: name -> ``module:load``; ``load(path, settings, device) -> Detector``.
+"""Detectors from elsewhere: name -> ``module:load``.
 
-``path`` is the checkpoint, ONNX file or results JSON, ``settings`` a mapping, ``device`` a torch
-device string.
+``load(path, settings, device, classes) -> Detector``: ``path`` is the checkpoint, ONNX file or
+results JSON, ``settings`` a mapping, ``device`` a torch device string, ``classes`` those of the
+data set, whose labels the detections have.
 """
 
 DETECTORS: dict[str, str] = {**NETWORKS, **FOREIGN}
@@ -180,20 +188,33 @@ def _resolve(name: str, table: Mapping[str, str]) -> Any:
 
 
 def build_model(
-    name: str, settings: Mapping[str, Any] | None = None, classes: int = len(CLASSES)
+    name: str, settings: Mapping[str, Any] | None = None, classes: Classes | int = VISDRONE
 ) -> DetectionNet:
     """Make a network with fresh (or backbone) weights.
 
     Args:
         name: a key of `NETWORKS`.
         settings: settings of that family, absent ones keep their defaults.
-        classes: number of classes.
+        classes: of the data set, or their number.
 
     Raises:
         ConfigError: no such network or setting.
     """
-    net: DetectionNet = _resolve(name, NETWORKS)(name, settings or {}, classes)
+    number = classes if isinstance(classes, int) else len(classes)
+    net: DetectionNet = _resolve(name, NETWORKS)(name, settings or {}, number)
+    net.named = None if isinstance(classes, int) else classes
     return net
+
+
+def class_names(net: DetectionNet) -> Classes:
+    """What the classes of a network are called.
+
+    VisDrone's ten where nobody said and the number fits, else their numbers.
+    """
+    if net.named is not None:
+        return net.named
+    numbers = tuple(str(label) for label in range(1, net.classes + 1))
+    return VISDRONE if net.classes == len(VISDRONE) else Classes(numbers)
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -231,6 +252,7 @@ class NetDetector:
         *,
         amp: bool = True,
         max_pixels: int = MAX_PIXELS,
+        classes: Classes | None = None,
     ) -> None:
         """Move the network to ``device`` in its form for inference.
 
@@ -239,7 +261,16 @@ class NetDetector:
             device: torch device, or ``auto``.
             amp: half precision on a GPU (never on the CPU).
             max_pixels: refuse larger images, before they exhaust the memory.
+            classes: of the data set, whose labels the detections get by name; None: the network's.
+
+        Raises:
+            ConfigError: none of the network's classes is one of these.
         """
+        own = class_names(net)
+        self.table = None
+        if classes is not None and not own.same_names(classes.names):
+            self.table = category_table(own.names, {}, classes, net.architecture)
+            _log.warning("%s", _mapping(own, classes, self.table.tolist()))
         self.device = pick_device(device)
         self.net = net.to(self.device).deploy().to(memory_format=torch.channels_last)
         self.amp = amp and self.device.type == "cuda"
@@ -284,15 +315,29 @@ class NetDetector:
         for indices in groups.values():
             parts = self._detect([images[i] for i in indices])
             for index, part in zip(indices, parts, strict=True):
-                found[index] = to_detections(part)
+                each = to_detections(part)
+                found[index] = each if self.table is None else translated(each, self.table)
         return found
+
+
+def _mapping(own: Classes, classes: Classes, table: Sequence[int]) -> str:
+    """Which class of a network counts as which one of the data set, in a sentence."""
+    pairs = list(zip(own.names, table, strict=True))
+    kept = ", ".join(f"{name} -> {classes.scored[i]}" for name, i in pairs if i in classes.scored)
+    lost = ", ".join(name for name, label in pairs if label not in classes.scored)
+    never = ", ".join(name for label, name in classes.scored.items() if label not in table)
+    return (
+        f"the detector's classes are not the data set's; mapped by name: {kept}"
+        + (f"; dropped: {lost}" if lost else "")
+        + (f"; never found: {never}" if never else "")
+    )
 
 
 def checkpoint_meta(net: DetectionNet, **more: Any) -> dict[str, Any]:
     """Metadata of a network's weights file; ``more`` is JSON-ready (config, data, metrics)."""
     return {
         "architecture": net.architecture,
-        "classes": [CLASSES.get(i, str(i)) for i in range(1, net.classes + 1)],
+        "classes": list(class_names(net).names),
         "input": net.input_scaling,
         "settings": net.settings,
         **more,
@@ -358,7 +403,8 @@ def load_net(
         raise CheckpointError(
             path, f"holds weights of '{found}', not of '{name}'; name '{found}' as the detector"
         )
-    held = len(meta["classes"]) if "classes" in meta else (classes or len(CLASSES))
+    named = Classes.of(meta["classes"]) if "classes" in meta else None
+    held = len(named) if named else (classes or len(VISDRONE))
     if classes is not None and held != classes:
         raise CheckpointError(
             path, f"was trained for {held} classes, expected {classes}; train again for these"
@@ -368,6 +414,7 @@ def load_net(
         merged["weights"] = "none"  # everything comes from this file
     net = build_model(found or str(name), merged, held)
     load_state(net, state, path)
+    net.named = named
     return net
 
 
@@ -379,6 +426,7 @@ def load_detector(
     device: str = "auto",
     amp: bool = True,
     max_pixels: int = MAX_PIXELS,
+    classes: Classes | None = None,
 ) -> Detector:
     """Make a detector ready to predict.
 
@@ -389,9 +437,11 @@ def load_detector(
         device: torch device, or ``auto``.
         amp: half precision on a GPU.
         max_pixels: refuse larger images.
+        classes: of the data set, whose labels the detections get; None: the detector's own, and
+            VisDrone's for one from elsewhere.
 
     Raises:
-        ConfigError: no such detector.
+        ConfigError: no such detector, or one of other classes.
         CheckpointError: the file does not fit.
     """
     name = str(source) if str(source) in DETECTORS else None
@@ -401,10 +451,11 @@ def load_detector(
     if file is None:
         raise ConfigError(f"detector '{name}': give its weights file too")
     if name in FOREIGN:
-        detector: Detector = _resolve(name, FOREIGN)(file, settings or {}, device)
+        load = _resolve(name, FOREIGN)
+        detector: Detector = load(file, settings or {}, device, classes or VISDRONE)
         return detector
     found = training.read_weights(file)[1].get("architecture") if name is None else None
     if found in FOREIGN:
-        return load_detector(found, file, settings=settings, device=device)
+        return load_detector(found, file, settings=settings, device=device, classes=classes)
     net = load_net(file, name, settings)
-    return NetDetector(net, device, amp=amp, max_pixels=max_pixels)
+    return NetDetector(net, device, amp=amp, max_pixels=max_pixels, classes=classes)

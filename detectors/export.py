@@ -308,7 +308,10 @@ def export_detector(net: DetectionNet) -> bytes:
         graph, decoding = yolo_graph(net)
     else:
         raise ConfigError(f"{net.architecture}: there is no export of this network to ONNX")
-    decoding["class_map"] = [f"{index}={index + 1}" for index in range(net.classes)]
+    if net.named is None:
+        decoding["class_map"] = [f"{index}={index + 1}" for index in range(net.classes)]
+    else:
+        decoding["names"] = list(net.named.names)
     meta = {"kind": "detector", "architecture": net.architecture, "decoding": decoding}
     data = export_graph(graph, meta)
     if decoding["layout"] != "detections":

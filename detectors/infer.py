@@ -15,10 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from dmnet.core.boxes import Window
 from dmnet.core.errors import InputError
 from dmnet.core.images import MAX_PIXELS, read_image
+from dmnet.core.ranges import Pixels, Range, Settings
 from dmnet.core.records import Detections, Image, Size
 from dmnet.detectors.base import Detector
 from dmnet.detectors.packing import PackConfig, PackedDetector, Usage, fitted, input_of
@@ -31,18 +33,18 @@ Found = list[Detections] | InputError
 
 
 @dataclass(frozen=True)
-class InferConfig:
+class InferConfig(Settings):
     """How images and crops are put through a detector."""
 
-    batch: int = 0
+    batch: Annotated[int, Range(0, 65_536)] = 0
     """crops detected at once, at most; 0: 16 on a GPU, 2 on a CPU (whose caches hold no more)"""
-    batch_pixels: int = 24_000_000
+    batch_pixels: Pixels = 24_000_000
     """input pixels detected at once, at most (one image is always possible)"""
-    open_images: int = 16
+    open_images: Annotated[int, Range(1, 1_024)] = 16
     """decoded images in memory, at most"""
-    decoders: int = 2
+    decoders: Annotated[int, Range(1, 1_024)] = 2
     """threads that decode images"""
-    max_pixels: int = MAX_PIXELS
+    max_pixels: Pixels = MAX_PIXELS
     """images with more pixels are refused"""
     pack: PackConfig = field(default_factory=PackConfig)
     """crops that share passes of the detector"""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ import rectpack
 from dmnet.core import boxes as box
 from dmnet.core.boxes import Window
 from dmnet.core.errors import ConfigError
+from dmnet.core.ranges import Range, Settings
 from dmnet.core.records import Detections, Image, Size
 from dmnet.detectors.base import Detector
 
@@ -31,28 +33,15 @@ SHRINK = (1.0, 0.95, 0.9, 0.85)
 
 
 @dataclass(frozen=True)
-class PackConfig:
+class PackConfig(Settings):
     """How crops of an image share passes of the detector."""
 
-    side: int = 0
+    side: Annotated[int, Range(0, 16_384)] = 0
     """side of the canvases that crops share, pixels: the detector's input size; 0: no packing"""
-    zoom: float = 1.5
+    zoom: Annotated[float, Range(0, 16, above=True)] = 1.5
     """crops are enlarged at most this many times"""
-    gap: int = 8
+    gap: Annotated[int, Range(0, 256)] = 8
     """grey pixels between crops on a canvas"""
-
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ValueError: a value outside its range.
-        """
-        if not 0 <= self.side <= 1 << 14:
-            raise ValueError(f"side must be 0 to {1 << 14} pixels, got {self.side}")
-        if not 0 < self.zoom <= 16:
-            raise ValueError(f"zoom must be above 0 and at most 16, got {self.zoom}")
-        if not 0 <= self.gap <= 256:
-            raise ValueError(f"gap must be 0 to 256 pixels, got {self.gap}")
 
 
 @dataclass(frozen=True)

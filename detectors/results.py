@@ -8,21 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.config import build
 from dmnet.core.errors import InputError
-from dmnet.core.formats import coco
+from dmnet.core.formats.coco_results import read_results
+from dmnet.core.ranges import Range, Settings
 from dmnet.core.records import Detections
 
 
 @dataclass(frozen=True)
-class ResultsConfig:
+class ResultsConfig(Settings):
     """Settings of a results file."""
 
-    score_threshold: float = 0.0
+    score_threshold: Annotated[float, Range(-1_000_000, 1_000_000)] = 0.0
     """rows below are dropped"""
 
 
@@ -64,13 +66,18 @@ class ResultsDetector:
         raise InputError(self.source, "a results file is read by image id, it cannot see images")
 
 
-def load(path: Path, settings: Mapping[str, Any], device: str = "cpu") -> ResultsDetector:
-    """Read a results file; ``device`` is not used.
+def load(
+    path: Path,
+    settings: Mapping[str, Any],
+    device: str = "cpu",
+    classes: Classes = VISDRONE,
+) -> ResultsDetector:
+    """Read a results file with the category ids of ``classes``; ``device`` is not used.
 
     Raises:
         InputError: no COCO results, or a row that does not fit; names the row.
     """
     config = build(ResultsConfig, settings, "results")
-    found = coco.read_results(path)
+    found = read_results(path, classes=classes)
     kept = {key: det[det.scores >= config.score_threshold] for key, det in found.items()}
     return ResultsDetector(kept, path)

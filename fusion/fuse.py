@@ -4,50 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core.boxes import Boxes, Window, area, inside
-from dmnet.core.errors import ConfigError
 from dmnet.core.overlaps import Floats, Index, Ints
+from dmnet.core.ranges import Factor, PositiveShare, Range, Settings
 from dmnet.core.records import Crop, Detections, Size
 from dmnet.fusion.merge import MergeConfig, merge
 
 
 @dataclass(frozen=True)
-class FuseConfig:
+class FuseConfig(Settings):
     """How the detections of one image and of its crops become one list."""
 
     merge: MergeConfig = field(default_factory=MergeConfig)
     """How overlapping boxes are merged."""
-    edge_margin: float | None = 1.0
+    edge_margin: Annotated[float, Range(0, 100_000)] | None = 1.0
     """Pixels: a crop detection this close to an inner crop border counts as cut by it, and is
     dropped if a detection from elsewhere covers it. Leave empty to keep such detections."""
-    edge_cover: float = 0.8
+    edge_cover: PositiveShare = 0.8
     """Share of a cut detection's area that the other detection has to contain."""
     inside: Literal["keep", "drop_inside"] = "keep"
     """What happens to whole-image detections that lie fully inside a crop."""
-    whole_weight: float = 1.0
+    whole_weight: Factor = 1.0
     """Factor on the scores of whole-image detections."""
-    crop_weight: float = 1.0
+    crop_weight: Factor = 1.0
     """Factor on the scores of crop detections."""
-
-    def __post_init__(self) -> None:
-        """Check values.
-
-        Raises:
-            ConfigError: a value outside its range.
-        """
-        if self.edge_margin is not None and not self.edge_margin >= 0:
-            raise ConfigError(f"edge_margin must be at least 0 pixels, got {self.edge_margin}")
-        if not 0 < self.edge_cover <= 1:
-            raise ConfigError(f"edge_cover must be above 0 and at most 1, got {self.edge_cover}")
-        for name in ("whole_weight", "crop_weight"):
-            weight = getattr(self, name)
-            if not (weight > 0 and np.isfinite(weight)):
-                raise ConfigError(f"{name} must be above 0 and finite, got {weight}")
 
 
 @dataclass(frozen=True)

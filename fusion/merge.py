@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from dmnet.core.boxes import Boxes
 from dmnet.core.errors import ConfigError
 from dmnet.core.overlaps import Floats, Ints, Metric, overlap_matrix
+from dmnet.core.ranges import Count, Factor, NonNegative, Settings, Share
 from dmnet.core.records import Detections, Labels
 from dmnet.fusion.suppress import (
     columns_of,
@@ -167,49 +168,33 @@ def _clusters(
 
 
 @dataclass(frozen=True)
-class MergeConfig:
+class MergeConfig(Settings):
     """How overlapping detections of one image become one."""
 
     method: Literal["nms", "soft-nms", "nmm", "wbf", "none", "legacy_topn_fault"] = "nms"
     """nms: drop the lower score; soft-nms: lower it; nmm: join the boxes; wbf: average them."""
-    iou: float = 0.7
+    iou: Share = 0.7
     """Overlap above which two boxes are one object, 0 to 1."""
     metric: Literal["iou", "ios"] = "iou"
     """Intersection over union, or over the smaller of the two areas (nms and nmm)."""
     class_agnostic: bool = False
     """Merge boxes of different classes too."""
-    top_n: int = 500
+    top_n: Count = 500
     """Detections kept per image after merging, best first; 0 keeps all."""
-    min_score: float = 0.0
+    min_score: NonNegative = 0.0
     """Detections below this score are left out before merging."""
     plus_one: bool = False
     """Compute sides as x2 - x1 + 1 (inclusive pixels), as older software does."""
     decay: Literal["linear", "gaussian"] = "gaussian"
     """soft-nms: multiply scores by 1 - IoU, or by exp(-IoU^2 / sigma)."""
-    sigma: float = 0.5
+    sigma: Factor = 0.5
     """soft-nms: width of the gaussian."""
-    floor: float = 0.001
+    floor: NonNegative = 0.001
     """soft-nms: boxes whose lowered score falls below this are dropped."""
     until_stable: bool = False
     """nmm: repeat until no joined boxes overlap."""
     rescale: bool = False
     """wbf: lower the score of boxes that not all detectors found, as published."""
-
-    def __post_init__(self) -> None:
-        """Check values.
-
-        Raises:
-            ConfigError: a value outside its range.
-        """
-        if not 0 <= self.iou <= 1:
-            raise ConfigError(f"merge.iou must be 0 to 1, got {self.iou}")
-        if not self.sigma > 0:
-            raise ConfigError(f"merge.sigma must be above 0, got {self.sigma}")
-        if self.top_n < 0:
-            raise ConfigError(f"merge.top_n must be at least 0, got {self.top_n}")
-        for name in ("min_score", "floor"):
-            if not np.isfinite(getattr(self, name)):
-                raise ConfigError(f"merge.{name} must be finite, got {getattr(self, name)}")
 
 
 def merge(

@@ -23,7 +23,7 @@ from dmnet.core import config
 from dmnet.core.dataset import SPLITS, canonical_split
 from dmnet.core.errors import ConfigError, DmnetError, MissingInputError
 from dmnet.pipeline.context import STAGES, Context, stage_module
-from dmnet.pipeline.outcome import exit_code, whole_number
+from dmnet.pipeline.outcome import Parser, exit_code, how_many, processes
 
 _HELP = {
     "density": "ground-truth density maps from annotations",
@@ -125,9 +125,7 @@ def _splits(context: Context) -> list[str]:
 
 def _run_tool(verb: str, rest: list[str]) -> int:
     module = importlib.import_module(f"dmnet.pipeline.tools.{TOOLS[verb].module}")
-    parser = argparse.ArgumentParser(
-        prog=f"dmnet {verb}", description=TOOLS[verb].help, allow_abbrev=False
-    )
+    parser = Parser(prog=f"dmnet {verb}", description=TOOLS[verb].help, allow_abbrev=False)
     module.add_arguments(parser)
     run = partial(module.run, main) if TOOLS[verb].uses_verbs else module.run
     code: int = run(parser.parse_args(rest))
@@ -175,7 +173,7 @@ _ONLY = {
 
 def _parser(verb: str) -> argparse.ArgumentParser:
     """The options of the stages, the same for all."""
-    parser = argparse.ArgumentParser(prog=f"dmnet {verb}", add_help=False, allow_abbrev=False)
+    parser = Parser(prog=f"dmnet {verb}", add_help=False, allow_abbrev=False)
 
     def add(*names: str, help: str, **how: Any) -> None:
         heeded = verb not in STAGES or verb in _ONLY.get(names[0], STAGES)
@@ -206,14 +204,14 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     add("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
     add(
         "--workers",
-        type=whole_number,
+        type=processes,
         default=0,
         metavar="N",
         help="processes (0: by cores and work)",
     )
     add("--force", action="store_true", help="overwrite own files that were changed by hand")
     add("--verify", action="store_true", help="compare digests of all files, trust no times")
-    add("--max-bad", type=whole_number, default=0, metavar="N",
+    add("--max-bad", type=how_many, default=0, metavar="N",
         help="exit code 0 although up to N items were set aside")  # fmt: skip
     return parser
 

@@ -11,15 +11,17 @@ from typing import Any
 from tqdm import tqdm
 
 from dmnet.core.boxes import Window
+from dmnet.core.classes import VISDRONE
 from dmnet.core.errors import InputError, MissingInputError, StaleInputError
 from dmnet.core.files import digest, file_digest
-from dmnet.core.formats import coco, parts
 from dmnet.core.formats import crops as crop_format
+from dmnet.core.formats import parts
+from dmnet.core.formats.coco_results import read_results
 from dmnet.core.formats.crops import CropSet, Parent
 from dmnet.core.images import read_image
 from dmnet.core.journal import Record, read_header, read_journal
 from dmnet.core.records import Detections, Size
-from dmnet.pipeline.chain import check_elsewhere, require
+from dmnet.pipeline.chain import check_elsewhere, command, require
 from dmnet.pipeline.context import Context, Upstream
 
 _log = logging.getLogger(__name__)
@@ -173,8 +175,13 @@ def load_detections(context: Context, crops: CropSet) -> FoundDetections:
             f"DETECTIONS={context.detections}: holds neither results_images.json nor "
             "results_crops.json (COCO results; ids as in crops.json, see the README)."
         )
-    whole = coco.read_results(images, {p.id for p in crops.parents}) if images.is_file() else {}
-    found = coco.read_results(cuts, {c.id for c in crops.crops}) if cuts.is_file() else {}
+    classes = context.dataset.classes
+    whole, found = (
+        read_results(path, {entry.id for entry in listed}, classes=classes)
+        if path.is_file()
+        else {}
+        for path, listed in ((images, [*crops.parents]), (cuts, [*crops.crops]))
+    )
     by_parent = crops.by_parent()
     empty = Detections.empty()
     foreign = {
@@ -187,6 +194,18 @@ def load_detections(context: Context, crops: CropSet) -> FoundDetections:
     return FoundDetections(context.detections, foreign)
 
 
+def _check_classes(context: Context, folder: Path) -> None:
+    """Refuse detections that were made for a data set of other classes."""
+    made = (read_header(folder) or {}).get("facts", {}).get("classes")
+    own = context.dataset.classes.facts.get("classes")
+    if made != own:
+        names = ", ".join(name for _, name in made) if made else str(VISDRONE)
+        raise MissingInputError(
+            f"{folder}: holds detections of the classes {names}, the data set has "
+            f"{context.dataset.classes}. Detect again: {command(context, 'detect')}"
+        )
+
+
 def _of_another_run(context: Context, folder: Path, crops: CropSet) -> FoundDetections:
     """Detections of another run, if they were made on these images and windows.
 
@@ -194,6 +213,7 @@ def _of_another_run(context: Context, folder: Path, crops: CropSet) -> FoundDete
         StaleInputError: they were not.
     """
     check_elsewhere(folder, "detect")
+    _check_classes(context, folder)
     records = read_journal(folder)
     images = {e.image_id: e.image for e in context.dataset.with_image if e.image is not None}
     by_parent = crops.by_parent()

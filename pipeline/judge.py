@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.dataset import Dataset, Entry
 from dmnet.core.images import read_image
 from dmnet.core.records import Annotations, Detections, Image
@@ -33,6 +34,13 @@ class Judge:
         """Judge on training samples."""
         return cls(None, protocol, threshold, tuple(samples))
 
+    @property
+    def classes(self) -> Classes:
+        """What the images are annotated in."""
+        if self.dataset is not None:
+            return self.dataset.classes
+        return self.samples[0].annotations.classes if self.samples else VISDRONE
+
     def files(self) -> Mapping[str, Path]:
         """Image and annotation files, as inputs of an item."""
         entries = self.dataset.with_annotation if self.dataset else ()
@@ -41,7 +49,7 @@ class Judge:
 
     def scores(self, net: Any, device: str) -> dict[str, float]:
         """AP, AP50, AP75 and, at the score threshold, precision, recall, F1 and mean IoU."""
-        detector = NetDetector(net, device)
+        detector = NetDetector(net, device, classes=self.classes)
         truths: list[Annotations] = []
         found: dict[str, Detections] = {}
         for truth, image in tqdm(self.pairs(), desc="validation", leave=False, disable=None):

@@ -1,21 +1,56 @@
-"""How a verb ends that went on past what it could not use: ``--max-bad`` and the exit code."""
+"""Options of a verb and how it ends: numbers in their ranges, ``--max-bad`` and the exit code."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from dmnet.core.errors import ConfigError
+from dmnet.core.ranges import Range, shown
 
 
-def whole_number(text: str) -> int:
-    """An option's value: a whole number from 0 up.
+class Parser(argparse.ArgumentParser):
+    """Options of one verb; what does not fit is a `ConfigError`, one paragraph like all others."""
 
-    Raises:
-        ArgumentTypeError: anything else.
+    def error(self, message: str) -> NoReturn:
+        """Say what does not fit and where the options are listed."""
+        raise ConfigError(f"{message}; {self.prog} --help lists the options")
+
+
+def number(low: float, high: float, kind: type[int] | type[float] = int) -> Callable[[str], float]:
+    """Type of an option: a number from ``low`` to ``high``.
+
+    >>> number(1, 9)("3")
+    3
     """
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 up, got {text!r}")
-    return int(text)
+    limits = Range(low, high)
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = kind(low - 1)
+        if value not in limits:
+            name = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"must be a {name}, {limits}, got {shown(text)}")
+        return value
+
+    return read
+
+
+how_many = number(0, 1_000_000)
+"""Type of an option: how many, none included."""
+
+at_least_one = number(1, 1_000_000)
+"""Type of an option: how many, at least one."""
+
+processes = number(0, 1_024)
+"""Type of ``--workers``."""
+
+seed = number(0, 2**32 - 1)
+"""Type of ``--seed``."""
 
 
 def exit_code(bad: Mapping[str, str], allowed: int) -> int:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from dmnet.core.classes import Classes
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import Annotations, Image
 from dmnet.cropping.pictures import contact_sheet
@@ -20,6 +21,7 @@ def predictions_jpg(
     weights: bytes,
     pairs: Iterable[tuple[Annotations, Image]],
     *,
+    classes: Classes,
     threshold: float,
     device: str,
 ) -> bytes:
@@ -28,16 +30,19 @@ def predictions_jpg(
     Args:
         weights: a weights file of train-detector.
         pairs: images and what is annotated there.
+        classes: of the annotations.
         threshold: detections with lower scores are not drawn.
         device: torch device.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.pt"
         path.write_bytes(weights)
-        detector = load_detector(path, device=device)
+        detector = load_detector(path, device=device, classes=classes)
     sheet: list[Image] = []
     for truth, image in pairs:
         found = detector.predict([image])[0]
         sheet.append(draw_boxes(image, truth, longest=LONGEST))
-        sheet.append(draw_boxes(image, found, min_score=threshold, longest=LONGEST))
+        sheet.append(
+            draw_boxes(image, found, names=classes.scored, min_score=threshold, longest=LONGEST)
+        )
     return encode_jpeg(contact_sheet(sheet, columns=2), 88)

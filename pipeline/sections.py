@@ -63,7 +63,7 @@ def crop_figures(counts: SliceCounts) -> dict[str, float]:
         "crops_per_image": counts.crops / images,
         "relative_pixels": counts.pixels / images / UNIT,
     }
-    for index, group in enumerate(GROUPS[:4]):
+    for index, group in enumerate(GROUPS):
         objects = int(counts.objects[index])
         if objects:
             figures[f"region_recall_{group}"] = int(counts.covered[index]) / objects

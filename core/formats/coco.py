@@ -1,8 +1,10 @@
-"""COCO detection JSON: ground truth and results.
+"""COCO ground truth, one JSON file a set; results are in `coco_results`.
 
-Image ids count from 1 in the order of sorted file names; categories are the ten classes with their
-VisDrone ids. Boxes are ``x, y, width, height``. Three extra fields, ``score``, ``truncation`` and
-``occlusion``, carry what VisDrone knows beyond COCO, so that the way back is exact.
+Image ids count from 1 in the order of sorted file names where this module writes them; categories
+are the data set's classes with their ids. Boxes are ``x, y, width, height``. Rows with ``iscrowd``
+or ``ignore`` are ignored; ignored regions are such rows of a category that is not listed (id 0
+where that is free). Three extra fields, ``score``, ``truncation`` and ``occlusion``, carry what
+VisDrone knows beyond COCO, so that the way back is exact.
 
 Source: https://cocodataset.org/#format-data.
 """
@@ -10,22 +12,65 @@ Source: https://cocodataset.org/#format-data.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmnet.core.boxes import Boxes, from_xywh, to_xywh
-from dmnet.core.errors import InputError
+from dmnet.core.boxes import as_boxes, from_xywh, to_xywh
+from dmnet.core.classes import IGNORED_REGION, OTHERS, VISDRONE, Classes, plain
+from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.formats.rows import fit, read_text
-from dmnet.core.formats.visdrone import NAMES, category_of
-from dmnet.core.records import CLASSES, IGNORED_REGION, OTHERS, Annotations, Detections
+from dmnet.core.images import image_id_of
+from dmnet.core.records import Annotations, Size
 
 Json = dict[str, Any]
 
+MAX_BYTES = 1 << 30
+"""A ground-truth JSON above 1 GiB is refused: it is read as a whole."""
+
 _LARGEST = 2.0**53
+
+
+class Row(NamedTuple):
+    """One annotation: its place in the file, label, box, and what is known of it; JSON-ready."""
+
+    place: int
+    label: int
+    box: tuple[float, float, float, float]
+    """``x, y, width, height`` as the file has them."""
+    area: float
+    ignored: bool
+    score: int
+    truncation: int
+    occlusion: int
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """An image of a ground-truth file and its rows, in file order."""
+
+    id: int
+    file_name: str
+    size: Size
+    rows: tuple[Row, ...]
+
+    @property
+    def image_id(self) -> str:
+        """The file name without its suffix, folders included."""
+        return image_id_of(self.file_name)
+
+
+@dataclass(frozen=True)
+class CocoTruth:
+    """A ground-truth file, checked: images in the order of their ids."""
+
+    path: Path
+    classes: Classes
+    images: tuple[CocoImage, ...]
 
 
 def image_ids(file_names: Iterable[str]) -> dict[str, int]:
@@ -33,9 +78,10 @@ def image_ids(file_names: Iterable[str]) -> dict[str, int]:
     return {name: index for index, name in enumerate(sorted(file_names), start=1)}
 
 
-def categories() -> list[Json]:
-    """The ``categories`` section: the ten classes with their VisDrone ids."""
-    return [{"id": i, "name": name, "supercategory": "object"} for i, name in CLASSES.items()]
+def categories(classes: Classes) -> list[Json]:
+    """The ``categories`` section: the classes with their ids; ignored labels are not listed."""
+    pairs = zip(classes.ids, classes.names, strict=True)
+    return [{"id": i, "name": name, "supercategory": "object"} for i, name in pairs]
 
 
 def ground_truth(
@@ -44,17 +90,19 @@ def ground_truth(
     *,
     ignored: bool,
     ids: Mapping[str, int] | None = None,
+    classes: Classes = VISDRONE,
 ) -> Json:
     """Build a ground-truth file; an image without objects stays in it.
 
     Args:
         items: annotations of the images, in any order.
-        file_names: file name by image id (the stem).
-        ignored: also write the rows that are not to be scored (score 0, category 0 or 11), with
-            ``iscrowd = ignore = 1`` and their own category id; ids 0 and 11 are not listed among
-            ``categories``, so that evaluators and trainers see ten classes. Only then is the way
-            back exact for every row.
+        file_names: file name by image id.
+        ignored: also write the rows that are not to be scored, with ``iscrowd = ignore = 1`` and
+            their own category id; the ids of ignored labels are not listed among ``categories``,
+            so that evaluators and trainers see the classes alone. Only then is the way back exact
+            for every row.
         ids: COCO ids by file name, where some images of the set are left out; None counts.
+        classes: of the annotations.
     """
     ordered = sorted(items, key=lambda ann: file_names[ann.image_id])
     if ids is None:
@@ -66,7 +114,7 @@ def ground_truth(
         images.append({"id": ids[name], "file_name": name, "width": width, "height": height})
         rows = ann if ignored else ann[~ann.ignore]
         annotations += _annotation_rows(rows, ids[name], len(annotations) + 1)
-    return {"images": images, "annotations": annotations, "categories": categories()}
+    return {"images": images, "annotations": annotations, "categories": categories(classes)}
 
 
 def _annotation_rows(ann: Annotations, image_id: int, first: int) -> list[Json]:
@@ -74,7 +122,7 @@ def _annotation_rows(ann: Annotations, image_id: int, first: int) -> list[Json]:
     columns = zip(
         _plain(xywh),
         _plain(xywh[:, 2] * xywh[:, 3]),
-        ann.labels.tolist(),
+        [ann.classes.ids_of[label] for label in ann.labels.tolist()],
         ann.ignore.astype(int).tolist(),
         ann.score.tolist(),
         ann.truncation.tolist(),
@@ -85,7 +133,7 @@ def _annotation_rows(ann: Annotations, image_id: int, first: int) -> list[Json]:
         {
             "id": first + index,
             "image_id": image_id,
-            "category_id": label,
+            "category_id": category,
             "bbox": box,
             "area": area,
             "iscrowd": ignore,
@@ -94,7 +142,7 @@ def _annotation_rows(ann: Annotations, image_id: int, first: int) -> list[Json]:
             "truncation": truncation,
             "occlusion": occlusion,
         }
-        for index, (box, area, label, ignore, score, truncation, occlusion) in enumerate(columns)
+        for index, (box, area, category, ignore, score, truncation, occlusion) in enumerate(columns)
     ]
 
 
@@ -105,209 +153,202 @@ def _plain(values: NDArray[np.float64]) -> list[Any]:
     return rows
 
 
-def read_ground_truth(path: Path) -> list[Annotations]:
-    """Read a ground-truth file, ours or one made elsewhere, images in the order of their ids.
+def read(path: Path) -> CocoTruth:
+    """Read and check a ground-truth file, ours or one made elsewhere.
 
-    Categories are recognised by name, whatever their ids; the image id is the stem of
-    ``file_name``. Rows without the extra fields get score 1, or 0 where ``iscrowd`` or ``ignore``
-    is set. Boxes without area or outside the image are treated as in VisDrone files.
+    The classes are the listed categories in the order of their ids; VisDrone's ten are recognised
+    by their names, whatever their ids. Rows without the extra fields get score 1, or 0 where
+    ``iscrowd`` or ``ignore`` is set.
 
     Raises:
-        InputError: the file is cut short, is no COCO ground truth, names an unknown image or class,
-            or holds a box that is not four finite numbers; names the place.
+        InputError: the file is cut short, is no COCO ground truth, names an unknown image or
+            category, or holds a value that is not finite; names the place.
     """
+    data = load(path)
+    if not is_ground_truth(data):
+        reason = "no COCO ground truth: it needs images, annotations and categories"
+        raise InputError(path, reason)
+    images = _images(path, data["images"])
+    classes, labels = _categories(path, data["categories"])
+    rows: dict[int, list[Row]] = {image_id: [] for image_id in images}
+    for index, row in enumerate(objects(path, data["annotations"], "annotations")):
+        if type(row.get("image_id")) is not int or row["image_id"] not in rows:
+            reason = f"image_id {row.get('image_id')!r} is not listed"
+            raise bad(path, "annotations", index, reason)
+        rows[row["image_id"]].append(_row(path, index, row, classes, labels))
+    listed = (CocoImage(*images[key], tuple(rows[key])) for key in sorted(images))
+    return CocoTruth(path, classes, tuple(listed))
+
+
+def is_ground_truth(data: object) -> bool:
+    """Whether loaded JSON has the sections of COCO ground truth."""
+    return isinstance(data, dict) and {"images", "annotations", "categories"} <= data.keys()
+
+
+def read_ground_truth(path: Path) -> list[Annotations]:
+    """Annotations of every image, in the order of the ids, see `read` and `annotations_of`."""
     return read_ground_truth_with_warnings(path)[0]
 
 
 def read_ground_truth_with_warnings(path: Path) -> tuple[list[Annotations], list[str]]:
     """Read as `read_ground_truth` does, and also return what was dropped or clipped."""
-    data = _load(path)
-    if not isinstance(data, dict) or not {"images", "annotations", "categories"} <= data.keys():
-        raise InputError(path, "no COCO ground truth: images, annotations, categories are needed")
-    labels = _label_map(path, data["categories"])
-    images = _images(path, data["images"])
-    rows: dict[int, list[tuple[int, Json]]] = {image_id: [] for image_id in images}
-    for index, row in enumerate(_objects(path, data["annotations"], "annotations")):
-        for key, known in (("image_id", rows), ("category_id", labels)):
-            if not isinstance(row.get(key), int) or row[key] not in known:
-                raise _bad(path, "annotations", index, f"{key} {row.get(key)!r} is not listed")
-        rows[row["image_id"]].append((index, row))
+    truth = read(path)
     out, warnings = [], list[str]()
-    for image_id in sorted(images):
-        annotations, notes = _read_image(path, images[image_id], rows[image_id], labels)
-        out.append(annotations)
+    for image in truth.images:
+        found, notes = annotations_of(path, truth.classes, image)
+        out.append(found)
         warnings += notes
     return out, warnings
 
 
-def _read_image(
-    path: Path, image: Json, rows: list[tuple[int, Json]], labels: dict[int, int]
-) -> tuple[Annotations, list[str]]:
-    boxes = _boxes(path, "annotations", rows)
-    size = (image["height"], image["width"])
-    fitted, keep, warnings = fit(boxes, size, lambda i: f"{path}: annotations[{rows[i][0]}]")
-    found = [labels[row["category_id"]] for _, row in rows]
-    annotations = Annotations(
-        PurePosixPath(image["file_name"]).stem,
-        size,
-        fitted,
-        np.array(found, np.int64),
-        *(_extra(path, rows, found, name) for name in ("score", "truncation", "occlusion")),
+def annotations_of(path: Path, classes: Classes, image: CocoImage) -> tuple[Annotations, list[str]]:
+    """Rows of one image as a record, and warnings.
+
+    Boxes without area or outside the image are dropped or clipped as in VisDrone files.
+    """
+    rows = image.rows
+    boxes = from_xywh(as_boxes([row.box for row in rows]))
+    fitted, keep, warnings = fit(
+        boxes, image.size, lambda i: f"{path}: annotations[{rows[i].place}]"
     )
-    return annotations[keep], warnings
+    columns = [[row.label, row.score, row.truncation, row.occlusion] for row in rows]
+    label, score, truncation, occlusion = np.array(columns, np.int64).reshape(-1, 4).T
+    found = Annotations(
+        image.image_id, image.size, fitted, label, score, truncation, occlusion, classes
+    )
+    return found[keep], warnings
 
 
-def _extra(
-    path: Path, rows: list[tuple[int, Json]], labels: list[int], name: str
-) -> NDArray[np.int64]:
-    out = []
-    for (index, row), label in zip(rows, labels, strict=True):
-        default = 0
-        if name == "score":
-            default = int(label in CLASSES and not row.get("iscrowd") and not row.get("ignore"))
-        value = row.get(name, default)
+def _row(path: Path, index: int, row: Json, classes: Classes, labels: Mapping[int, int]) -> Row:
+    category, ignored = row.get("category_id"), bool(row.get("iscrowd") or row.get("ignore"))
+    label = labels.get(category) if type(category) is int else None
+    if label is None and ignored and type(category) is int:  # our own files do not list them
+        label = classes.labels_of.get(category)
+    if label is None:
+        reason = f"category_id {category!r} is not listed among the categories"
+        raise bad(path, "annotations", index, reason)
+    box = box_of(path, "annotations", index, row)
+    area = row.get("area", box[2] * box[3])
+    if not is_finite(area):
+        raise bad(path, "annotations", index, f"area {area!r} is not a finite number")
+    extras = [row.get("score", int(1 <= label <= len(classes) and not ignored))]
+    extras += [row.get("truncation", 0), row.get("occlusion", 0)]
+    for name, value in zip(("score", "truncation", "occlusion"), extras, strict=True):
         if not isinstance(value, int):
-            raise _bad(path, "annotations", index, f"{name} {value!r} is not a whole number")
-        out.append(value)
-    return np.array(out, np.int64)
+            raise bad(path, "annotations", index, f"{name} {value!r} is not a whole number")
+    return Row(index, label, box, area, ignored, *extras)
 
 
-def _label_map(path: Path, rows: object) -> dict[int, int]:
-    """VisDrone category by the file's category id; 0 and 11 need not be listed."""
-    labels: dict[int, int] = {}
-    for index, row in enumerate(_objects(path, rows, "categories")):
-        label = category_of(str(row.get("name")))
-        if label is None or not isinstance(row.get("id"), int):
-            known = ", ".join(NAMES.values())
-            reason = f"{row.get('name')!r} with id {row.get('id')!r} is none of: {known}"
-            raise _bad(path, "categories", index, reason)
-        labels[row["id"]] = label
-    for label in (IGNORED_REGION, OTHERS):
-        labels.setdefault(label, label)
-    return labels
+def _categories(path: Path, rows: object) -> tuple[Classes, dict[int, int]]:
+    """The classes, and labels by the file's category ids."""
+    names: dict[int, str] = {}
+    for index, row in enumerate(objects(path, rows, "categories")):
+        if type(row.get("id")) is not int or not isinstance(row.get("name"), str):
+            raise bad(path, "categories", index, "needs a whole number 'id' and a text 'name'")
+        if row["id"] in names:
+            raise bad(path, "categories", index, f"id {row['id']} occurs twice")
+        names[row["id"]] = row["name"]
+    if not names:
+        raise InputError(path, "categories: empty")
+    return classes_of(path, dict(sorted(names.items())))
 
 
-def _images(path: Path, rows: object) -> dict[int, Json]:
-    images: dict[int, Json] = {}
-    stems = set[str]()
-    for index, row in enumerate(_objects(path, rows, "images")):
+def classes_of(path: Path, names: Mapping[int, str]) -> tuple[Classes, dict[int, int]]:
+    """Classes of named category ids, and the label of each id.
+
+    Raises:
+        InputError: two categories have one name, or none is left beside ignored regions.
+    """
+    known = {category: VISDRONE.label_of(name) for category, name in names.items()}
+    if {label for label in known.values() if label} - {OTHERS} == VISDRONE.scored.keys():
+        labels = {category: label for category, label in known.items() if label is not None}
+        if len(labels) == len(names) == len(set(labels.values())):
+            ids = {label: category for category, label in labels.items()}
+            listed = tuple(ids[label] for label in VISDRONE.scored)
+            return Classes(VISDRONE.names, listed, VISDRONE.ignored), labels
+    regions = [i for i, name in names.items() if plain(name) in REGION_NAMES]
+    objects = {category: name for category, name in names.items() if category not in regions}
+    try:
+        classes = Classes(tuple(objects.values()), tuple(objects))
+    except ConfigError as error:
+        raise InputError(path, f"categories: {error}") from error
+    labels = dict(zip(classes.ids, classes.scored, strict=True))
+    return classes, labels | dict.fromkeys(regions, IGNORED_REGION)
+
+
+REGION_NAMES = ("ignored-region", "ignored-regions")
+"""Categories of these names are regions without annotation."""
+
+
+def _images(path: Path, rows: object) -> dict[int, tuple[int, str, Size]]:
+    images: dict[int, tuple[int, str, Size]] = {}
+    names = set[str]()
+    for index, row in enumerate(objects(path, rows, "images")):
         sides = (row.get("width"), row.get("height"))
-        if not isinstance(row.get("id"), int) or not isinstance(row.get("file_name"), str):
-            raise _bad(path, "images", index, "needs a whole number 'id' and a text 'file_name'")
+        if type(row.get("id")) is not int or not isinstance(row.get("file_name"), str):
+            raise bad(path, "images", index, "needs a whole number 'id' and a text 'file_name'")
         if not all(isinstance(side, int) and side > 0 for side in sides):
-            raise _bad(path, "images", index, "needs 'width' and 'height' above 0")
-        stem = PurePosixPath(row["file_name"]).stem
-        if row["id"] in images or stem in stems:
-            raise _bad(path, "images", index, f"id {row['id']} or name {stem!r} occurs twice")
-        images[row["id"]] = row
-        stems.add(stem)
+            raise bad(path, "images", index, "needs 'width' and 'height' above 0")
+        name = image_id_of(row["file_name"])
+        if row["id"] in images or name in names:
+            raise bad(path, "images", index, f"id {row['id']} or name {name!r} occurs twice")
+        images[row["id"]] = (row["id"], row["file_name"], (row["height"], row["width"]))
+        names.add(name)
     return images
 
 
-def results_rows(image_id: int, det: Detections) -> list[Json]:
-    """COCO result rows of one image, in the order of ``det``.
-
-    Boxes are rounded to 1/1000 pixel; scores are kept in full, so that rounding makes no ties.
-    """
-    boxes = np.round(to_xywh(det.boxes), 3).tolist()
-    return [
-        {"image_id": image_id, "category_id": label, "bbox": box, "score": score}
-        for label, box, score in zip(det.labels.tolist(), boxes, det.scores.tolist(), strict=True)
-    ]
-
-
-def results_json(items: Iterable[tuple[int, Detections]]) -> Iterator[bytes]:
-    """Render a results file from ``(image_id, detections)`` piece by piece, one row a line."""
-    separator = "["
-    for image_id, det in items:
-        for row in results_rows(image_id, det):
-            yield f"{separator}{json.dumps(row)}".encode()
-            separator = ",\n"
-    yield b"]\n" if separator != "[" else b"[]\n"
-
-
-def write_results(items: Iterable[tuple[int, Detections]]) -> str:
-    """Render a results file from ``(image_id, detections)``, in the given order."""
-    return b"".join(results_json(items)).decode()
-
-
-def read_results(
-    path: Path, known: Collection[int] | None = None, names: Mapping[str, int] | None = None
-) -> dict[int, Detections]:
-    """Read a results file.
-
-    Args:
-        path: the JSON file, a list of ``image_id, category_id, bbox, score``.
-        known: the image ids that exist; None accepts all.
-        names: image ids by name, for files that give names (usually file stems) as ``image_id``.
-
-    Returns:
-        Detections by image id; rows of an image keep their order in the file.
+def box_of(path: Path, section: str, index: int, row: Json) -> tuple[float, float, float, float]:
+    """The four numbers of ``bbox``.
 
     Raises:
-        InputError: the file is cut short or is no results list, or a row has an unknown image or
-            category, a box that is not four finite numbers or has a negative side, or a score
-            that is not a finite number; names the row.
+        InputError: they are not four finite numbers; names the row.
     """
-    data = _load(path)
-    grouped: dict[int, list[tuple[int, Json]]] = {}
-    ids = None if known is None else frozenset(known)
-    for index, row in enumerate(_objects(path, data, "results")):
-        image_id, label, score = row.get("image_id"), row.get("category_id"), row.get("score")
-        if isinstance(image_id, str) and names is not None:
-            image_id = names.get(image_id, image_id)
-        if not isinstance(image_id, int) or (ids is not None and image_id not in ids):
-            raise _bad(path, "results", index, f"image_id {image_id!r} is not in the image list")
-        if not isinstance(label, int) or label not in CLASSES:
-            raise _bad(path, "results", index, f"category_id {label!r} is not one of 1 to 10")
-        if not _is_finite(score):
-            raise _bad(path, "results", index, f"score {score!r} is not a finite number")
-        grouped.setdefault(image_id, []).append((index, row))
-    return {image_id: _detections(path, rows) for image_id, rows in grouped.items()}
+    box = row.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
+        raise bad(path, section, index, f"bbox {box!r} is not four finite numbers")
+    return (box[0], box[1], box[2], box[3])
 
 
-def _detections(path: Path, rows: list[tuple[int, Json]]) -> Detections:
-    boxes = _boxes(path, "results", rows)
-    negative = np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
-    if len(negative):
-        index = rows[int(negative[0])][0]
-        raise _bad(path, "results", index, "negative width or height in bbox")
-    scores = np.array([row["score"] for _, row in rows], np.float64)
-    return Detections(boxes, scores, np.array([row["category_id"] for _, row in rows], np.int64))
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether a JSON value is a finite number of a sensible size."""
+    return isinstance(value, int | float) and type(value) is not bool and abs(value) < _LARGEST
 
 
-def _boxes(path: Path, section: str, rows: list[tuple[int, Json]]) -> Boxes:
-    for index, row in rows:
-        box = row.get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
-            raise _bad(path, section, index, f"bbox {box!r} is not four finite numbers")
-    return from_xywh([row["bbox"] for _, row in rows])
+def load(path: Path) -> Any:
+    """Load a JSON file.
 
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and abs(value) < _LARGEST  # false for NaN
-
-
-def _load(path: Path) -> Any:
+    Raises:
+        InputError: damaged, cut short, or too large to be read as a whole.
+    """
+    size = path.stat().st_size if path.is_file() else 0
+    if size > MAX_BYTES:
+        reason = f"{size / (1 << 30):.1f} GiB of ground truth; at most 1 GiB is read"
+        raise InputError(path, f"{reason}. Split the set")
     text = read_text(path)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        cut = "; the file ends too early" if error.pos >= len(text.rstrip()) else ""
+        cut = "; the file is cut short" if error.pos >= len(text.rstrip()) else ""
         reason = f"not valid JSON ({error.msg} at column {error.colno}{cut})"
         raise InputError(path, reason, error.lineno) from error
     except RecursionError as error:
-        raise InputError(path, "not valid COCO JSON (nested too deeply)") from error
+        raise InputError(path, "not valid JSON (nested too deeply)") from error
 
 
-def _objects(path: Path, rows: object, section: str) -> list[Json]:
+def objects(path: Path, rows: object, section: str) -> list[Json]:
+    """A section as a list of objects.
+
+    Raises:
+        InputError: it is no list, or an entry is no object; names it.
+    """
     if not isinstance(rows, list):
         raise InputError(path, f"{section} is not a list")
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise _bad(path, section, index, "is not an object")
+            raise bad(path, section, index, "is not an object")
     return rows
 
 
-def _bad(path: Path, section: str, index: int, reason: str) -> InputError:
+def bad(path: Path, section: str, index: int, reason: str) -> InputError:
+    """The error about one row."""
     return InputError(path, f"{section}[{index}]: {reason}")

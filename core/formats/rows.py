@@ -30,9 +30,9 @@ def read_text(path: Path) -> str:
 
 
 def read_rows(
-    path: Path, columns: int, meaning: str
+    path: Path, columns: int, meaning: str, optional: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Read rows of exactly ``columns`` numbers, separated by commas or by white space.
+    """Read rows of ``columns`` numbers, separated by commas or by white space.
 
     A trailing comma, spaces around numbers and empty lines are accepted.
 
@@ -40,6 +40,7 @@ def read_rows(
         path: the text file.
         columns: how many numbers a row has.
         meaning: the names of the columns, for messages.
+        optional: so many more columns a row may have; they are not read.
 
     Returns:
         Values ``(N, columns)`` float64 and the 1-based line numbers ``(N,)``.
@@ -52,6 +53,8 @@ def read_rows(
     lines = [line.strip(" \t\r,") for line in text.split("\n")]
     numbers = [number for number, line in enumerate(lines, start=1) if line]
     cells = [_split(lines[number - 1]) for number in numbers]
+    if optional:
+        cells = [row[:columns] if len(row) <= columns + optional else row for row in cells]
     flat = [cell for row in cells for cell in row]
     try:
         values = np.array(list(map(float, flat))).reshape(len(cells), columns)

@@ -11,29 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core.boxes import from_xywh, to_xywh
+from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError
 from dmnet.core.formats.rows import fit, read_rows, whole
-from dmnet.core.records import CLASSES, IGNORED_REGION, OTHERS, Annotations, Detections, Size
+from dmnet.core.records import Annotations, Detections, Size
 
 COLUMNS = "left,top,width,height,score,category,truncation,occlusion"
-
-NAMES: dict[int, str] = {IGNORED_REGION: "ignored-region", **CLASSES, OTHERS: "others"}
-"""All twelve VisDrone categories by id."""
 
 MAX_RESULTS = 500
 """Rows of a result file, all classes together."""
 
 
-def category_of(name: str) -> int | None:
-    """Category id of a class name, or None; case, spaces and underscores do not matter."""
-    plain = name.strip().lower().replace(" ", "-").replace("_", "-")
-    return _IDS.get(plain)
-
-
-_IDS = {name: category for category, name in NAMES.items()} | {"ignored-regions": IGNORED_REGION}
-
-
-def read_annotations(path: Path, image_id: str, size: Size) -> tuple[Annotations, list[str]]:
+def read_annotations(
+    path: Path, image_id: str, size: Size, classes: Classes = VISDRONE
+) -> tuple[Annotations, list[str]]:
     """Read one ground-truth file.
 
     Rows with width or height <= 0 and boxes wholly outside the image are dropped, boxes that
@@ -42,14 +33,15 @@ def read_annotations(path: Path, image_id: str, size: Size) -> tuple[Annotations
 
     Args:
         path: the annotation file.
-        image_id: file stem of the image.
+        image_id: id of the image.
         size: ``(height, width)`` of the image.
+        classes: whose labels the categories are.
 
     Returns:
         The annotations, rows in file order, and the warnings.
 
     Raises:
-        InputError: a row that is not eight finite numbers, a category beyond 0-11, or a score,
+        InputError: a row that is not eight finite numbers, an unknown category, or a score,
             truncation or occlusion that is not a whole number; names file and line.
     """
     values, lines = read_rows(path, 8, COLUMNS)
@@ -58,18 +50,29 @@ def read_annotations(path: Path, image_id: str, size: Size) -> tuple[Annotations
         for index, name in enumerate(("score", "category", "truncation", "occlusion"), start=4)
     }
     labels = columns["category"]
-    _check_categories(path, labels, lines)
+    _check_categories(path, labels, lines, classes)
     boxes, keep, warnings = fit(from_xywh(values[:, :4]), size, lambda i: f"{path}:{lines[i]}")
     annotations = Annotations(
-        image_id, size, boxes, labels, columns["score"], columns["truncation"], columns["occlusion"]
+        image_id,
+        size,
+        boxes,
+        labels,
+        columns["score"],
+        columns["truncation"],
+        columns["occlusion"],
+        classes,
     )
     return annotations[keep], warnings
 
 
-def _check_categories(path: Path, labels: NDArray[np.int64], lines: NDArray[np.int64]) -> None:
-    bad = np.flatnonzero((labels < IGNORED_REGION) | (labels > OTHERS))
+def _check_categories(
+    path: Path, labels: NDArray[np.int64], lines: NDArray[np.int64], classes: Classes
+) -> None:
+    last = max(classes.every)
+    bad = np.flatnonzero((labels < 0) | (labels > last))
     if len(bad):
-        reason = f"category {labels[bad[0]]} does not exist; VisDrone has 0 to 11"
+        data = "VisDrone" if classes.names == VISDRONE.names else "the data set"
+        reason = f"category {labels[bad[0]]} does not exist; {data} has 0 to {last}"
         raise InputError(path, reason, int(lines[bad[0]]))
 
 
@@ -82,18 +85,18 @@ def write_annotations(ann: Annotations) -> str:
     )
 
 
-def read_results(path: Path) -> Detections:
+def read_results(path: Path, classes: Classes = VISDRONE) -> Detections:
     """Read one result file, comma or space separated; rows keep the order of the file.
 
     Fractional boxes and scores are accepted, truncation and occlusion are not read.
 
     Raises:
         InputError: a row that is not eight finite numbers, a negative width or height, or a
-            category beyond 0-11; names file and line.
+            category that does not exist; names file and line.
     """
     values, lines = read_rows(path, 8, COLUMNS)
     labels = whole(path, values[:, 5], lines, "category")
-    _check_categories(path, labels, lines)
+    _check_categories(path, labels, lines, classes)
     bad = np.flatnonzero((values[:, 2] < 0) | (values[:, 3] < 0))
     if len(bad):
         raise InputError(path, "negative width or height", int(lines[bad[0]]))

@@ -1,10 +1,10 @@
 """Pascal VOC XML, one file an image.
 
 Pixel indices are 1-based and inclusive: the half-open box ``x1, y1, x2, y2`` is written as ``xmin =
-x1 + 1, ymin = y1 + 1, xmax = x2, ymax = y2``. All twelve VisDrone categories are written under
-their names; ``difficult`` marks rows that are not to be scored, ``truncated`` and ``occluded`` are
-0 or 1 as in VOC. The attributes ``score``, ``truncation`` and ``occlusion`` of ``object`` keep the
-exact values, so that the way back to VisDrone loses nothing; VOC readers skip them.
+x1 + 1, ymin = y1 + 1, xmax = x2, ymax = y2``. Every row is written under the name of its label,
+ignored regions too; ``difficult`` marks rows that are not to be scored, ``truncated`` and
+``occluded`` are 0 or 1 as in VOC. The attributes ``score``, ``truncation`` and ``occlusion`` of
+``object`` keep the exact values, so that the way back loses nothing; VOC readers skip them.
 
 Source: Everingham et al., "The PASCAL Visual Object Classes Challenge 2012 Development Kit".
 """
@@ -20,10 +20,11 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
 from dmnet.core.boxes import as_boxes
+from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError
 from dmnet.core.formats.rows import fit, is_number
-from dmnet.core.formats.visdrone import NAMES, category_of, number
-from dmnet.core.records import CLASSES, Annotations
+from dmnet.core.formats.visdrone import number
+from dmnet.core.records import Annotations, Size
 
 Element = Any
 """An XML element; defusedxml has no types for it."""
@@ -45,7 +46,7 @@ _FILE = """\
 <annotation>
   <folder>%s</folder>
   <filename>%s</filename>
-  <source><database>VisDrone-DET</database></source>
+  <source><database>%s</database></source>
   <size><width>%d</width><height>%d</height><depth>3</depth></size>
   <segmented>0</segmented>
 %s</annotation>
@@ -60,6 +61,7 @@ def write(ann: Annotations, file_name: str, folder: str = "images") -> str:
         file_name: name of the image file.
         folder: name of the folder the image lies in; a remark for people.
     """
+    names = {label: escape(name) for label, name in ann.classes.every.items()}
     boxes = (ann.boxes + np.array([1.0, 1.0, 0.0, 0.0])).tolist()
     columns = zip(
         boxes,
@@ -71,14 +73,18 @@ def write(ann: Annotations, file_name: str, folder: str = "images") -> str:
         strict=True,
     )
     objects = "".join(
-        _OBJECT % (score, trunc, occl, NAMES[label], trunc > 0, occl > 0, ignore, *map(number, box))
+        _OBJECT % (score, trunc, occl, names[label], trunc > 0, occl > 0, ignore, *map(number, box))
         for box, label, ignore, score, trunc, occl in columns
     )
-    return _FILE % (escape(folder), escape(file_name), ann.size[1], ann.size[0], objects)
+    source = "VisDrone-DET" if ann.classes == VISDRONE else "Unknown"
+    height, width = ann.size
+    return _FILE % (escape(folder), escape(file_name), source, width, height, objects)
 
 
-def read(path: Path) -> tuple[Annotations, list[str]]:
-    """Read one file, ours or one made elsewhere; the image id is the stem of the file's name.
+def read(
+    path: Path, image_id: str | None = None, classes: Classes = VISDRONE
+) -> tuple[Annotations, list[str]]:
+    """Read one file, ours or one made elsewhere; the image id is the stem of its name if None.
 
     Without the extra attributes, score is 0 for ``difficult`` objects, ignored regions and others,
     else 1; truncation and occlusion are ``truncated`` and ``occluded``. Boxes without area or
@@ -94,11 +100,33 @@ def read(path: Path) -> tuple[Annotations, list[str]]:
     root = _parse(path)
     size = (_side(path, root, "height"), _side(path, root, "width"))
     objects = root.findall("object")
-    rows = [_row(path, element, index) for index, element in enumerate(objects, start=1)]
+    rows = [_row(path, element, index, classes) for index, element in enumerate(objects, start=1)]
     raw = as_boxes([row[:4] for row in rows]) - np.array([1.0, 1.0, 0.0, 0.0])
     boxes, keep, warnings = fit(raw, size, lambda i: f"{path}: object {i + 1}")
-    columns = np.array([row[4:] for row in rows], np.int64).reshape(len(rows), 4).T
-    return Annotations(path.stem, size, boxes, *columns)[keep], warnings
+    columns = np.array([row[4:] for row in rows], np.int64).reshape(len(rows), 4)
+    label, score, truncation, occlusion = columns.T
+    name = path.stem if image_id is None else image_id
+    found = Annotations(name, size, boxes, label, score, truncation, occlusion, classes)
+    return found[keep], warnings
+
+
+def names_in(path: Path) -> set[str]:
+    """Names of the classes that occur in a file.
+
+    Raises:
+        InputError: the file is no well-formed VOC XML.
+    """
+    return {(found.findtext("name") or "").strip() for found in _parse(path).findall("object")}
+
+
+def size_in(path: Path) -> Size:
+    """``(height, width)`` that a file gives for its image.
+
+    Raises:
+        InputError: the file is no well-formed VOC XML, or does not say it.
+    """
+    root = _parse(path)
+    return _side(path, root, "height"), _side(path, root, "width")
 
 
 def _parse(path: Path) -> Element:
@@ -125,17 +153,17 @@ def _side(path: Path, root: Element, name: str) -> int:
     return int(text)
 
 
-def _row(path: Path, element: Element, index: int) -> tuple[float, ...]:
+def _row(path: Path, element: Element, index: int, classes: Classes) -> tuple[float, ...]:
     """``xmin, ymin, xmax, ymax, label, score, truncation, occlusion`` of one object."""
     texts = {child.tag: child.text for child in element}
-    name = texts.get("name") or ""
-    label = category_of(name)
+    name = (texts.get("name") or "").strip()
+    label = classes.label_of(name)
     if label is None:
-        known = ", ".join(NAMES.values())
+        known = ", ".join(classes.every.values())
         raise InputError(path, f"object {index}: class {name!r} is none of: {known}")
     corners = {child.tag: child.text or "" for child in element.find("bndbox") or ()}
     box = [_number(path, corners.get(side, ""), f"object {index}: {side}") for side in _SIDES]
-    scored = label in CLASSES and (texts.get("difficult") or "0").strip() != "1"
+    scored = label in classes.scored and (texts.get("difficult") or "0").strip() != "1"
     defaults = {"score": str(int(scored))}
     defaults["truncation"] = texts.get("truncated") or "0"
     defaults["occlusion"] = texts.get("occluded") or "0"

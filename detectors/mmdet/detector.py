@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dmnet.core import config as settings_
+from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.records import Detections, Image, Size
 from dmnet.detectors.base import pick_device
@@ -36,7 +37,7 @@ class MmdetSettings:
     input_size: tuple[int, int] | None = None
     """width and height, in pixels, of every resize, crop and pad step; none: as the config says"""
     class_map: tuple[str, ...] = ()
-    """name=category of the detector's classes (person=1); empty: by VisDrone's or COCO's names"""
+    """name=class of the data set for the detector's classes (person=1); empty: by their names"""
     batch: int = 4
     """images a forward pass"""
 
@@ -45,7 +46,11 @@ class MmdetDetector:
     """An MMDetection model as a `dmnet.detectors.base.Detector`."""
 
     def __init__(
-        self, weights: Path, settings: MmdetSettings | None = None, device: str = "auto"
+        self,
+        weights: Path,
+        settings: MmdetSettings | None = None,
+        device: str = "auto",
+        classes: Classes = VISDRONE,
     ) -> None:
         """Build the model and load its weights.
 
@@ -54,6 +59,7 @@ class MmdetDetector:
                 checkpoint (then ``settings.config`` is needed).
             settings: see `MmdetSettings`.
             device: torch device, or ``auto``.
+            classes: of the data set, whose labels the detections have.
 
         Raises:
             CheckpointError: damaged, unsafe, or made for another model or number of classes.
@@ -66,7 +72,7 @@ class MmdetDetector:
             model, steps = self._parts(weights, meta)
             self.pipeline = _compose(steps)
             self.model = _build_model(model, state, weights).to(self.device).eval()
-        self.categories = self._category_table(meta, weights)
+        self.categories = self._category_table(meta, weights, classes)
         self._shapes: dict[Size, Size] = {}
 
     def _parts(self, weights: Path, meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
@@ -93,13 +99,13 @@ class MmdetDetector:
             fit.set_size(stored, own.input_size)
         return stored["model"], stored["pipeline"]
 
-    def _category_table(self, meta: Mapping[str, Any], weights: Path) -> NDArray[np.int64]:
-        given = parse_pairs(self.settings.class_map, "mmdet.class_map")
-        if "categories" in meta and not given:
-            return np.asarray(meta["categories"], dtype=np.int64)
+    def _category_table(
+        self, meta: Mapping[str, Any], weights: Path, classes: Classes
+    ) -> NDArray[np.int64]:
+        given = parse_pairs(self.settings.class_map, classes, "mmdet.class_map")
         if "classes" not in meta:
             raise CheckpointError(weights, "does not name its classes; MMDetection 3 stores them")
-        return category_table(meta["classes"], given, "mmdet.class_map")
+        return category_table(meta["classes"], given, classes, "mmdet.class_map")
 
     def predict(self, images: Sequence[Image]) -> list[Detections]:
         """See `dmnet.detectors.base.Detector.predict`."""
@@ -181,6 +187,9 @@ def _build_model(config: Any, state: Mapping[str, Tensor], path: Path) -> nn.Mod
     return model
 
 
-def load(path: Path, settings: Mapping[str, Any], device: str) -> MmdetDetector:
+def load(
+    path: Path, settings: Mapping[str, Any], device: str, classes: Classes = VISDRONE
+) -> MmdetDetector:
     """Make the detector from plain settings; see `dmnet.detectors.base.FOREIGN`."""
-    return MmdetDetector(path, settings_.build(MmdetSettings, settings, "mmdet"), device)
+    built = settings_.build(MmdetSettings, settings, "mmdet")
+    return MmdetDetector(path, built, device, classes)

@@ -153,8 +153,6 @@ def make_backbone(family: str, trunk: Trunk, config: TorchvisionConfig) -> Backb
     Strides 4 to 64 for Faster R-CNN, 8 to 128 for the one-stage networks.
     """
     kind = norm_kind(config)
-    if not 0 <= config.trainable_layers <= 5:
-        raise ConfigError(f"trainable_layers: must be 0 to 5, got {config.trainable_layers}")
     layers = make_trunk(trunk, config, kind)
     if config.weights != "none":
         freeze_stages(layers, trunk, config.trainable_layers)

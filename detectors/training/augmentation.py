@@ -7,14 +7,18 @@ padding (the network scales its input anyway), and the mosaic joins windows at t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import cv2
 import numpy as np
 
 from dmnet.core import boxes as box
 from dmnet.core.boxes import Boxes, Window
+from dmnet.core.ranges import Count, Range, Settings, Share
 from dmnet.core.records import Image, Labels, Size
+
+Zoom = Annotated[float, Range(0.01, 100)]
+"""A scale."""
 
 GREY = 114
 """Value of pixels without a picture."""
@@ -30,22 +34,22 @@ class Scene(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(Settings):
     """How training images are varied."""
 
-    flip: float = 0.5
+    flip: Share = 0.5
     """probability of mirroring left-right"""
-    flip_vertical: float = 0.0
+    flip_vertical: Share = 0.0
     """probability of mirroring top-bottom (pictures taken straight downwards)"""
-    zoom: tuple[float, float] = (0.8, 1.5)
+    zoom: tuple[Zoom, Zoom] = (0.8, 1.5)
     """bounds of the scale jitter; above 1 cuts out a part, below 1 adds a grey border"""
-    mosaic: float = 0.0
+    mosaic: Share = 0.0
     """probability of joining windows of four images"""
-    mosaic_off: int = 5
+    mosaic_off: Count = 5
     """last epochs without mosaic"""
-    photometric: float = 0.25
+    photometric: Share = 0.25
     """strength of the change of brightness, contrast and saturation; 0 none"""
-    min_visible: float = 0.3
+    min_visible: Share = 0.3
     """share of an object's area that must remain; with less it becomes an ignored region"""
 
 

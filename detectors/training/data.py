@@ -6,42 +6,42 @@ parent in memory.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from dmnet.core.artifact import inside
 from dmnet.core.boxes import Window
+from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError
 from dmnet.core.files import digest
 from dmnet.core.formats import coco, voc
 from dmnet.core.formats.crops import CropSet
-from dmnet.core.images import MAX_PIXELS, SUFFIXES, read_image
+from dmnet.core.images import MAX_PIXELS, image_id_of, read_image
+from dmnet.core.ranges import NonNegative, Pixels, Processes, Settings, Share
 from dmnet.core.records import Annotations, Image
 from dmnet.detectors.training.augmentation import AugmentConfig, Scene
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings):
     """Which samples an epoch holds and how they are read."""
 
-    crop_share: float | None = None
+    crop_share: Share | None = None
     """share of crops among the samples of an epoch; none: every image and every crop once"""
-    repeat_threshold: float = 0.0
+    repeat_threshold: Share = 0.0
     """images of classes in fewer than this share of the images are repeated; 0 never"""
     ignored: Literal["mask", "grey"] = "mask"
     """ignored regions: no loss there, or painted grey"""
-    max_pixels: int = MAX_PIXELS
+    max_pixels: Pixels = MAX_PIXELS
     """images with more pixels are refused"""
-    workers: int = 0
+    workers: Processes = 0
     """loader processes; 0: a thread beside the training"""
     shrink: bool = True
     """scale large images down once, to what the network's input and the largest zoom can use"""
-    cache_gb: float = 20.0
+    cache_gb: NonNegative = 20.0
     """10^9 bytes that decoded images may take on disk while training; 0: decode in every epoch"""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """variation of the training images"""
@@ -59,36 +59,38 @@ class Sample:
     window: Window | None = None
 
 
-def read_coco(path: Path, images: Path) -> list[Sample]:
+def read_coco(path: Path, images: Mapping[str, Path]) -> list[Sample]:
     """Whole images of a COCO ground-truth file, in the order of their ids.
 
     Args:
         path: the JSON file; rows with ``iscrowd`` or ``ignore`` become ignored regions.
-        images: the folder that ``file_name`` is relative to.
+        images: image file by image id; what is not among them is left out.
 
     Raises:
-        InputError: damaged, an unknown category, or a name that leaves the folder.
+        InputError: damaged, or an unknown category.
     """
-    annotations = coco.read_ground_truth(path)
-    rows = json.loads(path.read_text(encoding="utf-8"))["images"]
-    names = {PurePosixPath(row["file_name"]).stem: row["file_name"] for row in rows}
-    return [Sample(inside(images, names[ann.image_id]), ann) for ann in annotations]
+    truth = coco.read(path)
+    return [
+        Sample(images[image.image_id], coco.annotations_of(path, truth.classes, image)[0])
+        for image in truth.images
+        if image.image_id in images
+    ]
 
 
-def read_coco_crops(path: Path, crops: CropSet, images: Path) -> list[Sample]:
+def read_coco_crops(path: Path, crops: CropSet, images: Mapping[str, Path]) -> list[Sample]:
     """Crops as windows of their parents, in the order of the COCO ids.
 
     Args:
         path: COCO ground truth of the crops.
         crops: what each crop shows.
-        images: the folder of the parents.
+        images: image file of the parents by image id; crops of others are left out.
 
     Raises:
         InputError: damaged, or an image of the ground truth is no crop of ``crops``.
     """
-    parents = {parent.id: inside(images, parent.file_name) for parent in crops.parents}
+    parents = {parent.id: images.get(parent.image_id) for parent in crops.parents}
     names = crops.unique_names()
-    known = {PurePosixPath(names[crop.id]).stem: crop for crop in crops.crops}
+    known = {image_id_of(names[crop.id]): crop for crop in crops.crops}
     samples = []
     for ann in coco.read_ground_truth(path):
         crop = known.get(ann.image_id)
@@ -99,23 +101,24 @@ def read_coco_crops(path: Path, crops: CropSet, images: Path) -> list[Sample]:
             raise InputError(
                 path, f"image {ann.image_id!r} is {ann.size} (h, w), its window {crop.window}"
             )
-        samples.append(Sample(parents[crop.parent_id], ann, crop.window))
+        parent = parents[crop.parent_id]
+        if parent is not None:
+            samples.append(Sample(parent, ann, crop.window))
     return samples
 
 
-def read_voc(folder: Path, images: Path) -> list[Sample]:
+def read_voc(folder: Path, images: Mapping[str, Path], classes: Classes = VISDRONE) -> list[Sample]:
     """Images with Pascal VOC files, in the order of the files' names.
 
     Raises:
         InputError: a damaged file, or one without an image of the same name.
     """
-    listed = sorted(images.iterdir(), reverse=True)  # of two suffixes the first in order wins
-    found = {file.stem: file for file in listed if file.suffix.lower() in SUFFIXES}
     samples = []
-    for path in sorted(folder.glob("*.xml")):
-        if path.stem not in found:
-            raise InputError(path, f"no image of this name in {images}")
-        samples.append(Sample(found[path.stem], voc.read(path)[0]))
+    for path in sorted(folder.rglob("*.xml")):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name not in images:
+            raise InputError(path, f"none of the {len(images)} images has this name")
+        samples.append(Sample(images[name], voc.read(path, name, classes)[0]))
     return samples
 
 

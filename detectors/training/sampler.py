@@ -126,8 +126,6 @@ class EpochBatches(Sampler[list[Ticket]]):
         if self.share is None:
             return
         crops = sum(s.window is not None for s in self.samples)
-        if not 0 <= self.share <= 1:
-            raise ConfigError(f"crop_share: must be 0 to 1, got {self.share}")
         if (self.share > 0 and not crops) or (self.share < 1 and crops == len(self.samples)):
             raise ConfigError(
                 f"crop_share {self.share} needs {'whole images' if crops else 'crops'}, "

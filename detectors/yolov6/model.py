@@ -10,7 +10,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from dmnet.core import training
 from dmnet.core.config import build as build_settings
 from dmnet.core.errors import ConfigError
+from dmnet.core.ranges import Count, Factor, Positive, Range, Settings, Share
 from dmnet.core.records import Size as ImageSize
 from dmnet.detectors.base import DetectionNet, Found, Target, load_net, load_state
 from dmnet.detectors.dense import GREY, Letterbox, canvas_size, detections, scaled_size
@@ -39,14 +40,14 @@ from dmnet.detectors.yolov6.sizes import SIZES, Body, Size
 
 
 @dataclass(frozen=True)
-class YoloConfig:
+class YoloConfig(Settings):
     """Settings of the YOLOv6 sizes."""
 
-    input_size: int = 1280
+    input_size: Annotated[int, Range(32, 16_384)] = 1280
     """longer side of the network's input, pixels"""
-    max_zoom: float = 4.0
+    max_zoom: Factor = 4.0
     """small crops are enlarged at most this many times"""
-    border: int = 0
+    border: Annotated[int, Range(0, 4_096)] = 0
     """grey border around each image, pixels within input_size; a mosaic teaches the network to
     expect one, so without mosaic in the last epochs 0 is best, else half a stride (16)"""
     form: Literal["rep", "plain", "search", "repopt", "int8"] = "rep"
@@ -60,16 +61,16 @@ class YoloConfig:
     teacher: str = "none"
     """distillation: weights file of the same architecture, trained without; with form int8 it
     teaches the neck's channels, else classes and sides"""
-    atss_epochs: int = 0
+    atss_epochs: Count = 0
     """first epochs with ATSS instead of task-aligned assignment"""
-    min_side: float = 8.0
+    min_side: Annotated[float, Range(0, 16_384)] = 8.0
     """objects count as at least this large when cells are assigned, pixels of the input; with 0,
     as published, objects between the cell centres are never learnt"""
-    score_threshold: float = 0.03
+    score_threshold: Share = 0.03
     """detections below are dropped"""
-    nms: float = 0.65
+    nms: Share = 0.65
     """IoU of the detector's own class-wise NMS"""
-    max_detections: int = 500
+    max_detections: Positive = 500
     """detections an image"""
 
 
@@ -245,6 +246,7 @@ def quantised(
         raise ConfigError("form: this network is quantised already; start from its float weights")
     config = replace(net.config, form="int8", weights="none", teacher="none")
     made = YoloV6(net.architecture, config, net.classes, net.size)
+    made.named = net.named
     made.body = copy.deepcopy(net.body).eval()
     insert(fuse(made.body))
     return made.eval(), quantise(made.body, _Canvases(images, config), keep)

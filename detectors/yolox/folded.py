@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+from dmnet.core.classes import Classes, plain
 from dmnet.core.errors import CheckpointError, optional
-from dmnet.core.records import CLASSES
+from dmnet.detectors.base import class_names
 from dmnet.detectors.dense import Letterbox
 from dmnet.detectors.yolox.blocks import Conv
 from dmnet.detectors.yolox.model import YoloX
@@ -36,11 +37,11 @@ COCO_ROWS: dict[str, int] = {
 """Class of COCO (index of 80) that each class of VisDrone starts from, by likeness."""
 
 
-def coco_rows(classes: int) -> list[int] | None:
-    """Rows of COCO's class layer for the data set's classes; none where they are not these."""
-    if classes != len(CLASSES):
-        return None
-    return [COCO_ROWS[CLASSES[label]] for label in range(1, classes + 1)]
+def coco_rows(classes: Classes) -> list[int] | None:
+    """Rows of COCO's class layer for the data set's classes; none where one has no likeness."""
+    rows = [COCO_ROWS.get(plain(name)) for name in classes.names]
+    found = [row for row in rows if row is not None]
+    return found if len(found) == len(rows) else None
 
 
 def file_layers(path: Path) -> list[tuple[Tensor, Tensor]]:
@@ -109,7 +110,7 @@ def read_folded(net: YoloX, path: Path) -> dict[str, Tensor]:
         layer = own[name]
         assert isinstance(layer, nn.Conv2d)
         if name.endswith("class_out"):
-            rows = coco_rows(net.classes) if len(weight) == 80 != net.classes else None
+            rows = coco_rows(class_names(net)) if len(weight) == 80 != net.classes else None
             weight, bias = (weight[rows], bias[rows]) if rows else (weight, bias)
         elif weight.shape != layer.weight.shape:
             raise CheckpointError(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from dmnet.core.config import build as build_settings
 from dmnet.core.errors import ConfigError
+from dmnet.core.ranges import Count, Factor, Positive, Range, Settings, Share
 from dmnet.core.records import Size as ImageSize
 from dmnet.detectors.base import DetectionNet, Found, Target
 from dmnet.detectors.dense import (
@@ -32,22 +33,22 @@ from dmnet.detectors.yolox.criterion import Batch, detection_losses
 
 
 @dataclass(frozen=True)
-class YoloxConfig:
+class YoloxConfig(Settings):
     """Settings of the YOLOX sizes."""
 
-    input_size: int = 640
+    input_size: Annotated[int, Range(32, 16_384)] = 640
     """longer side of the network's input, pixels"""
-    max_zoom: float = 4.0
+    max_zoom: Factor = 4.0
     """small crops are enlarged at most this many times"""
-    border: int = 0
+    border: Annotated[int, Range(0, 4_096)] = 0
     """grey border around each image, pixels within input_size"""
-    l1_epochs: int = 15
+    l1_epochs: Count = 15
     """last epochs in which the sides of the boxes are learnt by their plain difference too"""
-    score_threshold: float = 0.01
+    score_threshold: Share = 0.01
     """detections below are dropped"""
-    nms: float = 0.65
+    nms: Share = 0.65
     """IoU of the detector's own class-wise NMS"""
-    max_detections: int = 500
+    max_detections: Positive = 500
     """detections an image"""
 
 

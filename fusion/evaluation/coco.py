@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core.overlaps import Floats
-from dmnet.core.records import CLASSES
 from dmnet.fusion.evaluation.scored_images import ScoredImage
 from dmnet.fusion.evaluation.visdrone import drop_ignored
 
@@ -139,9 +138,7 @@ def _dictionaries(number: int, rows: Floats, areas: Floats, crowd: NDArray[np.bo
     ]
 
 
-def count(
-    images: Sequence[ScoredImage], cap: int, *, classes: Mapping[int, str] = CLASSES
-) -> CocoTables:
+def count(images: Sequence[ScoredImage], cap: int, *, classes: Mapping[int, str]) -> CocoTables:
     """Match detections and ground truth by the COCO rules.
 
     Args:

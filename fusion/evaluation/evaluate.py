@@ -8,12 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from dmnet.core.errors import ConfigError, InputError, MissingInputError
-from dmnet.core.records import CLASSES, IGNORED_REGION, Annotations, Detections
+from dmnet.core.classes import IGNORED_REGION
+from dmnet.core.errors import ConfigError, MissingInputError
+from dmnet.core.records import Annotations, Detections
 from dmnet.fusion.evaluation import coco, visdrone
 from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.inputs import read_found, read_truth
-from dmnet.fusion.evaluation.scored_images import ScoredImage, TruthSet, scored_images
+from dmnet.fusion.evaluation.scored_images import (
+    ScoredImage,
+    TruthSet,
+    classes_of,
+    scored_images,
+)
 from dmnet.fusion.evaluation.scores import Scores, guard
 
 PROTOCOLS = ("visdrone", "visdrone-macro", "coco@100", "coco@500")
@@ -53,7 +59,7 @@ def evaluate(
     scores = score_images(
         images,
         protocol,
-        classes=truth.classes,
+        classes=truth.classes.scored,
         ignore_regions=ignore_regions,
         crowd=truth.is_json,
         name=dt.stem if name is None else name,
@@ -80,15 +86,20 @@ def score(
         name: what to call the result.
     """
     check_protocol(protocol)
-    images = scored_images(truths, results)
-    return score_images(images, protocol, ignore_regions=ignore_regions, name=name)
+    return score_images(
+        scored_images(truths, results),
+        protocol,
+        classes=classes_of(truths).scored,
+        ignore_regions=ignore_regions,
+        name=name,
+    )
 
 
 def score_images(
     images: Sequence[ScoredImage],
     protocol: str,
     *,
-    classes: Mapping[int, str] = CLASSES,
+    classes: Mapping[int, str],
     ignore_regions: bool = False,
     crowd: bool = False,
     name: str = "",
@@ -106,12 +117,8 @@ def score_images(
         path: where the ground truth came from, for messages.
     """
     if protocol.startswith("visdrone"):
-        if not set(classes) <= set(visdrone.LABELS) or any(
-            CLASSES[label] != text for label, text in classes.items()
-        ):
-            raise InputError(path, "the visdrone protocols need the ten VisDrone categories")
         _need_sizes(images, path)
-        return _visdrone(images, protocol, name)
+        return _visdrone(images, protocol, classes, name)
     if ignore_regions:
         _need_sizes(images, path)
     scored = coco_images(images, ignore_regions=ignore_regions, crowd=crowd)
@@ -148,8 +155,10 @@ def _need_sizes(images: Sequence[ScoredImage], path: Path | str) -> None:
             )
 
 
-def _visdrone(images: Sequence[ScoredImage], protocol: str, name: str) -> Scores:
-    tables = visdrone.count(images)
+def _visdrone(
+    images: Sequence[ScoredImage], protocol: str, names: Mapping[int, str], name: str
+) -> Scores:
+    tables = visdrone.count(images, names)
     macro = protocol == "visdrone-macro"
     summary = {
         "AP": tables.ap(macro=macro),
@@ -157,9 +166,9 @@ def _visdrone(images: Sequence[ScoredImage], protocol: str, name: str) -> Scores
         "AP75": tables.ap(0.75, macro=macro),
         **{f"AR{cap}": tables.ar(cap, macro=macro) for cap in visdrone.CAPS},
     }
-    objects = _objects(images, visdrone.LABELS)
+    objects = _objects(images, tables.labels)
     classes = {
-        CLASSES[label]: {
+        names[label]: {
             "AP": tables.ap(label=label),
             "AP50": tables.ap(0.5, label=label),
             "AP75": tables.ap(0.75, label=label),
@@ -167,7 +176,7 @@ def _visdrone(images: Sequence[ScoredImage], protocol: str, name: str) -> Scores
             "objects": float(objects[label]),
             "images": float(tables.images[row]),
         }
-        for row, label in enumerate(visdrone.LABELS)
+        for row, label in enumerate(tables.labels)
     }
     counts = _counts(images, objects)
     return Scores(protocol, "per cent", summary, classes, counts, name, True, guard(summary))

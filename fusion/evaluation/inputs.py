@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from dmnet.core.classes import IGNORED_REGION, VISDRONE
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import visdrone
 from dmnet.core.formats.rows import read_rows, read_text, whole
-from dmnet.core.images import SUFFIXES, read_size
+from dmnet.core.images import SUFFIXES, image_id_of, read_size
 from dmnet.core.overlaps import Floats, Ints
-from dmnet.core.records import CLASSES, IGNORED_REGION, OTHERS, Size
+from dmnet.core.records import Size
 from dmnet.fusion.evaluation.inputs_json import read_found_json, read_truth_json
-from dmnet.fusion.evaluation.scored_images import ScoredImage, TruthSet, stem_of
+from dmnet.fusion.evaluation.scored_images import ScoredImage, TruthSet
 
 
 def read_truth(gt: Path, sizes: Path | None = None) -> TruthSet:
@@ -100,10 +101,7 @@ def _read_truth_folder(gt: Path, sizes: Path | None) -> TruthSet:
         images.append(ScoredImage(rows, np.zeros((0, 6)), size, stem))
         warnings += notes
     numbers = {number: position for position, number in enumerate(range(1, len(files) + 1))}
-    labels = {label: label for label in CLASSES}
-    return TruthSet(
-        folder, tuple(images), numbers, CLASSES, labels, False, tuple(warnings), pictures
-    )
+    return TruthSet(folder, tuple(images), numbers, VISDRONE, False, tuple(warnings), pictures)
 
 
 def _truth_rows(path: Path) -> tuple[Floats, list[str]]:
@@ -117,7 +115,7 @@ def _truth_rows(path: Path) -> tuple[Floats, list[str]]:
 
 
 def _check_categories(path: Path, labels: Floats, lines: Ints) -> None:
-    bad = np.flatnonzero((labels < IGNORED_REGION) | (labels > OTHERS))
+    bad = np.flatnonzero(~np.isin(labels, list(VISDRONE.every)))
     if len(bad):
         reason = f"category {labels[bad[0]]:g} does not exist; VisDrone has 0 to 11"
         raise InputError(path, reason, int(lines[bad[0]]))
@@ -159,7 +157,7 @@ def read_sizes(path: Path) -> dict[str, Size]:
         if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
             reason = f"width '{width}' and height '{height}' must be whole numbers above 0"
             raise InputError(path, reason, rows.line_num)
-        out[stem_of(row["image"])] = (int(height), int(width))
+        out[image_id_of(row["image"])] = (int(height), int(width))
     return out
 
 

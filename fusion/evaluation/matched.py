@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core.overlaps import Floats, Ints
-from dmnet.core.records import CLASSES
 from dmnet.fusion.evaluation import coco, visdrone
 from dmnet.fusion.evaluation.matching import (
     Rows,
@@ -64,7 +63,7 @@ def matched(
     images: Sequence[ScoredImage],
     protocol: str,
     *,
-    classes: Mapping[int, str] = CLASSES,
+    classes: Mapping[int, str],
     thresholds: Floats | None = None,
 ) -> Matched:
     """Match a set as a protocol does.

@@ -15,7 +15,7 @@ from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.matched import Matched, matched
 from dmnet.fusion.evaluation.matching import NONE, Rows, match
 from dmnet.fusion.evaluation.precision_recall import cumulated
-from dmnet.fusion.evaluation.scored_images import scored_images
+from dmnet.fusion.evaluation.scored_images import classes_of, scored_images
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def operating_point_of(
 ) -> OperatingPoint:
     """`operating_point` of records in memory; ground truth of score 0 is left out."""
     images = coco_images(scored_images(truths, results))
-    table = matched(images, "coco@500", thresholds=np.array([iou]))
+    scored = classes_of(truths).scored
+    table = matched(images, "coco@500", classes=scored, thresholds=np.array([iou]))
     return operating_point(table, threshold, iou=iou)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from dmnet.core.boxes import from_xywh, to_xywh
-from dmnet.core.images import SUFFIXES
+from dmnet.core.classes import VISDRONE, Classes
+from dmnet.core.errors import ConfigError
 from dmnet.core.overlaps import Floats
 from dmnet.core.records import Annotations, Detections, Size
 
@@ -32,12 +33,13 @@ class ScoredImage:
     image_id: str = ""
     areas: Floats | None = None
 
-    def annotations(self) -> Annotations:
+    def annotations(self, classes: Classes) -> Annotations:
         """The ground truth as a record."""
         zero = np.zeros(len(self.truth), dtype=np.int64)
         boxes, label = from_xywh(self.truth[:, :4]), self.truth[:, 5].astype(np.int64)
         score = self.truth[:, 4].astype(np.int64)
-        return Annotations(self.image_id, self.size or (0, 0), boxes, label, score, zero, zero)
+        size = self.size or (0, 0)
+        return Annotations(self.image_id, size, boxes, label, score, zero, zero, classes)
 
     def detections(self) -> Detections:
         """The detections as a record."""
@@ -65,25 +67,34 @@ def scored_images(
     return [scored_image(truth, results.get(truth.image_id, none)) for truth in truths]
 
 
+def classes_of(truths: Sequence[Annotations]) -> Classes:
+    """The classes of a set; VisDrone's where it is empty.
+
+    Raises:
+        ConfigError: two images are annotated in different classes.
+    """
+    first = truths[0].classes if truths else VISDRONE
+    for truth in truths:
+        if truth.classes is not first and truth.classes != first:
+            raise ConfigError(
+                f"{truths[0].image_id} is annotated in the classes {first}, {truth.image_id} in "
+                f"{truth.classes}: they cannot be scored together"
+            )
+    return first
+
+
 @dataclass(frozen=True)
 class TruthSet:
     """Ground truth of a set: images without detections yet, in the order of their names.
 
-    ``numbers`` gives the position of each COCO image id, ``labels`` the label of each category id
-    in a results file, ``warnings`` what was dropped, ``files`` the image files by image id.
+    ``numbers`` gives the position of each COCO image id, ``warnings`` what was dropped, ``files``
+    the image files by image id.
     """
 
     path: Path
     images: tuple[ScoredImage, ...]
     numbers: Mapping[int, int]
-    classes: Mapping[int, str]
-    labels: Mapping[int, int]
+    classes: Classes
     is_json: bool
     warnings: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
-
-
-def stem_of(name: str) -> str:
-    """Name without an image suffix; other dots belong to the name."""
-    plain = PurePosixPath(name.strip())
-    return plain.stem if plain.suffix.lower() in SUFFIXES else plain.name

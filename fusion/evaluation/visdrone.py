@@ -10,11 +10,12 @@ Source: VisDrone2018-DET-toolkit, ``calcAccuracy`` and the functions it calls; P
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dmnet.core.classes import IGNORED_REGION
 from dmnet.core.overlaps import Floats, Ints
 from dmnet.core.records import Size
 from dmnet.fusion.evaluation.matching import Rows, by_score, flat, match
@@ -27,17 +28,17 @@ CAPS = (1, 10, 100, 500)
 IOUS: Floats = 0.5 + 0.05 * np.arange(10.0)
 """The toolkit's ``0.5:0.05:0.95`` to the last bit: the eighth is just above 0.85."""
 
-LABELS = tuple(range(1, 11))
-"""The ten scored categories; 11 (others) never is."""
-
 
 @dataclass(frozen=True)
 class VisDroneTables:
     """What the toolkit counts, per cent.
 
-    ``precision`` ``(10 classes, 10 IoU)`` average precision at cap 500; ``recall``
-    ``(10, 10, 4 caps)`` greatest recall; ``images`` ``(10,)`` number of images with the class.
+    ``labels`` the C scored classes; ``precision`` ``(C, 10 IoU)`` average precision at cap 500;
+    ``recall`` ``(C, 10, 4 caps)`` greatest recall; ``images`` ``(C,)`` number of images with the
+    class.
     """
+
+    labels: tuple[int, ...]
 
     precision: Floats
     recall: Floats
@@ -57,7 +58,7 @@ class VisDroneTables:
 
     def _mean(self, values: Floats, label: int | None, macro: bool) -> float:
         if label is not None:
-            row = LABELS.index(label)
+            row = self.labels.index(label)
             return float(values[row]) if self.images[row] else float("nan")
         weight = np.minimum(self.images, 1) if macro else self.images
         return float(values @ weight / weight.sum()) if weight.any() else float("nan")
@@ -118,12 +119,12 @@ def drop_ignored(image: ScoredImage) -> ScoredImage:
     Raises:
         ValueError: there are ignored regions but the size of the image is not known.
     """
-    regions = image.truth[image.truth[:, 5] == 0][:, :4]
+    regions = image.truth[image.truth[:, 5] == IGNORED_REGION][:, :4]
     if len(regions) == 0:
         return image
     if image.size is None:
         raise ValueError(f"{image.image_id}: has ignored regions, so the image size is needed")
-    truth = (image.truth[:, 5] != 0) & (
+    truth = (image.truth[:, 5] != IGNORED_REGION) & (
         ignored_share(image.truth[:, :4], regions, image.size) < 0.5
     )
     found = ignored_share(image.found[:, :4], regions, image.size) < 0.5
@@ -131,37 +132,40 @@ def drop_ignored(image: ScoredImage) -> ScoredImage:
     return replace(image, truth=image.truth[truth], found=image.found[found], areas=areas)
 
 
-def count(images: Iterable[ScoredImage]) -> VisDroneTables:
+def count(images: Iterable[ScoredImage], classes: Collection[int]) -> VisDroneTables:
     """Run the protocol.
 
     Args:
         images: every image of the set, in the order of their names (it settles equal scores).
+        classes: labels of the scored categories; VisDrone's 11 (others) never is one.
     """
+    labels = tuple(sorted(classes))
+    base = max(labels, default=0) + 1
     kept = [drop_ignored(image) for image in images]
     truth, image_t, _ = flat([image.truth for image in kept])
     found, image_d, position = flat([image.found for image in kept])
-    scored = np.isin(found[:, 5], LABELS)
+    scored = np.isin(found[:, 5], labels)
     found, image_d, position = found[scored], image_d[scored], position[scored]
-    scored = np.isin(truth[:, 5], LABELS)
+    scored = np.isin(truth[:, 5], labels)
     truth, image_t = truth[scored], image_t[scored]
-    group_t = image_t * 16 + truth[:, 5].astype(np.int64)
-    group_d = image_d * 16 + found[:, 5].astype(np.int64)
+    group_t = image_t * base + truth[:, 5].astype(np.int64)
+    group_d = image_d * base + found[:, 5].astype(np.int64)
     rows_t, ignore = Rows(group_t, truth[:, :4]), truth[:, 4] == 0
-    positives = np.bincount(truth[:, 5].astype(np.int64), minlength=11)[1:11]
-    images_with = np.bincount(np.unique(group_t) % 16, minlength=11)[1:11]
-    recall = np.zeros((len(LABELS), len(IOUS), len(CAPS)))
-    precision = np.zeros((len(LABELS), len(IOUS)))
+    positives = np.bincount(truth[:, 5].astype(np.int64), minlength=base)
+    images_with = np.bincount(np.unique(group_t) % base, minlength=base)
+    recall = np.zeros((len(labels), len(IOUS), len(CAPS)))
+    precision = np.zeros((len(labels), len(IOUS)))
     for column, cap in enumerate(CAPS):
         within = position < cap
         rows_d = Rows(group_d[within], found[within, :4])
         chosen = match(rows_d, found[within, 4], rows_t, ignore, IOUS)
-        labels = found[within, 5].astype(np.int64)
+        label_d = found[within, 5].astype(np.int64)
         order = by_score(rows_d.group, found[within, 4])
-        for row, label in enumerate(LABELS):
-            mine = chosen[order[labels[order] == label]]
+        for row, label in enumerate(labels):
+            mine = chosen[order[label_d[order] == label]]
             tp, fp = cumulated(mine)
-            total = max(1, int(positives[row]))
+            total = max(1, int(positives[label]))
             recall[row, :, column] = tp[-1] / total * 100 if len(tp) else 0.0
             if cap == CAPS[-1]:
                 precision[row] = 100 * average_precision(tp, fp, total, "voc")
-    return VisDroneTables(precision, recall, images_with)
+    return VisDroneTables(labels, precision, recall, images_with[list(labels)])

@@ -91,7 +91,7 @@ def analyse(
         all_scores.append(_scores(truth, scored, protocol, ignore_regions, name, warnings))
         if protocol.startswith("coco"):
             scored = coco_images(scored, ignore_regions=ignore_regions, crowd=truth.is_json)
-        tables.append(matched(scored, protocol, classes=truth.classes))
+        tables.append(matched(scored, protocol, classes=truth.classes.scored))
     drawn = [resample(table, repeats=bootstrap) for table in tables] if bootstrap > 0 else []
     out = []
     for number, (table, scores) in enumerate(zip(tables, all_scores, strict=True)):
@@ -160,12 +160,11 @@ def report_files(
 
     return render(
         title,
-        [image.annotations() for image in truth.images],
+        [image.annotations(truth.classes) for image in truth.images],
         results,
         image=read if pictures else None,
         config=config,
         subtitle=f"{len(truth.images)} images, ground truth {truth.path.name}",
-        classes=truth.classes,
     )
 
 
@@ -196,7 +195,7 @@ def _scores(
     scores = score_images(
         scored,
         protocol,
-        classes=truth.classes,
+        classes=truth.classes.scored,
         ignore_regions=ignore_regions,
         crowd=truth.is_json,
         name=name,

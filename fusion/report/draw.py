@@ -10,13 +10,12 @@ from PIL import Image as Pil
 from PIL import ImageDraw, ImageFont
 
 from dmnet.core.boxes import Boxes
-from dmnet.core.records import CLASSES, IGNORED_REGION, OTHERS, Annotations, Detections, Image
+from dmnet.core.records import Annotations, Detections, Image
 
 Colour = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
 
 CLASS_COLOURS: dict[int, Colour] = {
-    IGNORED_REGION: (140, 140, 140),
     1: (255, 82, 82),
     2: (255, 158, 64),
     3: (255, 221, 51),
@@ -27,9 +26,8 @@ CLASS_COLOURS: dict[int, Colour] = {
     8: (190, 140, 90),
     9: (70, 205, 90),
     10: (190, 230, 70),
-    OTHERS: (200, 200, 200),
 }
-"""Colour of each VisDrone category."""
+"""Colours of the first ten classes; further ones take turns."""
 
 TP: Colour = (70, 205, 90)
 FP: Colour = (255, 72, 72)
@@ -51,15 +49,15 @@ class Layer:
 
 
 def colour_of(label: int) -> Colour:
-    """Colour of a category; categories beyond VisDrone's take turns."""
-    return CLASS_COLOURS.get(label, CLASS_COLOURS[1 + (label - 1) % 10])
+    """Colour of a class by its label, from 1."""
+    return CLASS_COLOURS[1 + (label - 1) % len(CLASS_COLOURS)]
 
 
 def draw_boxes(
     image: Image,
     items: Detections | Annotations,
     *,
-    names: Mapping[int, str] = CLASSES,
+    names: Mapping[int, str] | None = None,
     min_score: float = 0.0,
     scores: bool = False,
     legend: bool = True,
@@ -70,7 +68,8 @@ def draw_boxes(
     Args:
         image: ``(h, w, 3)`` uint8 RGB; stays as it is.
         items: boxes in pixels of the image.
-        names: class names for the legend; other categories are not drawn.
+        names: class names for the legend, other labels are not drawn; None takes the annotations'
+            own, and numbers for detections.
         min_score: detections below are left out.
         scores: write the score beside each detection.
         legend: add a strip with the names of the classes that occur.
@@ -79,8 +78,11 @@ def draw_boxes(
     Returns:
         A new image; higher than the given one where there is a legend.
     """
-    if isinstance(items, Detections):
+    if isinstance(items, Annotations):
+        names = names or items.classes.scored
+    else:
         items = items[items.scores >= min_score]
+        names = names or {label: f"class {label}" for label in np.unique(items.labels).tolist()}
     layers = []
     for label, name in names.items():
         mine = items.labels == label

@@ -6,18 +6,19 @@ import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from dmnet.core.images import encode_jpeg
-from dmnet.core.records import CLASSES, Annotations, Detections, Image
+from dmnet.core.ranges import Range, Settings
+from dmnet.core.records import Annotations, Detections, Image
 from dmnet.fusion.evaluation.bootstrap import Comparison, Interval, compare, intervals, resample
 from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.error_types import error_costs
 from dmnet.fusion.evaluation.matched import Matched, matched
 from dmnet.fusion.evaluation.operating_points import best_f1, confusion, operating_point
-from dmnet.fusion.evaluation.scored_images import scored_images
+from dmnet.fusion.evaluation.scored_images import classes_of, scored_images
 from dmnet.fusion.evaluation.scores import Scores
 from dmnet.fusion.report import plots
 from dmnet.fusion.report.gallery import Tile, commonest_confusions, worst_images
@@ -27,20 +28,20 @@ ReadImage = Callable[[str], Image | None]
 
 
 @dataclass(frozen=True)
-class ReportConfig:
+class ReportConfig(Settings):
     """What the report shows."""
 
     protocol: str = "coco@500"
     """Protocol of curves, errors and intervals."""
-    score_threshold: float = 0.3
+    score_threshold: Annotated[float, Range(-1_000_000, 1_000_000)] = 0.3
     """Operating points, confusions and pictures use detections from this score on."""
-    pictures: int = 6
+    pictures: Annotated[int, Range(0, 1_000)] = 6
     """Worst images shown; 0 leaves pictures out."""
-    confusions: int = 6
+    confusions: Annotated[int, Range(0, 1_000)] = 6
     """Commonest confusions shown, each with up to six examples."""
-    bootstrap: int = 100
+    bootstrap: Annotated[int, Range(0, 100_000)] = 100
     """Repetitions behind the confidence intervals; 0 leaves them out."""
-    longest: int = 1400
+    longest: Annotated[int, Range(16, 16_384)] = 1400
     """Longest side of an embedded picture in pixels."""
 
 
@@ -84,7 +85,6 @@ def render(
     config: ReportConfig | None = None,
     sections: Sequence[tuple[str, str]] = (),
     subtitle: str = "",
-    classes: Mapping[int, str] = CLASSES,
 ) -> str:
     """Render the report.
 
@@ -97,13 +97,12 @@ def render(
         sections: further parts, ``(title, html)``. The HTML is the caller's own and goes in as it
             is; everything else is escaped.
         subtitle: one line below the title.
-        classes: names of the scored categories.
 
     Returns:
         HTML that needs no other file.
     """
     config = config or ReportConfig()
-    tables = _matched(truths, results, config.protocol, classes)
+    tables = _matched(truths, results, config.protocol)
     main, main_table = results[-1], tables[results[-1].name]
     threshold = config.score_threshold
     pictures = image if image is not None and config.pictures > 0 else None
@@ -141,9 +140,8 @@ def _matched(
     truths: Sequence[Annotations],
     results: Sequence[Result],
     protocol: str,
-    classes: Mapping[int, str],
 ) -> dict[str, Matched]:
-    out = {}
+    out, classes = {}, classes_of(truths).scored
     for result in results:
         scored = scored_images(truths, result.detections)
         if protocol.startswith("coco"):

@@ -25,7 +25,7 @@ def guess_camera(annotations: Annotations) -> Camera:
     in the middle give pitch and height. Without objects: 50 degrees and 9 pixels a metre.
     """
     size, focal = annotations.size, 0.9 * annotations.size[1]
-    known = annotations[annotations.is_object]
+    known = annotations.objects
     if not len(known):
         return Camera.over(size, 9.0, np.radians(50.0), focal)
     side = np.sqrt(np.prod(known.boxes[:, 2:] - known.boxes[:, :2], axis=1))

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core.boxes import Boxes
-from dmnet.core.records import IGNORED_REGION, Annotations, Image
+from dmnet.core.classes import IGNORED_REGION
+from dmnet.core.records import Annotations, Image
 from dmnet.pipeline.scenes.buildings import building_shadow, paint_building
 from dmnet.pipeline.scenes.camera import Camera, Light, Points
 from dmnet.pipeline.scenes.canvas import NOTHING, Canvas, Faces, seen, shadow

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core.boxes import visible
-from dmnet.core.records import IGNORED_REGION, OTHERS, Annotations, Image
+from dmnet.core.classes import IGNORED_REGION, OTHERS
+from dmnet.core.records import Annotations, Image
 from dmnet.pipeline.scenes.buildings import building_shadow, paint_building
 from dmnet.pipeline.scenes.camera import Camera, Light
 from dmnet.pipeline.scenes.canvas import Canvas, seen, shadow
@@ -127,7 +128,7 @@ def blur_group(
     canvas: Canvas, camera: Camera, annotations: Annotations, rng: np.random.Generator
 ) -> Annotations:
     """Turn one group of far objects into an ignored region: blurred, no longer annotated."""
-    far = np.flatnonzero(annotations.is_object)
+    far = np.flatnonzero(~annotations.ignore)
     far = far[np.argsort(annotations.boxes[far, 3], kind="stable")][: len(far) // 3]
     if not len(far):
         return annotations

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 
+from dmnet.core.ranges import Count, Range, Seed, Settings, Share
 from dmnet.core.records import Annotations, Image
 from dmnet.pipeline.scenes.camera import Camera, Light
 from dmnet.pipeline.scenes.lens import develop
@@ -13,28 +15,33 @@ from dmnet.pipeline.scenes.plan import Plan
 from dmnet.pipeline.scenes.render import paint_plan
 from dmnet.pipeline.scenes.town import build_town
 
+SceneSide = Annotated[int, Range(100, 10_000)]
+Aspect = Annotated[float, Range(0.1, 10)]
+Scale = Annotated[float, Range(1, 100)]
+Pitch = Annotated[float, Range(20, 90)]
+
 
 @dataclass(frozen=True)
-class SceneConfig:
+class SceneConfig(Settings):
     """How the scenes look; each scene draws its own values from the ranges."""
 
-    seed: int = 0
+    seed: Seed = 0
     """First number of all random draws."""
-    width: tuple[int, int] = (1360, 2000)
+    width: tuple[SceneSide, SceneSide] = (1360, 2000)
     """Smallest and largest width in pixels."""
-    aspect: tuple[float, float] = (1.3333, 1.7778)
+    aspect: tuple[Aspect, Aspect] = (1.3333, 1.7778)
     """Width over height, one of the two; heights are at most 1500."""
-    scale: tuple[float, float] = (8.5, 15.0)
+    scale: tuple[Scale, Scale] = (8.5, 15.0)
     """Pixels a metre in the middle of a picture 1360 wide (a car is 4.5 m long)."""
-    pitch: tuple[float, float] = (42.0, 80.0)
+    pitch: tuple[Pitch, Pitch] = (42.0, 80.0)
     """Degrees that the camera looks down; 90 is straight down."""
-    busy: tuple[float, float] = (0.12, 0.45)
+    busy: tuple[Share, Share] = (0.12, 0.45)
     """Share of a lane's length taken by vehicles."""
-    crowded: float = 0.4
+    crowded: Share = 0.4
     """Share of the blocks that are full of objects; the others are parks, roofs, fields, water."""
-    ignored: int = 2
+    ignored: Annotated[int, Range(0, 100)] = 2
     """Most ignored regions in a scene."""
-    max_objects: int = 300
+    max_objects: Count = 300
     """Most objects in a scene."""
 
 

@@ -14,6 +14,7 @@ from dmnet.core.boxes import Window
 from dmnet.core.files import digest
 from dmnet.core.formats import coco, voc, yolo
 from dmnet.core.formats.crops import CropSet
+from dmnet.core.ranges import Settings, Share
 from dmnet.core.records import Annotations
 from dmnet.cropping.labels import crop_annotations
 from dmnet.pipeline.context import Context, Plan
@@ -25,12 +26,12 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Which labels are written (METHOD: conversion)."""
 
     crops: bool = True
     """Also convert the labels of the crops; needs the artifact of ``crop``."""
-    min_visible: float | None = None
+    min_visible: Share | None = None
     """Share of an object that must be inside a crop to be labelled there; none: as ``crop`` has it
     (0.5; 1 in the reference preset). What is cut below becomes an ignored region."""
     ignored: bool = True

@@ -7,14 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from dmnet.core.artifact import Artifact, Item, Product
-from dmnet.core.errors import ConfigError, InputError, MissingInputError
+from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.files import digest
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats import density_h5, visdrone
 from dmnet.core.images import encode_jpeg, read_image
 from dmnet.core.journal import read_header, read_journal
+from dmnet.core.ranges import Range
 from dmnet.core.records import Annotations, DensityMap, Size
 from dmnet.cropping.labels import crop_annotations, crop_file_name
 from dmnet.cropping.slicers import CropConfig, slice_image
@@ -32,22 +34,10 @@ class Config(CropConfig):
 
     write_images: bool = True
     """Write crops as JPEG files; later stages cut in memory and do not need them."""
-    jpeg_quality: int = 95
+    jpeg_quality: Annotated[int, Range(1, 100)] = 95
     """Quality of the written crops, 1 to 100."""
-    map_stride: int | None = None
+    map_stride: Annotated[int, Range(1, 1_024)] | None = None
     """Side of a cell of foreign maps in pixels; none: inferred from shape and image size."""
-
-    def __post_init__(self) -> None:
-        """Check values.
-
-        Raises:
-            ConfigError: a value outside its range.
-        """
-        super().__post_init__()
-        if not 1 <= self.jpeg_quality <= 100:
-            raise ConfigError(f"crop.jpeg_quality must be 1 to 100, got {self.jpeg_quality}")
-        if self.map_stride is not None and self.map_stride < 1:
-            raise ConfigError(f"crop.map_stride must be at least 1 pixel, got {self.map_stride}")
 
 
 def plan(context: Context) -> Plan:

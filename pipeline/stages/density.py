@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from dmnet.core import config as settings
 from dmnet.core.artifact import Artifact, Item, Product
 from dmnet.core.dataset import Dataset
-from dmnet.core.errors import ConfigError
 from dmnet.core.formats import density_h5, visdrone
 from dmnet.core.images import read_size
+from dmnet.core.ranges import Range, Settings
 from dmnet.core.records import Annotations, Size
 from dmnet.density.ground_truth import SigmaConfig, above_bank, density_map, sigmas
 from dmnet.density.kernels import KernelBank
@@ -25,24 +25,15 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """How annotations become density maps (METHOD: density ground truth)."""
 
     sigma: SigmaConfig = field(default_factory=SigmaConfig)
     preset: Literal["corrected", "reference"] = "corrected"
     """``corrected``: a map sums to the number of objects. ``reference``: the published code's
     numbers, where kernels are cut at the border and the last row and column stay empty."""
-    stride: int | None = None
+    stride: Annotated[int, Range(1, 1_024)] | None = None
     """Side of a map's cell in pixels; none: 1 for the reference preset, 4 for the corrected one."""
-
-    def __post_init__(self) -> None:
-        """Check the stride.
-
-        Raises:
-            ConfigError: a cell below one pixel.
-        """
-        if self.stride is not None and self.stride < 1:
-            raise ConfigError(f"density.stride must be at least 1 pixel, got {self.stride}")
 
     @property
     def cell(self) -> int:

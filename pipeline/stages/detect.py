@@ -13,12 +13,14 @@ from tqdm import tqdm
 
 from dmnet.core.artifact import Artifact, Item, Product, Result
 from dmnet.core.boxes import Window
+from dmnet.core.classes import Classes
 from dmnet.core.config import read_yaml
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.files import file_digest
 from dmnet.core.formats import parts
-from dmnet.core.formats.coco import results_json
+from dmnet.core.formats.coco_results import results_json
 from dmnet.core.formats.crops import CropSet
+from dmnet.core.ranges import Share
 from dmnet.core.records import Detections
 from dmnet.detectors.base import DETECTORS, FOREIGN, Detector, load_detector
 from dmnet.detectors.infer import InferConfig, detect_items
@@ -36,7 +38,7 @@ _log = logging.getLogger(__name__)
 class Config(InferConfig):
     """How the detector is run (METHOD: detectors)."""
 
-    score_threshold: float = 0.01
+    score_threshold: Share = 0.01
     """Detections below are dropped."""
     settings: str | None = None
     """YAML file with settings of the detector, for example how an ONNX file is decoded."""
@@ -68,21 +70,21 @@ def plan(context: Context) -> Plan:
     for parent in crops.crops.parents:
         path = images.get(parent.image_id, context.dataset.root / "images" / parent.file_name)
         windows = [crop.window for crop in by_parent[parent.image_id]]
-        facts: dict[str, Any] = {"size": parent.size}
         number = {"id": parent.id} if source.name == "results" else {}
         for part, looked in zip(PARTS, (None, windows), strict=True):
-            known = {**facts, "windows": looked, **({} if looked else number)}
+            known = {"size": parent.size, "windows": looked, **({} if looked else number)}
             items.append(Item(detected_item(part, parent.image_id), {"image": path}, known))
-    facts = source.facts
+    classes = context.dataset.classes
+    facts = {**source.facts, **classes.facts}
     if config.settings is not None:
         facts["settings"] = read_yaml(Path(config.settings))
     return Plan(
         config,
         items,
-        stream=partial(detect, config, source, context.device, f"detect {context.split}"),
+        stream=partial(detect, config, source, classes, context.device, f"detect {context.split}"),
         facts=facts,
         totals={"ids": crops.ids},
-        finish=partial(sum_up, crops.crops),
+        finish=partial(sum_up, crops.crops, classes),
         problems=context.dataset.problems,
         notes=crops.notes,
         made_from=(*crops.upstream, *trained),
@@ -127,7 +129,12 @@ def find_detector(context: Context) -> tuple[Source, tuple[Upstream, ...]]:
 
 
 def detect(
-    config: Config, source: Source, device: str, label: str, items: list[Item]
+    config: Config,
+    source: Source,
+    classes: Classes,
+    device: str,
+    label: str,
+    items: list[Item],
 ) -> Iterator[tuple[Item, Result]]:
     """Detect image by image; the items of one image share one decoding."""
     given = read_yaml(Path(config.settings)) if config.settings else {}
@@ -136,6 +143,7 @@ def detect(
         source.weights if source.name else None,
         settings=given or None,
         device=device,
+        classes=classes,
     )
     groups: dict[Path, list[Item]] = {}
     for item in items:
@@ -201,7 +209,7 @@ def _look_up(
         yield item, _product(item, found, config.score_threshold)
 
 
-def sum_up(crops: CropSet, artifact: Artifact) -> None:
+def sum_up(crops: CropSet, classes: Classes, artifact: Artifact) -> None:
     """Write both results as COCO JSON; ids are those of ``crops.json``."""
     by_parent = crops.by_parent()
 
@@ -211,7 +219,7 @@ def sum_up(crops: CropSet, artifact: Artifact) -> None:
         return parts.read_windows(artifact.root / detected_file(part, image_id))
 
     whole = ((p.id, d) for p in crops.parents for d in read("whole", p.image_id).values())
-    artifact.output("results_images.json", results_json(whole))
+    artifact.output("results_images.json", results_json(whole, classes))
     cuts = (
         (crop.id, found[crop.window])
         for parent in crops.parents
@@ -219,4 +227,4 @@ def sum_up(crops: CropSet, artifact: Artifact) -> None:
         for crop in by_parent[parent.image_id]
         if crop.window in found
     )
-    artifact.output("results_crops.json", results_json(cuts))
+    artifact.output("results_crops.json", results_json(cuts, classes))

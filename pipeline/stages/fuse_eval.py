@@ -7,14 +7,17 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
+from typing import Annotated
 
 from dmnet.core.artifact import Artifact, Item, Product
+from dmnet.core.classes import Classes
 from dmnet.core.config import resolved
 from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.formats import parts, visdrone
-from dmnet.core.formats.coco import results_json
+from dmnet.core.formats.coco_results import results_json
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.images import read_image
+from dmnet.core.ranges import Range, Share
 from dmnet.core.records import Annotations, Detections
 from dmnet.fusion.evaluation.evaluate import check_protocol, score
 from dmnet.fusion.evaluation.scores import Scores
@@ -43,27 +46,27 @@ class Config(FuseConfig):
     """Protocols to score by; the first one heads the report."""
     ignore_regions: bool = False
     """Remove what lies in ignored regions under the COCO protocols too."""
-    score_threshold: float = 0.3
+    score_threshold: Share = 0.3
     """Precision, recall, confusions and the pictures use detections from this score on."""
-    pictures: int = 6
+    pictures: Annotated[int, Range(0, 1_000)] = 6
     """Pictures in the report; 0 for none."""
-    bootstrap: int = 100
+    bootstrap: Annotated[int, Range(0, 100_000)] = 100
     """Repetitions behind the report's confidence intervals; 0 leaves them out."""
 
     def __post_init__(self) -> None:
-        """Check values and the protocols' names.
+        """Check the values and the protocols' names.
 
         Raises:
-            ConfigError: a value outside its range; no protocol, or one that does not exist.
+            ValueError: a number outside its range; no protocol, or one that does not exist.
         """
         super().__post_init__()
-        for name in ("pictures", "bootstrap"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"fuse_eval.{name} must be at least 0, got {getattr(self, name)}")
         if not self.protocols:
-            raise ConfigError("fuse_eval.protocols: name at least one, such as coco@500")
+            raise ValueError("protocols: name at least one, such as coco@500")
         for protocol in self.protocols:
-            check_protocol(protocol)
+            try:
+                check_protocol(protocol)
+            except ConfigError as error:
+                raise ValueError(f"protocols: {error}") from error
 
 
 def plan(context: Context) -> Plan:
@@ -89,6 +92,7 @@ def plan(context: Context) -> Plan:
             "scoring": resolved(config),
             "ids": crops.ids,
             "crops_from": crops.source,
+            **context.dataset.classes.facts,
         },
         finish=partial(sum_up, context, config, crops, found),
         notes=crops.notes,
@@ -126,7 +130,7 @@ def sum_up(
     context: Context, config: Config, crops: FoundCrops, found: FoundDetections, artifact: Artifact
 ) -> None:
     """Write the fused COCO results, the scores and the report; print the scores."""
-    artifact.output("results.json", _results(artifact, crops.crops))
+    artifact.output("results.json", _results(artifact, crops.crops, context.dataset.classes))
     truths = ground_truth(context, set(artifact.good))
     if not truths:
         _log.warning("fuse-eval %s: no annotations, so no scores", context.split)
@@ -152,12 +156,15 @@ def sum_up(
         print(line)
 
 
-def _results(artifact: Artifact, crops: CropSet) -> Iterator[bytes]:
+def _results(artifact: Artifact, crops: CropSet, classes: Classes) -> Iterator[bytes]:
     """The fused detections as COCO results, image by image."""
     return results_json(
-        (parent.id, read_parts(artifact, parent.image_id)["fused"])
-        for parent in crops.parents
-        if parent.image_id in artifact.good
+        (
+            (parent.id, read_parts(artifact, parent.image_id)["fused"])
+            for parent in crops.parents
+            if parent.image_id in artifact.good
+        ),
+        classes,
     )
 
 

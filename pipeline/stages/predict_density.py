@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from tqdm import tqdm
 
@@ -18,6 +19,7 @@ from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.files import file_digest
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_image
+from dmnet.core.ranges import Margin, Pixels, Range, Settings
 from dmnet.density.metrics import count_errors
 from dmnet.pipeline.chain import require
 from dmnet.pipeline.context import Context, Plan, Upstream
@@ -29,28 +31,19 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """How maps are predicted (METHOD: density networks)."""
 
-    long_side: int | None = None
+    long_side: Margin | None = None
     """Larger images are shrunk until their longer side has this many pixels, before the network
     sees them; 0: never; none: as the network was trained."""
-    max_pixels: int = 2_097_152
+    max_pixels: Pixels = 2_097_152
     """Images still larger are predicted in overlapping tiles of at most this many pixels; a tile
     needs about 350 bytes of memory a pixel (U-Net: 35 times its width)."""
-    overlap: int | None = None
+    overlap: Margin | None = None
     """Overlap of two tiles in pixels; none: as far as the network sees, so that seams vanish."""
-    batch: int = 1
+    batch: Annotated[int, Range(1, 65_536)] = 1
     """Tiles a batch."""
-
-    def __post_init__(self) -> None:
-        """Check the range.
-
-        Raises:
-            ValueError: a negative side.
-        """
-        if self.long_side is not None and self.long_side < 0:
-            raise ValueError(f"long_side must be at least 0, got {self.long_side}")
 
 
 def plan(context: Context) -> Plan:

@@ -14,6 +14,7 @@ from dmnet.core.dataset import Dataset, Entry
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.files import digest
 from dmnet.core.formats import density_h5
+from dmnet.core.ranges import Decay, Factor, Processes
 from dmnet.core.records import Annotations, DensityMap
 from dmnet.core.training import history_csv, pick_device
 from dmnet.cropping.recall import count_crops
@@ -37,13 +38,13 @@ class Config(TrainConfig):
     """Splits to train on; each needs its density maps."""
     validate_on: str | None = "val"
     """Split whose true maps the network is judged on after every epoch; none: no validation."""
-    hold_out: float = 0.0
+    hold_out: Decay = 0.0
     """Above 0, the network is judged on at least this share of the training images instead of
     validate_on, and not trained on them: whole scenes, a scene being what a file name has before
     its first '_'."""
-    recall_threshold: float = 0.08
+    recall_threshold: Factor = 0.08
     """Threshold of the crops whose region recall is reported."""
-    loaders: int = 0
+    loaders: Processes = 0
     """Processes that read and augment images; the result does not depend on it."""
     tensorboard: bool = False
     """Also write TensorBoard logs; needs the extra 'tensorboard'."""
@@ -57,8 +58,6 @@ class Config(TrainConfig):
         super().__post_init__()
         if not self.train_on:
             raise ValueError("train_on must name a split")
-        if not 0 <= self.hold_out < 1:
-            raise ValueError(f"hold_out must be 0 to below 1, got {self.hold_out}")
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from dmnet.core import config as settings
 from dmnet.core.artifact import Item, Product
+from dmnet.core.classes import Classes
 from dmnet.core.curves import Row, curves_png
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
+from dmnet.core.ranges import Count, Range, Share
 from dmnet.core.training import history_csv, pick_device, seed_epoch
 from dmnet.detectors.base import DetectionNet, build_model, to_tensor
 from dmnet.detectors.torchvision.settings import TorchvisionConfig
@@ -69,11 +71,11 @@ class Config(TrainConfig):
     epoch is kept, so that no split to be reported is used for the choice."""
     protocol: str = "coco@500"
     """Protocol of these scores."""
-    score_threshold: float = 0.3
+    score_threshold: Share = 0.3
     """Precision, recall, F1 and mean IoU count detections from this score on."""
-    judge_train: int = 0
+    judge_train: Count = 0
     """Also report them on so many training images."""
-    pictures: int = 4
+    pictures: Annotated[int, Range(0, 1_000)] = 4
     """Draw what is found on so many images (of validate_on, else of the training set)."""
     torchvision: TorchvisionConfig = field(default_factory=TorchvisionConfig)
     """Settings of the torchvision networks."""
@@ -115,7 +117,7 @@ def plan(context: Context) -> Plan:
     return Plan(
         config,
         [Item("weights", files)],
-        partial(learn, config, images, judge, checkpoint, context.device),
+        partial(learn, config, images, context.dataset.classes, judge, checkpoint, context.device),
         prepare=None if fitted is context else say_preset,
         finish=remove_checkpoints,
         made_from=made,
@@ -221,7 +223,9 @@ def plan_mmdet(
     return Plan(
         config,
         [Item("weights", files)],
-        partial(learn_mmdet, config, images, crops, val, work, context.device),
+        partial(
+            learn_mmdet, config, images, context.dataset.classes, crops, val, work, context.device
+        ),
         finish=remove_checkpoints,
     )
 
@@ -236,6 +240,7 @@ def network_settings(config: Any) -> dict[str, Any]:
 def learn(
     config: Config,
     images: Mapping[str, Path],
+    classes: Classes,
     judge: Judge | None,
     checkpoint: Path,
     device: str,
@@ -243,9 +248,9 @@ def learn(
 ) -> Product:
     """Train, going on from the checkpoint of a killed run."""
     seed_epoch(config.seed, 0)  # the starting weights
-    net = build_model(config.model, network_settings(config))
+    samples = read_samples(config, item, images, classes)
+    net = build_model(config.model, network_settings(config), classes_of(samples))
     cache = checkpoint.with_suffix(".pixels")
-    samples = read_samples(config, item, set(images.values()))
     damaged = Pixels(samples, net, config.data, cache).fill()
     samples, aside = without(samples, images, damaged)
     whole = [sample for sample in samples if sample.window is None]
@@ -312,6 +317,7 @@ def without(
 def learn_mmdet(
     config: Config,
     images: Mapping[str, Path],
+    classes: Classes,
     crops: Mapping[str, Path],
     val: mmdet.Part | None,
     work: Path,
@@ -320,7 +326,8 @@ def learn_mmdet(
 ) -> Product:
     """Train through MMDetection, going on from its checkpoints in ``work`` after a kill."""
     ids, aside = readable(images)
-    samples = read_samples(config, item, {images[name] for name in ids})
+    usable = {name: images[name] for name in ids}
+    samples = read_samples(config, item, usable, classes)
     parts: list[mmdet.Part] = [
         (item.files["instances"], {images[name].name: images[name] for name in ids})
     ]
@@ -344,6 +351,7 @@ def _pictures(
     sheet = predictions_jpg(
         weights,
         shown.pairs(config.pictures),
+        classes=shown.classes,
         threshold=config.score_threshold,
         device=device,
     )
@@ -365,23 +373,36 @@ def _files(weights: bytes, history: Sequence[Row]) -> dict[str, bytes]:
     }
 
 
-def read_samples(config: Config, item: Item, usable: set[Path]) -> list[Sample]:
+def classes_of(samples: Sequence[Sample]) -> Classes:
+    """The classes the network learns.
+
+    Raises:
+        ConfigError: images and crops are annotated in different ones.
+    """
+    found = {sample.annotations.classes.names: sample.annotations.classes for sample in samples}
+    if len(found) > 1:
+        listed = "; ".join(map(str, found.values()))
+        raise ConfigError(f"images and crops are annotated in different classes: {listed}")
+    return next(iter(found.values()))
+
+
+def read_samples(
+    config: Config, item: Item, usable: Mapping[str, Path], classes: Classes
+) -> list[Sample]:
     """Images and crops with their annotations, without images that cannot be decoded.
 
     Raises:
         InputError: nothing is left, or damaged annotations.
     """
-    folder = next(iter(usable)).parent if usable else Path()
     if "instances" in item.files:
-        samples = read_coco(item.files["instances"], folder)
+        samples = read_coco(item.files["instances"], usable)
     else:
-        samples = read_voc(Path(config.annotations or ""), folder)
+        samples = read_voc(Path(config.annotations or ""), usable, classes)
     if config.crops:
         from dmnet.core.formats import crops as crop_format
 
         crops = crop_format.read(item.files["crops"])
-        samples += read_coco_crops(item.files["crop instances"], crops, folder)
-    samples = [sample for sample in samples if sample.image in usable]
+        samples += read_coco_crops(item.files["crop instances"], crops, usable)
     if not samples:
         raise InputError(next(iter(item.files.values())), "no annotated image can be decoded")
     return samples

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dmnet.core.files import write_atomic
+from dmnet.pipeline.outcome import how_many, seed
 
 _log = logging.getLogger(__name__)
 
@@ -17,10 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
     add("--out", type=Path, default=Path("demo"), metavar="DIR")
-    add("--train", type=int, default=32, metavar="N", help="training scenes")
-    add("--val", type=int, default=4, metavar="N", help="scenes the density network is judged on")
-    add("--test", type=int, default=10, metavar="N", help="held-out scenes, scored at the end")
-    add("--seed", type=int, default=0, help="another seed, other scenes")
+    add("--train", type=how_many, default=32, metavar="N", help="training scenes")
+    add(
+        "--val",
+        type=how_many,
+        default=4,
+        metavar="N",
+        help="scenes the density network is judged on",
+    )
+    add("--test", type=how_many, default=10, metavar="N", help="held-out scenes, scored at the end")
+    add("--seed", type=seed, default=0, help="another seed, other scenes")
     add("--set", nargs=argparse.REMAINDER, default=[], metavar="OPTION",
         help="further options of the stages, such as --set --crop.threshold 0.1")  # fmt: skip
 

@@ -15,6 +15,7 @@ from dmnet.core.dataset import open_dataset
 from dmnet.core.formats import visdrone
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import Annotations, Image
+from dmnet.pipeline.outcome import at_least_one, how_many, processes, seed
 from dmnet.pipeline.scenes import SceneConfig, make_item
 from dmnet.pipeline.scenes.layout import render_layout
 
@@ -34,16 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
     add("--out", type=Path, default=Path("demo/data"), metavar="DIR")
-    add("--train", type=int, default=40, metavar="N", help="training scenes")
-    add("--val", type=int, default=12, metavar="N", help="held-out scenes")
-    add("--test-dev", type=int, default=0, metavar="N", help="further held-out scenes")
-    add("--seed", type=int, default=0, help="another seed, other scenes")
+    add("--train", type=how_many, default=40, metavar="N", help="training scenes")
+    add("--val", type=how_many, default=12, metavar="N", help="held-out scenes")
+    add("--test-dev", type=how_many, default=0, metavar="N", help="further held-out scenes")
+    add("--seed", type=seed, default=0, help="another seed, other scenes")
     add("--layout", type=Path, metavar="DIR",
         help="take boxes, classes and ignored regions from the annotation files of a VisDrone "
         "folder, and draw only the pixels (image sizes: --sizes)")  # fmt: skip
     add("--sizes", type=Path, metavar="CSV", help="image sizes for --layout")
-    add("--limit", type=int, metavar="N", help="at most N scenes a split with --layout")
-    add("--workers", type=int, default=2, metavar="N")
+    add("--limit", type=at_least_one, metavar="N", help="at most N scenes a split with --layout")
+    add("--workers", type=processes, default=2, metavar="N")
     add("--force", action="store_true", help="overwrite scenes that were changed by hand")
 
 

@@ -7,18 +7,17 @@ import csv
 import io
 import json
 import logging
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.files import write_atomic
-from dmnet.core.records import CLASSES
 from dmnet.fusion.evaluation.evaluate import PROTOCOLS, evaluate
 from dmnet.fusion.evaluation.scores import Scores, columns
 from dmnet.fusion.report.analyse import Analysis, analyse, report_files
 from dmnet.fusion.report.page import ReportConfig
+from dmnet.pipeline.outcome import number
 
 _log = logging.getLogger(__name__)
 
@@ -38,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="COCO protocols: leave out what lies in ignored regions")  # fmt: skip
     add("--analyse", action="store_true",
         help="also operating points, confusions, error types and confidence intervals")  # fmt: skip
-    add("--threshold", type=float, default=0.3, metavar="SCORE",
+    add("--threshold", type=number(-1_000_000, 1_000_000, float), default=0.3, metavar="SCORE",
         help="score threshold of precision, recall, F1, mean IoU and confusions")  # fmt: skip
-    add("--bootstrap", type=int, default=100, metavar="N",
+    add("--bootstrap", type=number(0, 100_000), default=100, metavar="N",
         help="resamplings of the images behind intervals and comparisons")  # fmt: skip
     add("--report", type=Path, metavar="HTML", help="write the comparison page")
     add("--images", type=Path, metavar="DIR", help="pictures for the page")
@@ -56,10 +55,6 @@ def run(args: argparse.Namespace) -> int:
     """Print the scores; the protocol stands in every line."""
     if args.out is not None and args.out.suffix not in (".json", ".csv"):
         raise ConfigError(f"--out {args.out}: the name must end in .json or .csv")
-    if not math.isfinite(args.threshold):
-        raise ConfigError(f"--threshold must be a finite number, got {args.threshold}")
-    if args.bootstrap < 0:
-        raise ConfigError(f"--bootstrap must be at least 0, got {args.bootstrap}")
     if args.images is not None and not args.images.is_dir():
         raise MissingInputError(f"--images {args.images}: no such folder")
     details: list[dict[str, Any]] = []
@@ -83,17 +78,16 @@ def run(args: argparse.Namespace) -> int:
         config = ReportConfig(
             protocol=args.protocol, score_threshold=args.threshold, bootstrap=args.bootstrap
         )
-        page = report_files(args.gt, args.dt, protocols=_of_page(args.protocol, scores[0]),
+        page = report_files(args.gt, args.dt, protocols=_of_page(args.protocol),
                             images=args.images, config=config, **options)  # fmt: skip
         write_atomic(args.report, [page.encode()])
         _log.info("written: %s", args.report)
     return 0
 
 
-def _of_page(protocol: str, scores: Scores) -> list[str]:
+def _of_page(protocol: str) -> list[str]:
     """Protocols of the page's score tables: the one asked for, and those every reader knows."""
-    more = ["coco@500"] + ["visdrone"] * (set(scores.classes) <= set(CLASSES.values()))
-    return list(dict.fromkeys([protocol, *more]))
+    return list(dict.fromkeys([protocol, "coco@500", "visdrone"]))
 
 
 def _rendered(scores: list[Scores], details: list[dict[str, Any]], path: Path) -> bytes:
@@ -117,7 +111,7 @@ def _analysis(each: Analysis, protocol: str, threshold: float) -> Iterator[str]:
         values = (point.threshold, point.precision, point.recall, point.f1, point.mean_iou)
         rows.append((protocol, name, *(f"{value:.4f}" for value in values)))
     yield columns(rows) + "\n"
-    names = [*CLASSES.values(), "background"]
+    names = [*each.scores.classes, "background"]
     if len(names) == len(each.matrix):
         head = ("true class", "", *(name[:9] for name in names))
         body = [(n, "", *map(str, row)) for n, row in zip(names, each.matrix, strict=True)]

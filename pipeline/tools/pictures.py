@@ -20,7 +20,7 @@ from dmnet.cropping.pictures import contact_sheet, crop_picture
 from dmnet.cropping.slicers import CropConfig
 from dmnet.density.ground_truth import density_map
 from dmnet.density.kernels import KernelBank
-from dmnet.pipeline.outcome import exit_code, whole_number
+from dmnet.pipeline.outcome import exit_code, how_many
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--maps", type=Path, metavar="DIR", help="density maps; without it, ground truth")
     add("--setting", nargs="*", default=[], metavar="KEY=VALUE", help="settings of 'crop'")
     add("--out", type=Path, default=Path("pictures.jpg"), metavar="FILE", help="file to write")
-    add("--max-bad", type=whole_number, default=0, metavar="N",
+    add("--max-bad", type=how_many, default=0, metavar="N",
         help="exit code 0 although up to N images were set aside")  # fmt: skip
 
 

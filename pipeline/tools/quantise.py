@@ -17,6 +17,7 @@ from dmnet.core.files import write_atomic
 from dmnet.core.images import SUFFIXES, read_image
 from dmnet.detectors.base import load_net, save_net, to_tensor
 from dmnet.detectors.yolov6 import Sensitivity, YoloV6, quantised
+from dmnet.pipeline.outcome import at_least_one, how_many
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights file of train-detector with a YOLOv6")  # fmt: skip
     add("--images", type=Path, required=True, metavar="DIR",
         help="pictures like those to come, on which ranges are measured")  # fmt: skip
-    add("--count", type=int, default=64, metavar="N", help="measure on so many of them")
-    add("--keep", type=int, default=0, metavar="K",
+    add("--count", type=at_least_one, default=64, metavar="N", help="measure on so many of them")
+    add("--keep", type=how_many, default=0, metavar="K",
         help="leave the K most sensitive layers in floating point")  # fmt: skip
     add("--out", type=Path, required=True, metavar="FILE.pt",
         help="weights file to write; beside it FILE.csv, how sensitive each layer is")  # fmt: skip
@@ -59,8 +60,6 @@ class _Pictures(Sequence[Tensor]):
     """Pictures of a folder, evenly spaced in the order of their names, decoded when asked for."""
 
     def __init__(self, folder: Path, count: int) -> None:
-        if count < 1:
-            raise ConfigError(f"--count {count}: must be at least 1")
         found = sorted(folder.iterdir()) if folder.is_dir() else []
         found = [path for path in found if path.suffix.lower() in SUFFIXES]
         if not found:

@@ -23,7 +23,7 @@ from dmnet.cropping.recall import SliceCounts, merge_counts
 from dmnet.cropping.slicers import CropConfig
 from dmnet.density.ground_truth import density_map
 from dmnet.density.kernels import KernelBank
-from dmnet.pipeline.outcome import exit_code, whole_number
+from dmnet.pipeline.outcome import at_least_one, exit_code, how_many, number
 from dmnet.pipeline.stages.density import annotated_items, read_item
 from dmnet.pipeline.worth import table as slice_worth
 
@@ -44,14 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"curves of the figure, of: {', '.join(_standard())}")  # fmt: skip
     add("--setting", action="append", default=[], metavar="'name key=value ...'",
         help="one more row, with settings of 'crop': 'mine slicer=grid tile=800'")  # fmt: skip
-    add("--detector-input", nargs=2, type=int, default=(600, 1000), metavar=("MIN", "MAX"),
-        help="shorter and longer side a detector resizes to")  # fmt: skip
+    add("--detector-input", nargs=2, type=number(1, 100_000), default=(600, 1000),
+        metavar=("MIN", "MAX"), help="shorter and longer side a detector resizes to")  # fmt: skip
     add("--only-settings", action="store_true", help="only the rows given with --setting")
-    add("--limit", type=int, metavar="N", help="only every k-th image, so that N are read")
+    add("--limit", type=at_least_one, metavar="N", help="only every k-th image, so that N are read")
     add("--out", type=Path, default=Path("artifacts/slice-report"), metavar="DIR",
         help="where table and figure are written")  # fmt: skip
-    add("--workers", type=int, default=2, metavar="N", help="processes")
-    add("--max-bad", type=whole_number, default=0, metavar="N",
+    add("--workers", type=number(1, 1_024), default=2, metavar="N", help="processes")
+    add("--max-bad", type=how_many, default=0, metavar="N",
         help="exit code 0 although up to N images were set aside")  # fmt: skip
     slice_worth.add_arguments(parser.add_argument_group("with a detector"))
 
@@ -60,8 +60,6 @@ def run(args: argparse.Namespace) -> int:
     """Write table (csv, json, html) and figure, and print the table."""
     if args.detector_weights is not None:
         return slice_worth.run(args)
-    if min(*args.detector_input, args.workers, args.limit or 1) < 1:
-        raise ConfigError("--detector-input, --workers and --limit must be at least 1")
     dataset = open_dataset(args.data, args.split, args.sizes)
     items = list(annotated_items(dataset))
     if not items:
@@ -75,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if len(bad) == len(items):
         name, why = next(iter(bad.items()))
         raise InputError(args.maps or dataset.root, f"no image can be used; {name}: {why}")
-    rows = report.report_rows(settings, counts)
+    rows = report.report_rows(settings, counts, dataset.classes)
     args.out.mkdir(parents=True, exist_ok=True)
     title = f"{args.split}: {len(items) - len(bad)} images"
     for name, data in (

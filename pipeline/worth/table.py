@@ -28,7 +28,7 @@ from dmnet.detectors.packing import PackConfig
 from dmnet.fusion.evaluation.evaluate import score
 from dmnet.fusion.fuse import FuseConfig
 from dmnet.pipeline.maps import load_mapper
-from dmnet.pipeline.outcome import exit_code
+from dmnet.pipeline.outcome import exit_code, number
 from dmnet.pipeline.worth import measure as worth
 from dmnet.pipeline.worth.figures import worth_figure
 from dmnet.pipeline.worth.measure import Setup
@@ -46,14 +46,14 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
     add("--detector-weights", type=Path, metavar="FILE", help="with a detector: its file")
     add("--detector-settings", type=Path, metavar="YAML", help="settings of the detector")
     add("--weights", type=Path, metavar="FILE", help="density network, with a detector")
-    add("--long-side", type=int, metavar="N",
+    add("--long-side", type=number(0, 1 << 20), metavar="N",
         help="longer side of the density network's input, pixels; 0: as the image is")  # fmt: skip
     add("--device", default="auto", help="cpu, cuda, or auto")
     add("--clock", choices=sorted(worth.CLOCKS), default="wall",
         help="milliseconds that pass, or of processor time over all threads")  # fmt: skip
-    add("--pack", type=int, default=0, metavar="SIDE",
+    add("--pack", type=number(0, 1 << 14), default=0, metavar="SIDE",
         help="also with crops packed onto canvases of this side, pixels")  # fmt: skip
-    add("--pack-zoom", type=float, default=PackConfig().zoom, metavar="X",
+    add("--pack-zoom", type=number(0.1, 16, float), default=PackConfig().zoom, metavar="X",
         help="packed crops are enlarged at most this many times")  # fmt: skip
     add("--fusion", action="append", default=[], metavar="KEY=VALUE",
         help="settings of 'fuse-eval', such as merge.iou=0.6")  # fmt: skip

@@ -75,7 +75,7 @@ def test_values_that_fit(given: dict[str, Any], expected: Crop) -> None:
         ({"limit": True}, r"crop\.limit: must be a whole number, got True"),
         ({"write_images": 1}, r"crop\.write_images: must be true or false, got 1"),
         ({"window": [1, 2, 3]}, r"crop\.window: needs 2 values, got 3"),
-        ({"limit": -1}, r"crop: limit must not be negative"),
+        ({"limit": -1}, r"crop\.limit must not be negative"),
     ],
 )
 def test_values_that_do_not(given: dict[str, Any], text: str) -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmnet.core.classes import VISDRONE
 from dmnet.core.records import Annotations
 from dmnet.cropping.recall import (
     GROUPS,
@@ -32,7 +33,7 @@ CROPS = [(0, 0, 50, 50), (30, 0, 100, 50)]
 
 
 def row(counts: np.ndarray) -> dict[str, int]:
-    return {name: int(n) for name, n in zip(GROUPS, counts, strict=True) if n}
+    return {name: int(n) for name, n in zip([*GROUPS, *VISDRONE.names], counts, strict=True) if n}
 
 
 def test_counts_by_hand() -> None:

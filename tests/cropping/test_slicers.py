@@ -174,8 +174,8 @@ def test_a_map_of_another_image_is_refused() -> None:
         ({"overlap": 1.0}, "overlap"),
         ({"min_visible": 1.5}, "min_visible"),
         ({"merge_waste": -0.1}, "merge_waste"),
-        ({"max_side": 100}, "max_side 100 is too small for crop.min_side 200"),
-        ({"max_side": 200, "padding": 100}, "twice crop.padding"),
+        ({"max_side": 100}, "max_side 100 is too small for min_side 200"),
+        ({"max_side": 200, "padding": 100}, "twice padding"),
         ({"max_crops": 0}, "max_crops"),
         ({"pixel_budget": 0.0}, "pixel_budget"),
         ({"min_area": -1}, "min_area"),
@@ -184,7 +184,7 @@ def test_a_map_of_another_image_is_refused() -> None:
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ValueError, match=message):
         CropConfig(**settings)
 
 

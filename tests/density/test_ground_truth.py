@@ -13,6 +13,7 @@ from dmnet.core.errors import ConfigError
 from dmnet.core.formats.visdrone import read_annotations
 from dmnet.core.records import Annotations
 from dmnet.density.ground_truth import (
+    AUTHORS_SIGMAS,
     SigmaConfig,
     above_bank,
     class_sigmas,
@@ -115,7 +116,7 @@ def test_objects_in_one_place_meet_the_lower_bound() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"fixed": -1.0}, {"factor": float("nan")}, {"neighbours": 0}, {"class_sigmas": (1.0,)}],
+    [{"fixed": -1.0}, {"factor": float("nan")}, {"neighbours": 0}, {"class_sigmas": (-1.0,)}],
 )
 def test_settings_out_of_range(values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
@@ -287,4 +288,4 @@ def test_class_sigmas_of_visdrone_are_the_authors_table(annotation_archive: Path
     folder = annotation_archive / "VisDrone2019-DET-train" / "annotations"
     paths = sorted(folder.iterdir())[::4]
     found = class_sigmas(read_annotations(p, p.stem, (9999, 9999))[0] for p in paths)
-    np.testing.assert_allclose(found, SigmaConfig().class_sigmas, atol=2.5)
+    np.testing.assert_allclose(found, AUTHORS_SIGMAS, atol=2.5)

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.config import read_yaml
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.formats.visdrone import read_annotations
@@ -144,11 +145,20 @@ def test_best_class_or_several() -> None:
 
 
 def test_class_table() -> None:
-    assert class_table(("0=1", "3=4")).tolist() == [1, -1, -1, 4]
-    with pytest.raises(ConfigError, match="'car=4' is not of the form index=category"):
-        class_table(("car=4",))
+    def table(*pairs: str, classes: Classes = VISDRONE) -> list[int]:
+        return class_table(OnnxDecoding(class_map=pairs), classes).tolist()
+
+    assert table("0=1", "3=4") == table("0=person", "3=car") == [1, -1, -1, 4]
+    assert table("0=person", "2=car", classes=Classes(("car",))) == [-1, -1, 1]
+    assert class_table(OnnxDecoding(names=("cat", "bus")), VISDRONE).tolist() == [-1, 9]
+    with pytest.raises(ConfigError, match="'car=4' is not of the form index=class"):
+        table("car=4")
+    with pytest.raises(ConfigError, match=r"'0=2' is not of .* by number 1-1"):
+        table("0=2", classes=Classes(("car",)))
+    with pytest.raises(ConfigError, match="none of 0=cat is a class of the data set"):
+        table("0=cat")
     with pytest.raises(ConfigError, match="does not say what its classes are"):
-        class_table(())
+        table()
 
 
 # --- files ---------------------------------------------------------------------------------------

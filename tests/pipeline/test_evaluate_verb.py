@@ -229,8 +229,8 @@ def test_missing_things(
     ("options", "said"),
     [
         (("--protocol", "coco@0"), "no protocol 'coco@0'; there are visdrone"),
-        (("--threshold", "nan"), "--threshold must be a finite number"),
-        (("--bootstrap", "-3"), "--bootstrap must be at least 0"),
+        (("--threshold", "nan"), "--threshold: must be a number, -1,000,000 to"),
+        (("--bootstrap", "-3"), "--bootstrap: must be a whole number, 0 to 100,000, got"),
         (("--out", "x.txt"), "must end in .json or .csv"),
         (("--images", "no/such/folder", "--report", "x.html"), "no such folder"),
     ],

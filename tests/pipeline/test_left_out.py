@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dmnet.core.formats import coco, parts
+from dmnet.core.formats import parts
+from dmnet.core.formats.coco_results import write_results
 from dmnet.core.records import Detections
 
 from .conftest import Run
@@ -75,7 +76,7 @@ def detected_elsewhere(folder: Path) -> list[str]:
     """A foreign result, one car in the second image; the options that score it."""
     folder.mkdir()
     found = Detections([[1, 2, 30, 40]], [0.5], [4])  # type: ignore[arg-type]
-    (folder / "results_images.json").write_text(coco.write_results([(2, found)]))
+    (folder / "results_images.json").write_text(write_results([(2, found)]))
     plain = ["--fuse-eval.pictures", "0", "--fuse-eval.bootstrap", "0"]
     return ["--detections", str(folder), *plain]
 

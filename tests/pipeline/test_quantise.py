@@ -70,8 +70,8 @@ def test_refused(weights: Path, data: Path, capsys: pytest.CaptureFixture[str]) 
         assert quantise(source, data, *options) == 2
         assert message in capsys.readouterr().err
 
-    refused("--count 0", "--count", "0")
-    refused("keep: must be 0 or more", "--keep", "-1")
+    refused("--count: must be a whole number, 1 to", "--count", "0")
+    refused("--keep: must be a whole number, 0 to", "--keep", "-1")
     refused("the name must end in .pt", "--out", "x.onnx")
     refused("holds no picture", "--images", str(weights.parent))
     other = weights.with_name("other.pt")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmnet.core.errors import InputError
-from dmnet.core.formats import coco
+from dmnet.core.formats import coco, coco_results
 from dmnet.core.records import Annotations, Detections
 
 
@@ -95,8 +95,9 @@ def foreign() -> dict[str, Any]:
 
 def test_foreign_ground_truth_is_read_by_class_names(tmp_path: Path) -> None:
     (ann,) = coco.read_ground_truth(put(tmp_path, foreign()))
-    assert (ann.image_id, ann.size) == ("x y", (10, 20))
-    assert ann.labels.tolist() == [1, 8]
+    assert (ann.image_id, ann.size) == ("val/x y", (10, 20))
+    assert ann.classes.scored == {1: "Pedestrian", 2: "awning tricycle"}
+    assert ann.labels.tolist() == [1, 2]
     assert ann.score.tolist() == [1, 0]
 
 
@@ -119,14 +120,20 @@ def test_boxes_without_area_or_beyond_the_image(tmp_path: Path) -> None:
     [
         ("annotations", 1, {"image_id": 8}, "annotations[1]: image_id 8 is not listed"),
         ("annotations", 1, {"image_id": []}, "annotations[1]: image_id [] is not listed"),
-        ("annotations", 1, {"category_id": 2}, "annotations[1]: category_id 2 is not listed"),
+        ("annotations", 1, {"category_id": 3}, "annotations[1]: category_id 3 is not listed"),
         ("annotations", 0, {"bbox": [1, 2, 3]}, "annotations[0]: bbox [1, 2, 3] is not four"),
         ("annotations", 0, {"bbox": [1, 2, float("nan"), 4]}, "annotations[0]: bbox [1, 2, nan"),
         ("annotations", 0, {"bbox": [1, 2, 10**400, 4]}, "annotations[0]: bbox [1, 2, 1000"),
         ("annotations", 0, {"score": 0.5}, "annotations[0]: score 0.5 is not a whole number"),
         ("images", 0, {"width": 0}, "images[0]: needs 'width' and 'height' above 0"),
         ("images", 0, {"file_name": None}, "images[0]: needs a whole number 'id' and a text"),
-        ("categories", 1, {"name": "tree"}, "categories[1]: 'tree' with id 1 is none of: "),
+        (
+            "categories",
+            1,
+            {"name": 3},
+            "categories[1]: needs a whole number 'id'",
+        ),
+        ("categories", 1, {"id": 0}, "categories[1]: id 0 occurs twice"),
     ],
 )
 def test_bad_ground_truth_names_the_place(
@@ -142,17 +149,17 @@ def test_bad_ground_truth_names_the_place(
 
 def test_two_images_of_one_name(tmp_path: Path) -> None:
     data = foreign()
-    data["images"].append({"id": 8, "file_name": "x y.png", "width": 1, "height": 1})
-    with pytest.raises(InputError, match=r"images\[1\]: id 8 or name 'x y' occurs twice"):
+    data["images"].append({"id": 8, "file_name": "val/x y.png", "width": 1, "height": 1})
+    with pytest.raises(InputError, match=r"images\[1\]: id 8 or name 'val/x y' occurs twice"):
         coco.read_ground_truth(put(tmp_path, data))
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("[]", "a é.json: no COCO ground truth: images, annotations, categories are needed"),
-        ('{"images": [],\n "annotations": [', ":2: not valid JSON .* the file ends too early"),
-        ("", ":1: not valid JSON .* the file ends too early"),
+        ("[]", "a é.json: no COCO ground truth: it needs images, annotations and cat"),
+        ('{"images": [],\n "annotations": [', ":2: not valid JSON .* the file is cut short"),
+        ("", ":1: not valid JSON .* the file is cut short"),
         ('{"images": 1, "annotations": [], "categories": []}', "images is not a list"),
         ('{"images": [3], "annotations": [], "categories": []}', r"images\[0\]: is not an object"),
         ("[" * 100_000, "nested too deeply"),
@@ -165,13 +172,13 @@ def test_damaged_ground_truth(tmp_path: Path, text: str, reason: str) -> None:
 
 def test_results_by_hand(tmp_path: Path) -> None:
     det = Detections([[1, 2, 4.12345, 6], [0, 0, 1, 1]], [1 / 3, 0.5], [4, 1])
-    text = coco.write_results([(2, det), (1, Detections.empty()), (3, det[1:])])
+    text = coco_results.write_results([(2, det), (1, Detections.empty()), (3, det[1:])])
     assert json.loads(text) == [
         {"image_id": 2, "category_id": 4, "bbox": [1, 2, 3.123, 4], "score": 1 / 3},
         {"image_id": 2, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5},
         {"image_id": 3, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5},
     ]
-    back = coco.read_results(put(tmp_path, text), known={1, 2, 3})
+    back = coco_results.read_results(put(tmp_path, text), known={1, 2, 3})
     assert back.keys() == {2, 3}
     assert back[2].scores.tolist() == [1 / 3, 0.5]
     assert back[2].labels.tolist() == [4, 1]
@@ -179,13 +186,13 @@ def test_results_by_hand(tmp_path: Path) -> None:
 
 
 def test_no_results(tmp_path: Path) -> None:
-    assert coco.write_results([]) == "[]\n"
-    assert coco.read_results(put(tmp_path, "[]")) == {}
+    assert coco_results.write_results([]) == "[]\n"
+    assert coco_results.read_results(put(tmp_path, "[]")) == {}
 
 
 def test_results_that_name_images(tmp_path: Path) -> None:
     row = {"image_id": "x y", "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}
-    assert coco.read_results(put(tmp_path, [row]), names={"x y": 5}).keys() == {5}
+    assert coco_results.read_results(put(tmp_path, [row]), names={"x y": 5}).keys() == {5}
 
 
 @pytest.mark.parametrize(
@@ -194,9 +201,9 @@ def test_results_that_name_images(tmp_path: Path) -> None:
         ({"image_id": 9}, "image_id 9 is not in the image list"),
         ({"image_id": "x"}, "image_id 'x' is not in the image list"),
         ({"image_id": None}, "image_id None is not in the image list"),
-        ({"category_id": 0}, "category_id 0 is not one of 1 to 10"),
-        ({"category_id": 11}, "category_id 11 is not one of 1 to 10"),
-        ({"category_id": "car"}, "category_id 'car' is not one of 1 to 10"),
+        ({"category_id": 0}, "category_id 0 is no category"),
+        ({"category_id": 11}, "category_id 11 is no category"),
+        ({"category_id": "car"}, "category_id 'car' is no category"),
         ({"score": float("nan")}, "score nan is not a finite number"),
         ({"score": float("inf")}, "score inf is not a finite number"),
         ({"score": None}, "score None is not a finite number"),
@@ -208,17 +215,18 @@ def test_results_that_name_images(tmp_path: Path) -> None:
 def test_bad_results_name_the_row(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     good = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}
     path = put(tmp_path, [good, good | change])
+    reason = reason.replace("no category", "none of the categories 1, 2, 3, 4, 5, 6, 7, 8, 9, 10")
     with pytest.raises(InputError) as caught:
-        coco.read_results(path, known={1, 2})
+        coco_results.read_results(path, known={1, 2})
     assert str(caught.value) == f"{path}: results[1]: {reason}"
 
 
 def test_results_cut_short(tmp_path: Path) -> None:
     det = Detections([[0, 0, 1, 1]] * 3, [0.5] * 3, [1] * 3)
-    text = coco.write_results([(1, det)])
+    text = coco_results.write_results([(1, det)])
     for end in (1, 20, len(text) // 2, len(text) - 3):
-        with pytest.raises(InputError, match="not valid JSON"):
-            coco.read_results(put(tmp_path, text[:end]))
+        with pytest.raises(InputError, match="ends too early"):
+            coco_results.read_results(put(tmp_path, text[:end]))
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 9000), st.floats(0, 1)), max_size=20))
@@ -228,7 +236,8 @@ def test_results_keep_order_and_scores(
     items = [
         (image, Detections([[x, 0, x + 1, 2]], [score], [1 + x % 10])) for image, x, score in rows
     ]
-    back = coco.read_results(put(tmp_path_factory.mktemp("coco"), coco.write_results(items)))
+    text = coco_results.write_results(items)
+    back = coco_results.read_results(put(tmp_path_factory.mktemp("coco"), text))
     for image in {row[0] for row in rows}:
         whole = Detections.concat([det for number, det in items if number == image])
         assert np.array_equal(back[image].boxes, whole.boxes)
@@ -242,10 +251,10 @@ def test_pycocotools_reads_both(tmp_path: Path) -> None:
 
     objects = example()[0]
     truth = put(tmp_path, coco.ground_truth(example(), NAMES, ignored=True))
-    found = objects[objects.is_object]
+    found = objects.objects
     det = Detections(found.boxes, np.full(len(found), 0.9), found.labels)
     results = tmp_path / "results.json"
-    results.write_text(coco.write_results([(2, det)]), encoding="utf-8")
+    results.write_text(coco_results.write_results([(2, det)]), encoding="utf-8")
     with contextlib.redirect_stdout(io.StringIO()):
         gt = COCO(str(truth))
         evaluation = COCOeval(gt, gt.loadRes(str(results)), "bbox")

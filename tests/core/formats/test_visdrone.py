@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
+from dmnet.core.classes import VISDRONE
 from dmnet.core.errors import InputError
 from dmnet.core.formats import visdrone
 from dmnet.core.records import Annotations, Detections
@@ -233,4 +234,4 @@ def test_fractional_annotations_come_back(tmp_path: Path) -> None:
     ],
 )
 def test_names_of_categories(name: str, category: int | None) -> None:
-    assert visdrone.category_of(name) == category
+    assert VISDRONE.label_of(name) == category

@@ -47,7 +47,7 @@ def test_foreign_file_with_six_digits(tmp_path: Path) -> None:
     [
         ("0 0.5 0.5 1", "4 columns, expected 5: class cx cy width height"),
         ("car 0.5 0.5 1 1", "'car' is not a number"),
-        ("10 0.5 0.5 1 1", "class index 10 does not exist; VisDrone has 0 to 9"),
+        ("10 0.5 0.5 1 1", "class index 10 does not exist; there are 0 to 9"),
         ("-1 0.5 0.5 1 1", "class index -1 does not exist"),
         ("0.5 0.5 0.5 1 1", "class 0.5 is not a whole number"),
     ],

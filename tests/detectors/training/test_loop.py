@@ -212,7 +212,7 @@ name, folder, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 small = {"min_size": 64, "max_size": 64, "fpn_channels": 32, "head_channels": 16,
          "proposals": 20, "roi_samples": 16}
 config = TrainConfig(epochs=int(sys.argv[4]), batch=4, lr=0.003)
-samples = read_coco(folder / "gt.json", folder)
+samples = read_coco(folder / "gt.json", {p.stem: p for p in folder.iterdir()})
 last = out / "last.pt" if sys.argv[5] == "keep" else None
 trained = train(build_model(name, small), samples, config, checkpoint=last, device="cpu")
 (out / "weights.pt").write_bytes(trained.weights)

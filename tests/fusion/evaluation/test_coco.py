@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dmnet.core.records import CLASSES, Annotations, Detections
-from dmnet.fusion.evaluation.coco import AREAS, as_coco, count
+from dmnet.core.classes import VISDRONE
+from dmnet.core.records import Annotations, Detections
+from dmnet.fusion.evaluation.coco import AREAS, as_coco
+from dmnet.fusion.evaluation.coco import count as count_of
 from dmnet.fusion.evaluation.evaluate import evaluate, score
 from dmnet.fusion.evaluation.scored_images import ScoredImage, scored_images
 from dmnet.fusion.evaluation.scores import guard
+
+count = partial(count_of, classes=VISDRONE.scored)
 
 
 def crowded(rng: np.random.Generator, images: int, objects: int) -> list[ScoredImage]:
@@ -38,7 +43,7 @@ def oracle(images: list[ScoredImage], cap: int) -> tuple[np.ndarray, np.ndarray]
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth, found = as_coco(images, CLASSES)
+    truth, found = as_coco(images, VISDRONE.scored)
     with contextlib.redirect_stdout(io.StringIO()):
         tables = []
         for rows in (truth["annotations"], found):
@@ -48,7 +53,7 @@ def oracle(images: list[ScoredImage], cap: int) -> tuple[np.ndarray, np.ndarray]
             tables.append(api)
         run = COCOeval(*tables, "bbox")
         run.params.maxDets = [1, 10, cap]
-        run.params.catIds = list(CLASSES)
+        run.params.catIds = list(VISDRONE.scored)
         run.evaluate()
         run.accumulate()
     return run.eval["precision"][..., 2], run.eval["recall"]
@@ -143,7 +148,7 @@ def test_ap_close_to_ap50_is_flagged(rng: np.random.Generator) -> None:
     broken[:] = broken[:1]
     valid = broken[broken > -1]
     assert guard({"AP": float(valid.mean()), "AP50": float(valid.mean())})
-    truths = [image.annotations() for image in images]
+    truths = [image.annotations(VISDRONE) for image in images]
     results = {image.image_id: image.detections() for image in images}
     assert score(truths, results, "coco@500").warnings == ()
 
@@ -164,7 +169,7 @@ def test_records_and_rows_agree(rng: np.random.Generator) -> None:
     images = crowded(rng, images=2, objects=30)
     for image in images:
         image.found[:, :4] = np.round(image.found[:, :4], 3)
-    truths = [image.annotations() for image in images]
+    truths = [image.annotations(VISDRONE) for image in images]
     results = {image.image_id: image.detections() for image in images}
     for before, after in zip(images, scored_images(truths, results), strict=True):
         assert np.array_equal(before.truth, after.truth)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dmnet.core.classes import VISDRONE
 from dmnet.core.errors import ConfigError, DmnetError, InputError, MissingInputError
-from dmnet.core.records import CLASSES
-from dmnet.fusion.evaluation import inputs_json
+from dmnet.core.formats import coco, coco_results
+from dmnet.core.formats.coco_results import stream_objects
 from dmnet.fusion.evaluation.evaluate import evaluate
 from dmnet.fusion.evaluation.inputs import read_found, read_sizes, read_truth
-from dmnet.fusion.evaluation.inputs_json import stream_objects
 from dmnet.fusion.report.analyse import analyse, names_of, report_files
 from dmnet.fusion.report.page import ReportConfig
 
@@ -67,7 +67,7 @@ def coco_truth() -> dict[str, Any]:
                     "iscrowd": 1 - value,
                 }
             )
-    categories = [{"id": label, "name": name} for label, name in CLASSES.items()]
+    categories = [{"id": label, "name": name} for label, name in VISDRONE.scored.items()]
     return {"images": images, "annotations": rows, "categories": categories}
 
 
@@ -123,24 +123,25 @@ def test_unsorted_subset_of_files(gt: Path, tmp_path: Path) -> None:
     assert any("belong to no image" in text for text in evaluate(gt, folder).warnings)
 
 
-def test_other_categories_by_coco_only(tmp_path: Path) -> None:
+def test_other_categories_by_any_protocol(tmp_path: Path) -> None:
     truth = coco_truth()
     truth["categories"] = [{"id": 4, "name": "ship"}, {"id": 1, "name": "whale"}]
     truth["annotations"] = [row for row in truth["annotations"] if row["category_id"] in (1, 4)]
     path = save(tmp_path / "gt.json", truth)
     found = save(tmp_path / "dt.json", coco_found({"a": 7, "b": 3}))
     assert list(evaluate(path, found, "coco@500").classes) == ["whale", "ship"]
-    with pytest.raises(InputError, match="ten VisDrone categories"):
-        evaluate(path, found, "visdrone")
+    scores = evaluate(path, found, "visdrone")
+    assert list(scores.classes) == ["whale", "ship"]
+    assert scores.classes["whale"]["AP50"] == 100
 
 
 def test_categories_are_matched_by_name(tmp_path: Path) -> None:
     truth = coco_truth()
-    truth["categories"] = [{"id": i - 1, "name": name} for i, name in CLASSES.items()]
+    truth["categories"] = [{"id": i - 1, "name": name} for i, name in VISDRONE.scored.items()]
     truth["annotations"] = [
         {**row, "category_id": row["category_id"] - 1}
         for row in truth["annotations"]
-        if row["category_id"] in CLASSES
+        if row["category_id"] in VISDRONE.scored
     ]
     found = coco_found({"a": 7, "b": 3})
     for row in found:
@@ -297,7 +298,7 @@ def test_no_detections(gt: Path, tmp_path: Path) -> None:
         ({"annotations": [{"image_id": 99}]}, "image_id 99 is not listed"),
         ({"annotations": [{"image_id": 7, "category_id": 99}]}, "category_id 99 is not listed"),
         ({"annotations": [{"image_id": 7, "category_id": 4, "bbox": [1, 2, None, 4]}]}, "finite"),
-        ({"annotations": [3]}, r"annotations\[0\] is not an object"),
+        ({"annotations": [3]}, r"annotations\[0\]: is not an object"),
     ],
 )
 def test_bad_truth_json(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -318,7 +319,7 @@ def test_truth_json_cut_short(tmp_path: Path) -> None:
 
 def test_images_of_one_name(tmp_path: Path) -> None:
     truth = coco_truth()
-    truth["images"].append({"id": 8, "file_name": "x/a.png", "width": 5, "height": 5})
+    truth["images"].append({"id": 8, "file_name": "a.png", "width": 5, "height": 5})
     with pytest.raises(InputError, match="'a' occurs twice"):
         read_truth(save(tmp_path / "gt.json", truth))
 
@@ -326,13 +327,13 @@ def test_images_of_one_name(tmp_path: Path) -> None:
 def test_truth_of_several_gigabytes_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inputs_json, "MAX_TRUTH_BYTES", 100)
+    monkeypatch.setattr(coco, "MAX_BYTES", 100)
     with pytest.raises(InputError, match="at most 1 GiB"):
         read_truth(save(tmp_path / "gt.json", coco_truth()))
 
 
 def test_results_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs_json, "_CHUNK", 7)
+    monkeypatch.setattr(coco_results, "_CHUNK", 7)
     rows = [{**ROW, "bbox": [index, 2, 3, 4], "text": '}, "]['} for index in range(50)]
     assert list(stream_objects(save(tmp_path / "r.json", rows))) == rows
 
@@ -401,7 +402,7 @@ def test_analyse_several_results(gt: Path, tmp_path: Path) -> None:
         assert first.against is None
         assert second.against is not None
         assert second.against["AP50"].difference.value < 0
-        assert len(first.matrix) == len(CLASSES) + 1
+        assert len(first.matrix) == len(VISDRONE) + 1
         text = json.dumps([each.to_json() for each in (first, second)], allow_nan=False)
         assert "against_first" in text
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
+from dmnet.core.classes import VISDRONE
 from dmnet.core.errors import ConfigError
-from dmnet.core.records import CLASSES
 from dmnet.fusion.evaluation import coco, visdrone
 from dmnet.fusion.evaluation.bootstrap import compare, draws, intervals
 from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.error_types import TYPES, error_costs, error_kinds
-from dmnet.fusion.evaluation.matched import Matched, ap_table, curve, matched, set_ap
+from dmnet.fusion.evaluation.matched import Matched, ap_table, curve, set_ap
+from dmnet.fusion.evaluation.matched import matched as matched_of
 from dmnet.fusion.evaluation.matching import IGNORED, NONE, Rows, match
 from dmnet.fusion.evaluation.operating_points import (
     best_f1,
@@ -23,6 +25,8 @@ from dmnet.fusion.evaluation.operating_points import (
     operating_point_of,
 )
 from dmnet.fusion.evaluation.scored_images import ScoredImage
+
+matched = partial(matched_of, classes=VISDRONE.scored)
 
 
 def rows(*values: tuple[float, ...]) -> np.ndarray:
@@ -90,9 +94,9 @@ class TestMatch:
 @pytest.mark.parametrize("cap", [7, 500])
 def test_agrees_with_the_coco_protocol(rng: np.random.Generator, cap: int) -> None:
     images = coco_images(crowded(rng), crowd=True)
-    tables = coco.count(images, cap)
+    tables = coco.count(images, cap, classes=VISDRONE.scored)
     ap = ap_table(matched(images, f"coco@{cap}"))
-    for position, label in enumerate(CLASSES):
+    for position, label in enumerate(VISDRONE.scored):
         for column, iou in enumerate(coco.IOUS):
             expected = tables.ap(iou, label=label)
             assert ap[position, column] == pytest.approx(expected, abs=1e-12, nan_ok=True)
@@ -101,7 +105,7 @@ def test_agrees_with_the_coco_protocol(rng: np.random.Generator, cap: int) -> No
 @pytest.mark.parametrize("protocol", ["visdrone", "visdrone-macro"])
 def test_agrees_with_the_visdrone_protocol(rng: np.random.Generator, protocol: str) -> None:
     images = crowded(rng)
-    tables = visdrone.count(images)
+    tables = visdrone.count(images, VISDRONE.scored)
     ap = set_ap(matched(images, protocol)) * 100
     macro = protocol == "visdrone-macro"
     assert ap.mean() == pytest.approx(tables.ap(macro=macro))
@@ -134,9 +138,9 @@ class TestOperatingPoint:
 
     def test_records(self) -> None:
         image = ScoredImage(self.truth, self.found, (500, 500), "a")
-        point = operating_point_of([image.annotations()], {"a": image.detections()}, 0.5)
+        point = operating_point_of([image.annotations(VISDRONE)], {"a": image.detections()}, 0.5)
         assert point == operating_point(table_of(self.truth, self.found), 0.5)
-        assert operating_point_of([image.annotations()], {}, 0.5).fn == 3
+        assert operating_point_of([image.annotations(VISDRONE)], {}, 0.5).fn == 3
 
     def test_one_class(self) -> None:
         point = operating_point(table_of(self.truth, self.found), 0.5, label=1)

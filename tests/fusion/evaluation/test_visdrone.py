@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import csv
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dmnet.core.classes import VISDRONE
 from dmnet.fusion.evaluation.scored_images import ScoredImage
 from dmnet.fusion.evaluation.visdrone import (
     CAPS,
     IOUS,
-    LABELS,
     VisDroneTables,
-    count,
     half_away,
     ignored_share,
 )
+from dmnet.fusion.evaluation.visdrone import count as count_of
+
+count = partial(count_of, classes=VISDRONE.scored)
 
 # --- the literal reading -------------------------------------------------------------------------
 
@@ -83,7 +86,7 @@ def literal_count(images: list[ScoredImage]) -> VisDroneTables:
         )
     precision, recall = np.zeros((10, 10)), np.zeros((10, 10, 4))
     number = np.zeros(10, dtype=np.int64)
-    for c, label in enumerate(LABELS):
+    for c, label in enumerate(VISDRONE.scored):
         number[c] = sum(bool((gt[:, 5] == label).any()) for gt, _ in kept)
         for t, threshold in enumerate(0.5 + 0.05 * k for k in range(10)):
             for m, cap in enumerate(CAPS):
@@ -108,7 +111,7 @@ def literal_count(images: list[ScoredImage]) -> VisDroneTables:
                     mpre[i] = max(mpre[i], mpre[i + 1])
                 i = np.flatnonzero(mrec[1:] != mrec[:-1]) + 1
                 precision[c, t] = ((mrec[i] - mrec[i - 1]) * mpre[i]).sum() * 100
-    return VisDroneTables(precision, recall, number)
+    return VisDroneTables(tuple(VISDRONE.scored), precision, recall, number)
 
 
 # --- generated files -----------------------------------------------------------------------------
@@ -193,7 +196,9 @@ def test_golden_values(annotation_archive: Path, thirdparty_detections: Path) ->
     tables = count(real(annotation_archive, thirdparty_detections))
     assert summary(tables) == pytest.approx(golden("weighted"), abs=1e-7)
     assert summary(tables, macro=True) == pytest.approx(golden("macro"), abs=1e-7)
-    assert [tables.ap(label=c) for c in LABELS] == pytest.approx(golden("classes"), abs=5e-5)
+    assert [tables.ap(label=c) for c in VISDRONE.scored] == pytest.approx(
+        golden("classes"), abs=5e-5
+    )
 
 
 def test_golden_subset(annotation_archive: Path, thirdparty_detections: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dmnet.core.classes import VISDRONE
 from dmnet.core.images import read_image
-from dmnet.core.records import CLASSES, Annotations, Detections
+from dmnet.core.records import Annotations, Detections
 from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.error_types import error_costs
 from dmnet.fusion.evaluation.evaluate import score
@@ -36,7 +37,7 @@ def found() -> Detections:
 
 def table() -> Matched:
     truths, results = [truth("a"), truth("b")], {"a": found(), "b": Detections.empty()}
-    return matched(coco_images(scored_images(truths, results)), "coco@500")
+    return matched(coco_images(scored_images(truths, results)), "coco@500", classes=VISDRONE.scored)
 
 
 class TestDraw:
@@ -127,7 +128,7 @@ class TestPlots:
         assert error_bars({"one": error_costs(table())}).startswith("<svg")
 
     def test_nothing_to_show(self) -> None:
-        empty = matched([], "coco@500")
+        empty = matched([], "coco@500", classes=VISDRONE.scored)
         assert precision_recall({"one": empty}).startswith("<svg")
         assert error_bars({"one": error_costs(empty)}).startswith("<svg")
 
@@ -162,7 +163,7 @@ class TestReport:
             assert f'<span class="tag">{protocol}</span>' in html
         assert "whole" in html
         assert "fused" in html
-        assert all(name in html for name in CLASSES.values())
+        assert all(name in html for name in VISDRONE.names)
 
     def test_names_are_escaped_and_sections_are_not(self) -> None:
         html = render(
