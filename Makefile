@@ -31,7 +31,7 @@ OPTIONS     = --split $(MODE) --data "$(DATA)" --run "$(RUN)" --artifacts "$(ART
 
 STAGES = density train-density predict-density crop convert train-detector detect fuse-eval all status
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench data clean-demo $(STAGES) slice-report evaluate export
+.PHONY: help setup demo test check bench data clean-demo $(STAGES) slice-report tune evaluate export
 
 help: ## this list
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -66,6 +66,11 @@ $(STAGES): $(READY)
 slice-report: $(READY) ## what each slicer is worth, without a detector
 	$(PY) -m dmnet slice-report --split $(MODE) --data "$(DATA)" $(call option,SIZES,sizes) \
 	  $(call option,MAPS,maps) $(SET)
+
+tune: $(READY) ## crop, packing and fusion settings for WEIGHTS and DETECTOR_WEIGHTS, chosen on train
+	$(PY) -m dmnet tune --data "$(DATA)" $(if $(filter-out file,$(origin MODE)),--split $(MODE)) \
+	  $(call option,SIZES,sizes) $(call option,WEIGHTS,weights) $(call option,MAPS,maps) \
+	  $(call option,DETECTOR,detector) $(call option,DETECTOR_WEIGHTS,detector-weights) $(SET)
 
 evaluate: $(READY) ## score any detections: GT=folder-or-json DT=folder-or-json PROTOCOL=visdrone
 	@$(PY) -m dmnet evaluate --gt "$(GT)" --dt $(DT) --protocol $(or $(PROTOCOL),visdrone) $(SET)

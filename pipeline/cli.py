@@ -76,6 +76,7 @@ class Tool:
 TOOLS: dict[str, Tool] = {
     "evaluate": Tool("evaluate", "score any detections by a named protocol"),
     "slice-report": Tool("slice_report", "what each slicer is worth, without a detector"),
+    "tune": Tool("tune", "crop, packing and fusion settings by AP per millisecond"),
     "export": Tool("export", "a density network or detector as an ONNX file, checked"),
     "quantise": Tool("quantise", "a trained YOLOv6 with 8-bit weights and activations"),
     "pictures": Tool("pictures", "density, windows and crops of images as a contact sheet"),

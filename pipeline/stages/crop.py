@@ -25,6 +25,8 @@ from dmnet.pipeline.context import Context, Plan, Upstream
 from dmnet.pipeline.stages.density import item_size
 
 VERSION = 1
+MOST = 0.9
+"""Share of the images' pixels from which on crops of density maps are said to save little."""
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +62,7 @@ def plan(context: Context) -> Plan:
         partial(cut, config, read_header_stage(maps)),
         facts={"density": source},
         totals={"images": digest(context.dataset.numbers)},
-        finish=partial(sum_up, context.dataset.numbers),
+        finish=partial(sum_up, config, context.dataset.numbers),
         problems=(*context.dataset.problems, *strange),
         notes=notes,
         made_from=made,
@@ -178,7 +180,7 @@ def _crop_files(
             yield f"annotations/{name.removesuffix('.jpg')}.txt", text.encode()
 
 
-def sum_up(numbers: Mapping[str, int], artifact: Artifact) -> None:
+def sum_up(config: Config, numbers: Mapping[str, int], artifact: Artifact) -> None:
     """Write ``crops.json``."""
     values = [record.value for record in artifact.good.values()]
     crops = crop_format.CropSet.build(
@@ -200,3 +202,10 @@ def sum_up(numbers: Mapping[str, int], artifact: Artifact) -> None:
         len(crops.crops) / max(1, len(crops.parents)),
         pixels / max(1, whole),
     )
+    if config.slicer == "density" and pixels > MOST * whole:
+        _log.warning(
+            "the crops cover %.3f of the pixels, little less than looking everywhere would: raise "
+            "--crop.threshold (now %g), or let `dmnet tune` choose it for your detector",
+            pixels / whole,
+            config.threshold,
+        )

@@ -34,7 +34,15 @@ class Setup:
 
     name: str
     crop: CropConfig
-    packed: bool = False
+    pack: PackConfig | None = None
+    """canvases that the crops share; none: a pass for each crop"""
+    setting: str = ""
+    """what distinguishes it, in a few words; none: what tells its slicer's settings apart"""
+
+    @property
+    def packed(self) -> bool:
+        """Whether crops share passes."""
+        return self.pack is not None
 
 
 @dataclass
@@ -113,7 +121,6 @@ def measure(
     predict: Predict | None,
     detector: Detector,
     setups: Sequence[Setup],
-    pack: PackConfig,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Look]:
     """Detections and price of every setup on one image.
@@ -124,7 +131,6 @@ def measure(
         predict: the density network, for the slicer ``density``.
         detector: any detector.
         setups: ways to look at the image.
-        pack: canvases of the packed setups.
         clock: one of `CLOCKS`.
     """
     size = (image.shape[0], image.shape[1])
@@ -145,8 +151,8 @@ def measure(
         price.crops = len(windows)
         price.crop_pixels = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in windows)
         whole = looks.at(None, price)
-        if setup.packed:
-            cuts = looks.packed(windows, pack, price)
+        if setup.pack is not None:
+            cuts = looks.packed(windows, setup.pack, price)
         else:
             cuts = [looks.at(window, price) for window in windows]
         found.append(Look(windows, [whole, *cuts], price.row))
@@ -224,6 +230,7 @@ def figures_of(prices: Sequence[Mapping[str, float]], pixels: int) -> dict[str, 
         "crops": total["crops"] / count,
         "pixels": total["crop_pixels"] / max(1, pixels),
         "passes": total["passes"] / count,
+        "input_pixels": total["input_pixels"] / count,
         "padded": total["padded_pixels"] / max(1.0, total["input_pixels"]),
         **{key: total[key] / count for key in ("density_ms", "detect_ms")},
     }

@@ -93,6 +93,18 @@ def test_changed_threshold_redoes_crop_and_not_density(dmnet: Run, val: Path) ->
     assert tree(val / "crop") == before
 
 
+def test_crops_of_most_of_the_picture_are_said(
+    dmnet: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dmnet("density", "--density.sigma.fixed", "4") == 0
+    quiet = ["--crop.write-images", "false"]
+    assert dmnet("crop", *quiet, "--crop.padding", "300") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the crops cover 1.000 of the pixels" in said and "raise --crop.threshold" in said
+    assert dmnet("crop", *quiet, "--crop.min-side", "0", "--crop.threshold", "0.9") == 0
+    assert "the crops cover" not in capsys.readouterr().err
+
+
 def test_same_command_again_does_nothing(
     dmnet: Run, val: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,7 +42,6 @@ def run(setups: list[Setup], detector: Counting) -> list[dict[str, float]]:
         lambda image: DensityMap(np.ones((25, 30), np.float32), 4, (100, 120)),
         detector,
         setups,
-        PackConfig(side=64, zoom=1.0, gap=0),
         lambda: next(ticks),
     )
     return [look.price for look in found]
@@ -63,8 +62,9 @@ def test_a_window_of_two_setups_is_detected_once_and_paid_twice() -> None:
 def test_packed_crops_share_passes_and_density_is_paid_by_density_alone() -> None:
     grid = CropConfig(slicer="uniform", rows=2, cols=2)
     detector = Counting()
+    pack = PackConfig(side=64, zoom=1.0, gap=0)
     plain, packed, dense = run(
-        [Setup("u", grid), Setup("u", grid, True), Setup("d", CropConfig(min_side=0))], detector
+        [Setup("u", grid), Setup("u", grid, pack), Setup("d", CropConfig(min_side=0))], detector
     )
     assert (plain["passes"], packed["passes"]) == (5, 5)  # 50x60 crops fill a canvas each
     assert plain["density_ms"] == 0 and dense["density_ms"] > 0
