@@ -11,7 +11,17 @@ from pathlib import Path
 from dmnet.core.journal import tools
 
 FOLDER = Path(__file__).resolve().parent
-AREAS = ("cropping", "density", "stages", "formats", "fusion", "evaluation", "yolov6", "detection")
+AREAS = (
+    "cropping",
+    "density",
+    "stages",
+    "formats",
+    "fusion",
+    "evaluation",
+    "yolov6",
+    "detection",
+    "training",
+)
 HEAD = """# Benchmarks
 
 Made by `make bench`. Every figure is a ratio against a named baseline measured in the same run on

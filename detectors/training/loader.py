@@ -17,7 +17,7 @@ from dmnet.core.training import item_rng
 from dmnet.detectors.base import Target
 from dmnet.detectors.training.augmentation import Scene, grey_out, mosaic, vary
 from dmnet.detectors.training.data import DataConfig, scene_of
-from dmnet.detectors.training.pixels import Pixels
+from dmnet.detectors.training.pixels import PixelStore
 
 Ticket = tuple[int, int, int]
 """``(epoch, position in the epoch, index of the sample)``."""
@@ -40,7 +40,7 @@ def to_target(scene: Scene) -> Target:
 class TrainingData(Dataset[tuple[Tensor, Target]]):
     """Samples by `Ticket`, augmented."""
 
-    def __init__(self, pixels: Pixels, config: DataConfig, seed: int, epochs: int) -> None:
+    def __init__(self, pixels: PixelStore, config: DataConfig, seed: int, epochs: int) -> None:
         """Hold the annotations; pixels are read when drawn."""
         self.pixels, self.samples, self.config = pixels, pixels.samples, config
         self.seed, self.last_mosaic = seed, epochs - config.augment.mosaic_off

@@ -28,7 +28,7 @@ from dmnet.core.progress import Progress, ahead
 from dmnet.detectors.base import DetectionNet, save_net
 from dmnet.detectors.training.data import Sample, data_digest
 from dmnet.detectors.training.loader import Batch, TrainingData, make_loader
-from dmnet.detectors.training.pixels import Pixels
+from dmnet.detectors.training.pixels import PixelStore
 from dmnet.detectors.training.sampler import EpochBatches
 from dmnet.detectors.training.settings import TrainConfig
 from dmnet.detectors.training.steps import (
@@ -66,10 +66,10 @@ class _Run:
     ) -> None:
         self.net, self.config, self.device, self.world = net.to(device), config, device, world
         self.precision = precision_of(config, device)
-        if device.type == "cuda":
+        if device.type == "cuda" or config.channels_last:
             self.net = self.net.to(memory_format=torch.channels_last)
-            if world > 1:
-                self.net = nn.SyncBatchNorm.convert_sync_batchnorm(self.net)  # type: ignore[no-untyped-call]
+        if device.type == "cuda" and world > 1:
+            self.net = nn.SyncBatchNorm.convert_sync_batchnorm(self.net)  # type: ignore[no-untyped-call]
         self.ema = training.Ema(self.net, config.ema) if config.ema > 0 else None
         self.optimizer = make_optimizer(self.net, config)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == torch.float16)
@@ -222,7 +222,7 @@ def train(
         config: how.
         evaluate: gives the scores by name of a network; without it the last epoch is kept.
         checkpoint: written after each epoch, for going on after a kill.
-        cache: folder for decoded images, see `Pixels`; without it they are decoded in every epoch.
+        cache: folder for decoded images, see `PixelStore`; none: decoded in every epoch.
         device: torch device, or ``auto``.
         log_folder: where TensorBoard files go, if they are asked for.
         meta: more JSON-ready facts for the weights file.
@@ -241,7 +241,7 @@ def train(
         run = _Run(net, config, place, world)
         if checkpoint is not None and checkpoint.exists():
             run.load(checkpoint, identity)
-        pixels = Pixels(samples, net, config.data, cache)
+        pixels = PixelStore(samples, net, config.data, cache)
         data = TrainingData(pixels, config.data, config.seed, config.epochs)
         loader = make_loader(data, batches, pin=place.type == "cuda")
         writer = _writer(config, log_folder, rank, stack)

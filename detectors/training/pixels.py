@@ -38,7 +38,7 @@ def useful_size(size: Size, net: DetectionNet, zoom: float) -> Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-class Pixels:
+class PixelStore:
     """Pixels of samples by index.
 
     With a folder, each image file is decoded once: one file there holds the pixels of all samples

@@ -97,18 +97,21 @@ class RepVGG(nn.Module):
     """3x3, 1x1 and identity branch, each normalised, added, ReLU.
 
     The identity branch exists where shape is kept. Source: Ding et al., "RepVGG" (CVPR 2021).
+
+    The 1x1 branch picks every ``stride``-th pixel itself: the backward pass of a strided 1x1
+    convolution of 3 channels in channels-last order crashes on a CPU (torch 2.15).
     """
 
     def __init__(self, cin: int, cout: int, stride: int = 1) -> None:
         """Make the branches."""
         super().__init__()
         self.wide = Conv(cin, cout, 3, stride, "none")
-        self.point = Conv(cin, cout, 1, stride, "none")
+        self.point, self.stride = Conv(cin, cout, 1, 1, "none"), stride
         self.identity = norm(cout) if cin == cout and stride == 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, cin, h, w]`` -> ``[B, cout, h / stride, w / stride]``."""
-        out: Tensor = self.wide(x) + self.point(x)
+        out: Tensor = self.wide(x) + self.point(x[..., :: self.stride, :: self.stride])
         if self.identity is not None:
             out = out + self.identity(x)
         return functional.relu(out)

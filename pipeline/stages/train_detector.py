@@ -28,7 +28,7 @@ from dmnet.detectors.training.data import (
     read_voc,
 )
 from dmnet.detectors.training.loop import train
-from dmnet.detectors.training.pixels import Pixels
+from dmnet.detectors.training.pixels import PixelStore
 from dmnet.detectors.training.settings import TrainConfig
 from dmnet.detectors.training.start import start_from
 from dmnet.detectors.yolov6 import YoloConfig
@@ -251,7 +251,7 @@ def learn(
     samples = read_samples(config, item, images, classes)
     net = build_model(config.model, network_settings(config), classes_of(samples))
     cache = checkpoint.with_suffix(".pixels")
-    damaged = Pixels(samples, net, config.data, cache).fill()
+    damaged = PixelStore(samples, net, config.data, cache).fill()
     samples, aside = without(samples, images, damaged)
     whole = [sample for sample in samples if sample.window is None]
     judges = [("", judge)] if judge else []

@@ -19,7 +19,7 @@ from dmnet.detectors.training import sampler as epoch
 from dmnet.detectors.training.augmentation import AugmentConfig
 from dmnet.detectors.training.data import DataConfig, Sample
 from dmnet.detectors.training.loader import TrainingData, make_loader, to_target
-from dmnet.detectors.training.pixels import Pixels
+from dmnet.detectors.training.pixels import PixelStore
 from dmnet.detectors.training.sampler import EpochBatches
 
 Scenes = Callable[..., list[Sample]]
@@ -155,7 +155,7 @@ def small_net() -> DetectionNet:
 
 
 def training_data(samples: list[Sample], config: DataConfig, epochs: int) -> TrainingData:
-    return TrainingData(Pixels(samples, small_net(), config), config, 0, epochs)
+    return TrainingData(PixelStore(samples, small_net(), config), config, 0, epochs)
 
 
 def batches_of(samples: list[Sample], **kwargs: int) -> EpochBatches:

@@ -16,7 +16,7 @@ from dmnet.detectors.base import DetectionNet, build_model
 from dmnet.detectors.training.augmentation import AugmentConfig
 from dmnet.detectors.training.data import DataConfig, Sample
 from dmnet.detectors.training.loader import TrainingData
-from dmnet.detectors.training.pixels import Pixels, useful_size
+from dmnet.detectors.training.pixels import PixelStore, useful_size
 
 Scenes = Callable[..., list[Sample]]
 FULL = DataConfig(shrink=False)
@@ -53,8 +53,8 @@ def test_stored_pixels_are_the_decoded_ones(
 ) -> None:
     samples = with_windows(scenes(2))
     for config in (FULL, replace(FULL, cache_gb=64 * 64 * 3e-9 * 2), replace(FULL, cache_gb=0.0)):
-        stored = Pixels(samples, net, config, tmp_path / f"store{config.cache_gb}")
-        for pixels in (Pixels(samples, net, config), stored, stored):
+        stored = PixelStore(samples, net, config, tmp_path / f"store{config.cache_gb}")
+        for pixels in (PixelStore(samples, net, config), stored, stored):
             for index, sample in enumerate(samples):
                 x1, y1, x2, y2 = sample.window or (0, 0, 64, 64)
                 expected = read_image(sample.image)[y1:y2, x1:x2]
@@ -66,7 +66,7 @@ def test_the_bound_holds(
 ) -> None:
     config = replace(FULL, cache_gb=64 * 64 * 3e-9 * 2)  # two of three images of 64 x 64
     with caplog.at_level(logging.WARNING):
-        pixels = Pixels(scenes(3), net, config, tmp_path / "store")
+        pixels = PixelStore(scenes(3), net, config, tmp_path / "store")
     assert "1 of 3 images are decoded anew in every epoch" in caplog.text
     assert pixels.fill() == {}
     assert [path.stat().st_size for path in (tmp_path / "store").iterdir()] == [64 * 64 * 3] * 2
@@ -84,7 +84,7 @@ def test_each_file_is_decoded_once(
 
     monkeypatch.setattr("dmnet.detectors.training.pixels.read_image", counted)
     for _ in range(2):  # the second one goes on after a kill
-        pixels = Pixels(samples, net, FULL, tmp_path / "store")
+        pixels = PixelStore(samples, net, FULL, tmp_path / "store")
         pixels.fill()
         for index in range(len(samples)):
             pixels[index]
@@ -100,11 +100,11 @@ def test_another_size_or_picture_is_decoded_again(
     sample.image.write_bytes(encode_png(white))
     store, zoomed = tmp_path / "store", DataConfig(augment=AugmentConfig(zoom=(1.0, 2.0)))
     for config, size in ((FULL, (300, 400)), (DataConfig(), (72, 96)), (zoomed, (96, 128))):
-        pixels = Pixels([replace(sample, annotations=big)], net, config, store)
+        pixels = PixelStore([replace(sample, annotations=big)], net, config, store)
         assert pixels[0].shape[:2] == size
         assert (pixels[0] == 255).all()
     sample.image.write_bytes(encode_png(white // 2))
-    assert (Pixels([replace(sample, annotations=big)], net, FULL, store)[0] == 127).all()
+    assert (PixelStore([replace(sample, annotations=big)], net, FULL, store)[0] == 127).all()
 
 
 def test_boxes_are_scaled_with_the_pixels(scenes: Scenes, net: DetectionNet) -> None:
@@ -113,7 +113,7 @@ def test_boxes_are_scaled_with_the_pixels(scenes: Scenes, net: DetectionNet) -> 
     big = Annotations.of("big", (300, 400), [[0, 0, 40, 30], [100, 50, 200, 150]], [4, 0])
     still = AugmentConfig(flip=0.0, zoom=(1.0, 1.0), photometric=0.0)
     config = DataConfig(augment=still)
-    pixels = Pixels([replace(sample, annotations=big)], net, config)
+    pixels = PixelStore([replace(sample, annotations=big)], net, config)
     image, target = TrainingData(pixels, config, 0, 1)[(0, 0, 0)]
     assert image.shape == (3, 48, 64)
     torch.testing.assert_close(target["boxes"], torch.tensor([[0, 0, 6.4, 4.8]]))
@@ -126,9 +126,9 @@ def test_damaged_images_are_named_and_wrong_sizes_refused(
     samples = scenes(2)
     samples[0].image.write_bytes(b"nothing")
     for folder in (None, tmp_path / "store"):
-        aside = Pixels(samples, net, FULL, folder).fill()
+        aside = PixelStore(samples, net, FULL, folder).fill()
         assert list(aside) == [samples[0].image]
         assert "not an image, whatever its name says" in aside[samples[0].image]
     other = Annotations.of("b", (64, 63), [], [])
     with pytest.raises(InputError, match="shows 64x64 pixels, its annotations say 63x64"):
-        Pixels([replace(samples[1], annotations=other)], net, FULL, tmp_path / "s").fill()
+        PixelStore([replace(samples[1], annotations=other)], net, FULL, tmp_path / "s").fill()
