@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from dmnet.core.errors import CheckpointError, ConfigError, optional
 from dmnet.core.images import read_image
+from dmnet.core.progress import Progress, ahead
 from dmnet.core.ranges import (
     Decay,
     Factor,
@@ -251,8 +252,9 @@ def train(
     shrunk = Shrunk(samples, config.long_side, config.stride)
     if state.epoch < config.epochs:
         shrunk.fill(config.cache_mb)
-    for epoch in tqdm(range(state.epoch, config.epochs), desc="epochs", disable=None):
-        loss, lr = _epoch(state, shrunk, config, epoch, device, workers)
+    progress = Progress((config.epochs - state.epoch) * -(-len(shrunk) // config.batch))
+    for epoch in range(state.epoch, config.epochs):
+        loss, lr = _epoch(state, shrunk, config, epoch, device, workers, progress)
         row: Row = {"epoch": epoch + 1, "lr": lr, "loss": loss}
         finished = _finished(state.judged, config.target_scale)
         if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
@@ -366,6 +368,7 @@ def _epoch(
     epoch: int,
     device: str,
     workers: int,
+    progress: Progress,
 ) -> tuple[float, float]:
     """Train for one epoch; mean loss an image, and the last learning rate."""
     multiple = int(cast(Any, state.network.multiple))
@@ -382,7 +385,7 @@ def _epoch(
     )
     state.network.train()
     total, lr = 0.0, config.lr
-    batches = tqdm(loader, desc=f"epoch {epoch + 1}", leave=False, disable=None)
+    batches = progress.epoch(f"epoch {epoch + 1}/{config.epochs}", ahead(loader), steps)
     for step, (images, targets) in enumerate(batches):
         lr = config.lr * _factor(config, epoch * steps + step, steps)
         for group in state.optimizer.param_groups:
@@ -390,7 +393,9 @@ def _epoch(
         images = images.to(device, memory_format=torch.channels_last)
         loss = _loss(state.network, images, targets.to(device), config)
         _step(state, loss, config)
-        total += float(loss.detach()) * len(images)
+        value = float(loss.detach())
+        total += value * len(images)
+        progress.step(len(images), {"loss": value})
     mean = total / len(samples)
     if not math.isfinite(mean):
         raise ConfigError(

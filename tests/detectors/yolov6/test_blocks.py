@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -110,3 +111,15 @@ def test_sppf_sees_a_window_of_13() -> None:
         reached = block(x)[0, 0] > 0
     assert reached.sum() == 13 * 13
     assert reached[1:14, 1:14].all()
+
+
+def test_the_stem_trains_in_channels_last_order() -> None:
+    block = RepVGG(3, 16, 2).train()
+    last = copy.deepcopy(block).to(memory_format=torch.channels_last)
+    x = torch.rand(2, 3, 64, 96)
+    for one in (block, last):
+        for _ in range(3):
+            one(x).square().mean().backward()
+    for mine, its in zip(block.parameters(), last.parameters(), strict=True):
+        assert mine.grad is not None and its.grad is not None
+        torch.testing.assert_close(mine.grad, its.grad, rtol=1e-3, atol=1e-5)
