@@ -24,7 +24,8 @@ from dmnet.fusion.evaluation.operating_points import (
 )
 from dmnet.fusion.evaluation.scored_images import ScoredImage, TruthSet
 from dmnet.fusion.evaluation.scores import Scores
-from dmnet.fusion.report.page import ReportConfig, Result, render
+from dmnet.fusion.report.page import ReportConfig, render
+from dmnet.fusion.report.tables import Result
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,8 @@ CLASS_COLOURS: dict[int, Colour] = {
 }
 """Colours of the first ten classes; further ones take turns."""
 
-TP: Colour = (70, 205, 90)
 FP: Colour = (255, 72, 72)
 FN: Colour = (255, 204, 0)
-WRONG_CLASS: Colour = (64, 156, 255)
 
 _BACKGROUND: Colour = (24, 27, 34)
 _TEXT: Colour = (235, 238, 245)

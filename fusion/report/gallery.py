@@ -1,4 +1,4 @@
-"""Pictures for the report: the worst images, and examples of the commonest confusions."""
+"""Which pictures the report shows: the worst images, examples of the commonest confusions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,8 @@ from dmnet.fusion.evaluation.operating_points import (
 from dmnet.fusion.report.draw import (
     FN,
     FP,
-    TP,
-    WRONG_CLASS,
     Colour,
     Layer,
-    draw_layers,
     patch,
 )
 
@@ -69,59 +66,18 @@ def outcomes(table: Matched, threshold: float) -> Outcomes:
     )
 
 
-def worst_images(
-    table: Matched,
-    threshold: float,
-    image: Callable[[str], Image | None],
-    number: int,
-    longest: int = 1400,
-) -> list[Tile]:
-    """The images with the most errors: TP, wrong classes, FP and FN drawn.
+def worst_images(table: Matched, threshold: float) -> list[int]:
+    """Positions of the images in ``table.images``, most errors (FP, FN, wrong class) first.
 
     Args:
         table: the matched set.
         threshold: detections with this score or more count.
-        image: reads pictures by image id.
-        number: how many.
-        longest: longest side of a picture in pixels.
     """
     outcome = outcomes(table, threshold)
-    size = len(table.images)
-    errors = sum(
-        np.bincount(of_image, minlength=size)
-        for of_image in (
-            table.image[outcome.wrong],
-            table.image[outcome.fp],
-            table.truth_image[outcome.fn],
-        )
-    )
-    boxes_d, boxes_t = from_xywh(found_xywh(table)), from_xywh(truth_xywh(table))
-    tiles: list[Tile] = []
-    for position in np.argsort(-np.asarray(errors), kind="stable").tolist():
-        if len(tiles) == number or np.asarray(errors)[position] == 0:
-            break
-        picture = image(table.images[position].image_id)
-        if picture is None:
-            continue
-        layers = [
-            Layer(boxes_d[rows[table.image[rows] == position]], colour, name)
-            for rows, colour, name in (
-                (outcome.tp, TP, "TP"),
-                (outcome.wrong, WRONG_CLASS, "wrong class"),
-                (outcome.fp, FP, "FP"),
-            )
-        ]
-        lost = outcome.fn[table.truth_image[outcome.fn] == position]
-        layers.insert(1, Layer(boxes_t[lost], FN, "FN"))
-        tiles.append(
-            Tile(
-                table.images[position].image_id,
-                ", ".join(f"{len(layer.boxes)} {layer.name}" for layer in layers),
-                [draw_layers(picture, layers, legend=False, longest=longest)],
-                [(layer.name, layer.colour) for layer in layers],
-            )
-        )
-    return tiles
+    rows = (table.image[outcome.wrong], table.image[outcome.fp], table.truth_image[outcome.fn])
+    errors = sum(np.bincount(of_image, minlength=len(table.images)) for of_image in rows)
+    order: list[int] = np.argsort(-np.asarray(errors), kind="stable").tolist()
+    return order
 
 
 def commonest_confusions(

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-import numpy as np
-
-from dmnet.core.images import encode_jpeg
+from dmnet.core.boxes import Window
+from dmnet.core.classes import Classes
 from dmnet.core.ranges import Range, Settings
 from dmnet.core.records import Annotations, Detections, Image
-from dmnet.fusion.evaluation.bootstrap import Comparison, Interval, compare, intervals, resample
 from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.error_types import error_costs
 from dmnet.fusion.evaluation.matched import Matched, matched
-from dmnet.fusion.evaluation.operating_points import best_f1, confusion, operating_point
+from dmnet.fusion.evaluation.operating_points import OperatingPoint, best_f1
 from dmnet.fusion.evaluation.scored_images import classes_of, scored_images
-from dmnet.fusion.evaluation.scores import Scores
-from dmnet.fusion.report import plots
+from dmnet.fusion.report import plots, tables
 from dmnet.fusion.report.gallery import Tile, commonest_confusions, worst_images
+from dmnet.fusion.report.tables import Result, number
+from dmnet.fusion.report.template import POLICY, asset, embedded, fill
+from dmnet.fusion.report.viewer import (
+    FLOOR,
+    ViewerConfig,
+    ViewerImage,
+    picture_jpeg,
+    viewer_part,
+)
 
 ReadImage = Callable[[str], Image | None]
 """Gives the picture of an image id, or None where there is none."""
+
+PICTURE_BYTES = 1_250_000
+"""All pictures of the viewer together: a report of ten stays below 3 MB."""
+
+PATCH_BYTES = 9_000
+"""One enlarged example of a confusion."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +45,9 @@ class ReportConfig(Settings):
     protocol: str = "coco@500"
     """Protocol of curves, errors and intervals."""
     score_threshold: Annotated[float, Range(-1_000_000, 1_000_000)] = 0.3
-    """Operating points, confusions and pictures use detections from this score on."""
+    """A second operating point beside that of the best F1."""
     pictures: Annotated[int, Range(0, 1_000)] = 6
-    """Worst images shown; 0 leaves pictures out."""
+    """Images in the viewer, those with most errors; 0 leaves pictures out."""
     confusions: Annotated[int, Range(0, 1_000)] = 6
     """Commonest confusions shown, each with up to six examples."""
     bootstrap: Annotated[int, Range(0, 100_000)] = 100
@@ -46,12 +57,22 @@ class ReportConfig(Settings):
 
 
 @dataclass(frozen=True)
-class Result:
-    """One result of the comparison: detections by image id and scores by any protocols."""
+class Overlay:
+    """What else the viewer lays over a picture: crop windows, density as PNG and its sum."""
 
-    name: str
-    detections: Mapping[str, Detections]
-    scores: Sequence[Scores]
+    windows: Sequence[Window] = ()
+    density: bytes | None = None
+    count: float | None = None
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Where the results come from, as recorded: shown as it is, never looked up here."""
+
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Command, data, commit and the like, by name."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Every setting by its full name."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +91,11 @@ class _Page:
     errors: str
     matrix: dict[str, Any]
     confusions: list[dict[str, Any]]
-    worst: list[dict[str, Any]]
+    viewer: str
     sections: list[tuple[str, str]]
     warnings: list[str]
-    colours: Sequence[str] = field(default=plots.LINES)
+    facts: Mapping[str, str]
+    settings: Mapping[str, str]
 
 
 def render(
@@ -82,49 +104,51 @@ def render(
     results: Sequence[Result],
     *,
     image: ReadImage | None = None,
+    overlay: Callable[[str], Overlay] = lambda _: Overlay(),
     config: ReportConfig | None = None,
     sections: Sequence[tuple[str, str]] = (),
     subtitle: str = "",
+    run: RunFacts | None = None,
 ) -> str:
     """Render the report.
 
     Args:
         title: heading of the page.
         truths: ground truth of every scored image.
-        results: at least one; the last one is the main one, whose pictures are shown.
+        results: at least one; the last one is the main one. Confusions, examples and the viewer
+            are at the score of its best F1.
         image: reads pictures by image id; without it there are none.
+        overlay: what the viewer lays over a picture, by image id.
         config: what to show.
         sections: further parts, ``(title, html)``. The HTML is the caller's own and goes in as it
             is; everything else is escaped.
         subtitle: one line below the title.
+        run: where the results come from.
 
     Returns:
         HTML that needs no other file.
     """
-    config = config or ReportConfig()
-    tables = _matched(truths, results, config.protocol)
-    main, main_table = results[-1], tables[results[-1].name]
-    threshold = config.score_threshold
+    config, run = config or ReportConfig(), run or RunFacts()
+    classes = classes_of(truths)
+    found = _matched(truths, results, config.protocol, classes)
+    main, main_table = results[-1], found[results[-1].name]
+    best = best_f1(main_table)
     pictures = image if image is not None and config.pictures > 0 else None
-    costs = {name: error_costs(table) for name, table in tables.items()}
+    costs = {name: error_costs(table) for name, table in found.items()}
     page = _Page(
         title=title,
         subtitle=subtitle,
-        cards=_cards(main, main_table, threshold),
-        tables=_score_tables(results),
-        classes=_class_tables(results),
-        points=_points(tables, threshold),
+        cards=_cards(main, best),
+        tables=tables.score_tables(results),
+        classes=tables.class_tables(results),
+        points=tables.points(found, config.score_threshold),
         point_protocol=config.protocol,
-        intervals=_intervals(tables, config.bootstrap),
-        curves=_embedded_svg(plots.precision_recall(tables)) if len(truths) else "",
+        intervals=tables.intervals(found, config.bootstrap),
+        curves=_embedded_svg(plots.precision_recall(found)) if len(truths) else "",
         errors=_embedded_svg(plots.error_bars(costs)),
-        matrix=_matrix(main_table, threshold),
-        confusions=_tiles(commonest_confusions(main_table, threshold, pictures, config.confusions))
-        if pictures
-        else [],
-        worst=_tiles(worst_images(main_table, threshold, pictures, config.pictures, config.longest))
-        if pictures
-        else [],
+        matrix=tables.matrix(main_table, best.threshold),
+        confusions=_confusions(main_table, best.threshold, pictures, config.confusions),
+        viewer=_viewer(truths, results, main_table, best, pictures, overlay, config, classes),
         sections=list(sections),
         warnings=[
             f"{result.name}, {score.protocol}: {text}"
@@ -132,44 +156,75 @@ def render(
             for score in result.scores
             for text in score.warnings
         ],
+        facts=run.facts,
+        settings=run.settings,
     )
-    return _fill(page)
+    style = "\n".join(asset(name) for name in ("page.css", "viewer.css", "report.css"))
+    return fill("report.html.j2", page=page, style=style, policy=POLICY)
 
 
 def _matched(
     truths: Sequence[Annotations],
     results: Sequence[Result],
     protocol: str,
+    classes: Classes,
 ) -> dict[str, Matched]:
-    out, classes = {}, classes_of(truths).scored
+    out = {}
     for result in results:
         scored = scored_images(truths, result.detections)
         if protocol.startswith("coco"):
             scored = coco_images(scored)
-        out[result.name] = matched(scored, protocol, classes=classes)
+        out[result.name] = matched(scored, protocol, classes=classes.scored)
     return out
 
 
-def _fill(page: _Page) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("dmnet.fusion.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html: str = environment.get_template("report.html.j2").render(page=page)
-    return html
+def _viewer(
+    truths: Sequence[Annotations],
+    results: Sequence[Result],
+    table: Matched,
+    best: OperatingPoint,
+    read: ReadImage | None,
+    overlay: Callable[[str], Overlay],
+    config: ReportConfig,
+    classes: Classes,
+) -> str:
+    """The viewer of the images with most errors; empty where there is no picture."""
+    if read is None:
+        return ""
+    most = min(170_000, PICTURE_BYTES // config.pictures)
+    none = Detections.empty()
+    images: list[ViewerImage] = []
+    for position in worst_images(table, best.threshold):
+        truth = truths[position]
+        picture = read(truth.image_id) if len(images) < config.pictures else None
+        if picture is None:
+            continue
+        more = overlay(truth.image_id)
+        images.append(
+            ViewerImage(
+                truth.image_id,
+                picture_jpeg(picture, config.longest, most),
+                (picture.shape[0], picture.shape[1]),
+                {each.name: each.detections.get(truth.image_id, none) for each in results},
+                truth,
+                more.windows,
+                more.density,
+                more.count,
+            )
+        )
+    score = math.floor(100 * best.threshold) / 100
+    start = ViewerConfig(score, min(FLOOR, score), embedded=True)
+    return viewer_part(images, classes, start) if images else ""
 
 
 def _embedded_svg(text: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
+    return embedded(text.encode(), "svg+xml")
 
 
-def _embedded_jpeg(image: Image) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, 82)).decode()
+def _confusions(
+    table: Matched, threshold: float, read: ReadImage | None, number: int
+) -> list[dict[str, Any]]:
+    return [] if read is None else _tiles(commonest_confusions(table, threshold, read, number))
 
 
 def _tiles(tiles: Sequence[Tile]) -> list[dict[str, Any]]:
@@ -177,167 +232,22 @@ def _tiles(tiles: Sequence[Tile]) -> list[dict[str, Any]]:
         {
             "title": tile.title,
             "text": tile.text,
-            "pictures": [_embedded_jpeg(picture) for picture in tile.pictures],
+            "pictures": [
+                embedded(picture_jpeg(picture, 180, PATCH_BYTES), "jpeg")
+                for picture in tile.pictures
+            ],
             "legend": [(name, f"rgb{colour}") for name, colour in tile.legend],
         }
         for tile in tiles
     ]
 
 
-def _cards(main: Result, table: Matched, threshold: float) -> list[tuple[str, str, str]]:
-    """Name, value and protocol of the main result's first scores, and its counts."""
+def _cards(main: Result, best: OperatingPoint) -> list[tuple[str, str, str]]:
+    """Name, value and protocol of the main result's first scores, and its best F1."""
     cards = []
     if main.scores:
         score = main.scores[0]
         shown = [key for key in score.summary if key.startswith("AP")]
         cards = [(key, number(score.summary[key], score.unit), score.protocol) for key in shown]
-    cards.append(("F1", number(operating_point(table, threshold).f1), f"score >= {threshold:g}"))
-    return cards
-
-
-def number(value: float, unit: str = "fraction") -> str:
-    """A score as text, in points of hundred; a dash for NaN."""
-    if math.isnan(value):
-        return "–"
-    return f"{100 * value:.1f}" if unit == "fraction" else f"{value:.1f}"
-
-
-def _score_tables(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One table per protocol: results in rows, metrics in columns, the best of a column marked."""
-    protocols = dict.fromkeys(s.protocol for result in results for s in result.scores)
-    out = []
-    for protocol in protocols:
-        found = [
-            (result.name, score)
-            for result in results
-            for score in result.scores
-            if score.protocol == protocol
-        ]
-        metrics = list(dict.fromkeys(key for _, score in found for key in score.summary))
-        values = [[score.summary.get(key, math.nan) for key in metrics] for _, score in found]
-        out.append(
-            {
-                "protocol": protocol,
-                "ignored": any(score.ignore_regions for _, score in found),
-                "metrics": metrics,
-                "rows": _marked([name for name, _ in found], values, found[0][1].unit),
-            }
-        )
-    return out
-
-
-def _marked(
-    names: Sequence[str], values: Sequence[Sequence[float]], unit: str
-) -> list[dict[str, Any]]:
-    table = np.array(values, dtype=np.float64).reshape(len(names), -1)
-    filled = np.where(np.isnan(table), -1, table)
-    best = filled.max(axis=0) if len(names) else filled
-    full = 1.0 if unit == "fraction" else 100.0
-    return [
-        {
-            "name": name,
-            "cells": [
-                {
-                    "text": number(value, unit),
-                    "best": len(names) > 1 and value == top,
-                    "share": 0.0 if math.isnan(value) else min(100.0, 100 * value / full),
-                }
-                for value, top in zip(row.tolist(), best.tolist(), strict=True)
-            ],
-        }
-        for name, row in zip(names, table, strict=True)
-    ]
-
-
-def _class_tables(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One table per protocol: classes in rows, AP and AP50 of every result in columns."""
-    out = []
-    for protocol in dict.fromkeys(s.protocol for result in results for s in result.scores):
-        found = {
-            result.name: score
-            for result in results
-            for score in result.scores
-            if score.protocol == protocol
-        }
-        first = next(iter(found.values()))
-        rows = []
-        for label, facts in first.classes.items():
-            cells = []
-            for metric in ("AP", "AP50"):
-                column = [score.classes[label][metric] for score in found.values()]
-                cells += [
-                    row["cells"][0]
-                    for row in _marked(list(found), [[v] for v in column], first.unit)
-                ]
-            rows.append({"name": label, "objects": f"{facts['objects']:.0f}", "cells": cells})
-        out.append({"protocol": protocol, "results": list(found), "rows": rows})
-    return out
-
-
-def _points(tables: Mapping[str, Matched], threshold: float) -> list[dict[str, Any]]:
-    out = []
-    for name, table in tables.items():
-        for kind, point in (
-            ("fixed", operating_point(table, threshold)),
-            ("best F1", best_f1(table)),
-        ):
-            rates = (point.precision, point.recall, point.f1, point.mean_iou)
-            counts = (point.tp, point.fp, point.fn)
-            out.append(
-                {
-                    "name": name,
-                    "kind": kind,
-                    "threshold": f"{point.threshold:.3f}",
-                    "rates": [number(value) for value in rates],
-                    "counts": [f"{value:,}" for value in counts],
-                }
-            )
-    return out
-
-
-def _intervals(tables: Mapping[str, Matched], repeats: int) -> list[dict[str, Any]]:
-    """AP, AP50, AP75 with their intervals, and the difference of each result to the last."""
-    if repeats <= 0 or not len(next(iter(tables.values())).images):
-        return []
-    *others, main = tables
-    drawn = {name: resample(table, repeats=repeats) for name, table in tables.items()}
-    out = []
-    for name, table in tables.items():
-        own = intervals(table, drawn=drawn[name])
-        cells = [_interval(value) for value in own.values()]
-        if name in others:
-            against = compare(table, tables[main], drawn=(drawn[name], drawn[main]))
-            cells += [_difference(value) for value in against.values()]
-        else:
-            cells += ["–"] * 3
-        out.append({"name": name, "cells": cells})
-    return out
-
-
-def _interval(value: Interval) -> str:
-    return f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
-
-
-def _difference(value: Comparison) -> str:
-    points = [100 * part for part in (value.difference.value, value.difference.low)]
-    high = 100 * value.difference.high
-    return f"{points[0]:+.1f} [{points[1]:+.1f}, {high:+.1f}], p = {value.p_value:.2g}"
-
-
-def _matrix(table: Matched, threshold: float) -> dict[str, Any]:
-    """Confusion matrix; a cell's shade is its share of the true class."""
-    counts = confusion(table, threshold)
-    share = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    names = list(table.classes.values())
-    rows = []
-    for index, name in enumerate([*names, "background"]):
-        cells = [
-            {
-                "text": f"{value:,}" if value else "",
-                "share": round(float(part), 3),
-                "hit": at == index,
-            }
-            for at, (value, part) in enumerate(zip(counts[index], share[index], strict=True))
-        ]
-        rows.append({"name": name, "cells": cells})
-    return {"columns": [*names, "missed"], "rows": rows, "threshold": f"{threshold:g}"}
+    at = "" if math.isnan(best.f1) else f"at score {best.threshold:.3f}"
+    return [*cards, ("best F1", number(best.f1), at)]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pil
 
 from dmnet.core.boxes import Boxes, Window, to_xywh
+from dmnet.core.classes import Classes
 from dmnet.core.overlaps import Ints
 from dmnet.core.records import Annotations, Detections, Image, Size
 from dmnet.fusion.evaluation.matching import Rows, match
@@ -63,7 +64,7 @@ class ViewerConfig:
 def viewer_page(
     title: str,
     images: Sequence[ViewerImage],
-    classes: Mapping[int, str],
+    classes: Classes,
     *,
     subtitle: str = "",
     config: ViewerConfig | None = None,
@@ -73,7 +74,7 @@ def viewer_page(
     Args:
         title: heading.
         images: in order; every one has the same layers.
-        classes: names by label; detections and ground truth of other labels are left out.
+        classes: names and colours; detections and ground truth of other labels are left out.
         subtitle: one line beside the heading.
         config: how it starts.
 
@@ -92,7 +93,7 @@ def viewer_page(
 
 
 def viewer_part(
-    images: Sequence[ViewerImage], classes: Mapping[int, str], config: ViewerConfig | None = None
+    images: Sequence[ViewerImage], classes: Classes, config: ViewerConfig | None = None
 ) -> str:
     """The viewer as a part of a page that holds ``viewer.css``; one per page."""
     config = config or ViewerConfig()
@@ -104,7 +105,7 @@ def viewer_part(
         "layers": layers,
         "classes": [
             {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colour_of(label))}
-            for label, name in classes.items()
+            for label, name in classes.scored.items()
         ],
         "images": [_entry(image, classes, config.floor) for image in images],
     }
@@ -117,9 +118,9 @@ def _json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _entry(image: ViewerImage, classes: Mapping[int, str], floor: float) -> dict[str, Any]:
+def _entry(image: ViewerImage, classes: Classes, floor: float) -> dict[str, Any]:
     """What the script needs of one picture; boxes as flat lists, labels as positions."""
-    position = {label: at for at, label in enumerate(classes)}
+    position = {label: at for at, label in enumerate(classes.scored)}
     truth = None if image.truth is None else _known(image.truth, position)
     if truth is not None:
         truth = truth[truth.score != 0]

@@ -22,8 +22,10 @@ from dmnet.core.records import Annotations, Detections
 from dmnet.fusion.evaluation.evaluate import check_protocol, score
 from dmnet.fusion.evaluation.scores import Scores
 from dmnet.fusion.fuse import FuseConfig, fuse_image
-from dmnet.fusion.report.page import ReportConfig, Result, render
+from dmnet.fusion.report.page import ReportConfig, render
+from dmnet.fusion.report.tables import Result
 from dmnet.pipeline.context import Context, Plan
+from dmnet.pipeline.facts import run_facts
 from dmnet.pipeline.inputs import (
     FoundCrops,
     FoundDetections,
@@ -31,9 +33,9 @@ from dmnet.pipeline.inputs import (
     load_detections,
     truth_digest,
 )
-from dmnet.pipeline.sections import count_windows, crop_figures, sections
+from dmnet.pipeline.sections import count_windows, crop_figures, overlays, sections
 
-VERSION = 1
+VERSION = 2
 RESULTS = ("whole image", "crops", "fused")
 _log = logging.getLogger(__name__)
 
@@ -47,9 +49,9 @@ class Config(FuseConfig):
     ignore_regions: bool = False
     """Remove what lies in ignored regions under the COCO protocols too."""
     score_threshold: Share = 0.3
-    """Precision, recall, confusions and the pictures use detections from this score on."""
+    """A second operating point in the report, beside that of the best F1."""
     pictures: Annotated[int, Range(0, 1_000)] = 6
-    """Pictures in the report; 0 for none."""
+    """Images in the report's viewer, those with most errors; 0 for none."""
     bootstrap: Annotated[int, Range(0, 100_000)] = 100
     """Repetitions behind the report's confidence intervals; 0 leaves them out."""
 
@@ -203,8 +205,10 @@ def _report(
             pictures=config.pictures,
             bootstrap=config.bootstrap,
         ),
-        sections=sections(context, crops, truths, min(3, config.pictures)),
+        overlay=overlays(context, crops),
+        sections=sections(context, crops, truths),
         subtitle=f"{len(truths)} images, {len(crops.crops.crops)} crops; run '{context.run}'",
+        run=run_facts(context, "fuse-eval", resolved(config)),
     )
     return page.encode()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from dmnet.fusion.evaluation.scored_images import scored_images
 from dmnet.fusion.report import draw
 from dmnet.fusion.report.draw import Layer, add_legend, draw_boxes, draw_layers, patch
 from dmnet.fusion.report.gallery import commonest_confusions, outcomes, worst_images
-from dmnet.fusion.report.page import ReportConfig, Result, number, render
+from dmnet.fusion.report.page import Overlay, ReportConfig, RunFacts, render
 from dmnet.fusion.report.plots import error_bars, precision_recall
+from dmnet.fusion.report.tables import Result, number
 
 GREY = np.full((80, 120, 3), 90, dtype=np.uint8)
 
@@ -95,14 +97,11 @@ class TestGallery:
         assert counts == [1, 1, 1, 4]
 
     def test_worst_image_first(self) -> None:
-        tiles = worst_images(table(), 0.5, lambda name: GREY, 5)
-        assert [tile.title for tile in tiles] == ["a", "b"]
-        assert tiles[0].text == "1 TP, 1 FN, 1 wrong class, 1 FP"
-        assert tuple(tiles[1].pictures[0][10, 20]) == draw.FN
+        # a: one of another class, one FP, one FN; b: three FN
+        assert worst_images(table(), 0.5) == [0, 1]
+        assert worst_images(table(), 0.85) == [1, 0]  # now a's other two are FN alone
 
     def test_images_that_are_missing_are_passed_over(self) -> None:
-        tiles = worst_images(table(), 0.5, lambda name: None if name == "a" else GREY, 5)
-        assert [tile.title for tile in tiles] == ["b"]
         assert commonest_confusions(table(), 0.5, lambda name: None, 1)[0].pictures == []
 
     def test_commonest_confusions(self) -> None:
@@ -154,8 +153,8 @@ class TestReport:
         links = re.findall(r"""(?:src|href)=["']([^"']+)""", html)
         assert links
         assert all(link.startswith(("data:image/", "#")) for link in links)
-        assert "http" not in re.sub(r"data:image/[^\"']+", "", html)
-        assert html.count("data:image/jpeg") >= 2 + 4
+        assert not re.search(r"https?:", re.sub(r"data:image/[^\"']+", "", html))
+        assert html.count("data:image/jpeg") >= 2 + 4  # two in the viewer, examples of confusions
 
     def test_protocol_beside_every_table(self) -> None:
         html = self.page()
@@ -187,7 +186,35 @@ class TestReport:
             config=ReportConfig(bootstrap=0, pictures=0),
         )
         assert "Confidence intervals" not in html
-        assert "Worst images" not in html
+        assert 'id="viewer"' not in html
+        assert "About this run" not in html
+
+    def test_viewer_opens_at_the_best_f1(self) -> None:
+        html = self.page(
+            image=lambda name: GREY,
+            overlay=lambda name: Overlay([(0, 0, 60, 80)], b"png", 2.5),
+        )
+        data = json.loads(html.partition('id="viewer-data">')[2].partition("</script>")[0])
+        # the best F1 takes two of the three: 1 TP, 1 FP, 5 FN, or one more FP
+        assert (data["score"], data["embedded"]) == (0.9, True)
+        assert data["layers"] == ["whole", "fused"]
+        assert [image["id"] for image in data["images"]] == ["b", "a"]
+        assert data["images"][0]["windows"] == [[0, 0, 60, 80]]
+        assert data["images"][0]["count"] == 2.5
+        assert "score at least 0.900 (best F1)" in html
+
+    def test_only_images_that_can_be_read(self) -> None:
+        html = self.page(image=lambda name: GREY if name == "b" else None)
+        assert '"id":"b"' in html
+        assert '"id":"a"' not in html
+        assert 'id="viewer"' not in self.page(image=lambda name: None)
+
+    def test_facts_of_the_run(self) -> None:
+        run = RunFacts({"command": "make <x>"}, {"fuse-eval.merge.iou": "0.7"})
+        html = self.page(run=run)
+        assert "make &lt;x&gt;" in html
+        assert "<code>fuse-eval.merge.iou</code>" in html
+        assert "document.lastModified" in html
 
     def test_warnings_are_shown(self) -> None:
         perfect = {t.image_id: Detections(t.boxes, np.ones(3), t.labels) for t in self.truths}
@@ -208,8 +235,9 @@ class TestReport:
 
 
 def test_number() -> None:
-    assert number(0.3559) == "35.6"
-    assert number(36.63, "per cent") == "36.6"
+    assert number(0.35594) == "35.59"
+    assert number(36.634, "per cent") == "36.63"
+    assert number(0.0004) == "0.04"
     assert number(float("nan")) == "–"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
+from dmnet.core.classes import Classes
 from dmnet.core.records import Annotations, Detections
 from dmnet.fusion.report.viewer import (
     ViewerConfig,
@@ -21,15 +22,15 @@ from dmnet.fusion.report.viewer import (
     viewer_part,
 )
 
-CLASSES = {4: "car", 9: "bus"}
+CLASSES = Classes(("car", "bus"))
 GREY = np.full((80, 120, 3), 90, dtype=np.uint8)
 
 
 def image(name: str = "a", **more: Any) -> ViewerImage:
     boxes = np.array([[10, 10, 30, 30], [50.04, 10, 70, 30], [5, 55, 15, 65], [0, 0, 9, 9]])
-    scores, labels = np.array([0.9, 0.8765, 0.04, 0.7]), np.array([4, 9, 4, 1])
+    scores, labels = np.array([0.9, 0.8765, 0.04, 0.7]), np.array([1, 2, 1, 3])
     found = Detections(boxes, scores, labels)
-    truth = Annotations.of(name, (80, 120), [[10, 10, 30, 29], [80, 60, 90, 70]], [4, 9])
+    truth = Annotations.of(name, (80, 120), [[10, 10, 30, 29], [80, 60, 90, 70]], [1, 2])
     layers = {"whole image": Detections.empty(), "fused": found}
     return ViewerImage(name, picture_jpeg(GREY), (80, 120), layers, truth, **more)
 
@@ -60,13 +61,13 @@ def test_without_truth_nothing_is_matched() -> None:
 
 
 def test_ground_truth_that_is_not_to_be_found_is_left_out() -> None:
-    truth = Annotations.of("a", (80, 120), [[10, 10, 30, 30]], [4], [0])
+    truth = Annotations.of("a", (80, 120), [[10, 10, 30, 30]], [1], [0])
     given = ViewerImage("a", b"", (80, 120), {"fused": Detections.empty()}, truth)
     assert data_of(viewer_part([given], CLASSES))["images"][0]["truth"] == []
 
 
 def test_names_cannot_end_the_script() -> None:
-    html = viewer_page("<b>T</b>", [image("</script><script>alert(1)")], {4: "<i>car</i>"})
+    html = viewer_page("<b>T</b>", [image("</script><script>alert(1)")], Classes(("<i>car</i>",)))
     assert "<script>alert" not in html
     assert "<b>T</b>" not in html
     assert "<i>car</i>" not in html

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dmnet.core.classes import Classes
 from dmnet.core.records import Annotations, Detections
 from dmnet.fusion.report.viewer import ViewerImage, density_png, picture_jpeg, viewer_page
 from tests.browser import Tab
 
-CLASSES = {4: "car", 9: "bus"}
+CLASSES = Classes(("car", "bus"))
 SIZE = (300, 400)
 
 
@@ -22,8 +23,8 @@ def picture(name: str, shade: int) -> ViewerImage:
     boxes = np.array(
         [[20, 20, 60, 50], [100, 20, 140, 50], [200, 20, 240, 50], [50, 150, 150, 210]]
     )
-    found = Detections(boxes, np.array([0.9, 0.6, 0.3, 0.8]), np.array([4, 4, 4, 9]))
-    truth = Annotations.of(name, SIZE, [boxes[0], [300, 200, 340, 230], boxes[3]], [4, 4, 9])
+    found = Detections(boxes, np.array([0.9, 0.6, 0.3, 0.8]), np.array([1, 1, 1, 2]))
+    truth = Annotations.of(name, SIZE, [boxes[0], [300, 200, 340, 230], boxes[3]], [1, 1, 2])
     heat = np.zeros(SIZE)
     heat[20:50, 20:60] = 1
     return ViewerImage(

@@ -1,0 +1,175 @@
+"""Tables of the report: scores, classes, operating points, intervals, confusion, as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dmnet.core.records import Detections
+from dmnet.fusion.evaluation.bootstrap import Comparison, Interval, compare, resample
+from dmnet.fusion.evaluation.bootstrap import intervals as bootstrap_intervals
+from dmnet.fusion.evaluation.matched import Matched
+from dmnet.fusion.evaluation.operating_points import best_f1, confusion, operating_point
+from dmnet.fusion.evaluation.scores import Scores
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result of the comparison: detections by image id and scores by any protocols."""
+
+    name: str
+    detections: Mapping[str, Detections]
+    scores: Sequence[Scores]
+
+
+def number(value: float, unit: str = "fraction") -> str:
+    """A score as text, in points of hundred; a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    return f"{100 * value:.2f}" if unit == "fraction" else f"{value:.2f}"
+
+
+def score_tables(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """One table per protocol: results in rows, metrics in columns, the best of a column marked."""
+    protocols = dict.fromkeys(s.protocol for result in results for s in result.scores)
+    out = []
+    for protocol in protocols:
+        found = [
+            (result.name, score)
+            for result in results
+            for score in result.scores
+            if score.protocol == protocol
+        ]
+        metrics = list(dict.fromkeys(key for _, score in found for key in score.summary))
+        values = [[score.summary.get(key, math.nan) for key in metrics] for _, score in found]
+        out.append(
+            {
+                "protocol": protocol,
+                "ignored": any(score.ignore_regions for _, score in found),
+                "metrics": metrics,
+                "rows": _marked([name for name, _ in found], values, found[0][1].unit),
+            }
+        )
+    return out
+
+
+def _marked(
+    names: Sequence[str], values: Sequence[Sequence[float]], unit: str
+) -> list[dict[str, Any]]:
+    table = np.array(values, dtype=np.float64).reshape(len(names), -1)
+    filled = np.where(np.isnan(table), -1, table)
+    best = filled.max(axis=0) if len(names) else filled
+    full = 1.0 if unit == "fraction" else 100.0
+    return [
+        {
+            "name": name,
+            "cells": [
+                {
+                    "text": number(value, unit),
+                    "best": len(names) > 1 and value == top,
+                    "share": 0.0 if math.isnan(value) else min(100.0, 100 * value / full),
+                }
+                for value, top in zip(row.tolist(), best.tolist(), strict=True)
+            ],
+        }
+        for name, row in zip(names, table, strict=True)
+    ]
+
+
+def class_tables(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """One table per protocol: classes in rows, AP and AP50 of every result in columns."""
+    out = []
+    for protocol in dict.fromkeys(s.protocol for result in results for s in result.scores):
+        found = {
+            result.name: score
+            for result in results
+            for score in result.scores
+            if score.protocol == protocol
+        }
+        first = next(iter(found.values()))
+        rows = []
+        for label, facts in first.classes.items():
+            cells = []
+            for metric in ("AP", "AP50"):
+                column = [score.classes[label][metric] for score in found.values()]
+                cells += [
+                    row["cells"][0]
+                    for row in _marked(list(found), [[v] for v in column], first.unit)
+                ]
+            rows.append({"name": label, "objects": f"{facts['objects']:.0f}", "cells": cells})
+        out.append({"protocol": protocol, "results": list(found), "rows": rows})
+    return out
+
+
+def points(tables: Mapping[str, Matched], threshold: float) -> list[dict[str, Any]]:
+    """Rates and counts of every result at a score and at its best F1."""
+    out = []
+    for name, table in tables.items():
+        for kind, point in (
+            ("fixed", operating_point(table, threshold)),
+            ("best F1", best_f1(table)),
+        ):
+            rates = (point.precision, point.recall, point.f1, point.mean_iou)
+            counts = (point.tp, point.fp, point.fn)
+            out.append(
+                {
+                    "name": name,
+                    "kind": kind,
+                    "threshold": f"{point.threshold:.3f}",
+                    "rates": [number(value) for value in rates],
+                    "counts": [f"{value:,}" for value in counts],
+                }
+            )
+    return out
+
+
+def intervals(tables: Mapping[str, Matched], repeats: int) -> list[dict[str, Any]]:
+    """AP, AP50, AP75 with their intervals, and the difference of each result to the last."""
+    if repeats <= 0 or not len(next(iter(tables.values())).images):
+        return []
+    *others, main = tables
+    drawn = {name: resample(table, repeats=repeats) for name, table in tables.items()}
+    out = []
+    for name, table in tables.items():
+        own = bootstrap_intervals(table, drawn=drawn[name])
+        cells = [_interval(value) for value in own.values()]
+        if name in others:
+            against = compare(table, tables[main], drawn=(drawn[name], drawn[main]))
+            cells += [_difference(value) for value in against.values()]
+        else:
+            cells += ["–"] * 3
+        out.append({"name": name, "cells": cells})
+    return out
+
+
+def _interval(value: Interval) -> str:
+    return f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
+
+
+def _difference(value: Comparison) -> str:
+    points = [100 * part for part in (value.difference.value, value.difference.low)]
+    high = 100 * value.difference.high
+    return f"{points[0]:+.2f} [{points[1]:+.2f}, {high:+.2f}], p = {value.p_value:.2g}"
+
+
+def matrix(table: Matched, threshold: float) -> dict[str, Any]:
+    """Confusion matrix; a cell's shade is its share of the true class."""
+    counts = confusion(table, threshold)
+    share = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    names = list(table.classes.values())
+    rows = []
+    for index, name in enumerate([*names, "background"]):
+        cells = [
+            {
+                "text": f"{value:,}" if value else "",
+                "share": round(float(part), 3),
+                "hit": at == index,
+            }
+            for at, (value, part) in enumerate(zip(counts[index], share[index], strict=True))
+        ]
+        rows.append({"name": name, "cells": cells})
+    return {"columns": [*names, "missed"], "rows": rows, "threshold": f"{threshold:.3f}"}
