@@ -4,6 +4,7 @@
 #   MODE    train | val | test-dev | test-challenge     DATA     folder of VisDrone2019-DET-<split>/
 #   RUN     name of the run (artifacts/RUN/...)         CONFIG   preset names or YAML files
 #   SET     any further options, for example SET="--crop.threshold 0.1 --workers 2"
+#   RUNS    names of runs to compare, the baseline first
 #   WEIGHTS, DENSITY, CROPS, DETECTIONS, DETECTOR, DETECTOR_WEIGHTS, SIZES: bring your own (README)
 
 MODE       ?= val
@@ -31,7 +32,8 @@ OPTIONS     = --split $(MODE) --data "$(DATA)" --run "$(RUN)" --artifacts "$(ART
 
 STAGES = density train-density predict-density crop convert train-detector detect fuse-eval all status
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench data clean-demo $(STAGES) slice-report tune evaluate export
+.PHONY: help setup demo test check bench data clean-demo $(STAGES) slice-report tune evaluate compare \
+        export
 
 help: ## this list
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -74,6 +76,10 @@ tune: $(READY) ## crop, packing and fusion settings for WEIGHTS and DETECTOR_WEI
 
 evaluate: $(READY) ## score any detections: GT=folder-or-json DT=folder-or-json PROTOCOL=visdrone
 	@$(PY) -m dmnet evaluate --gt "$(GT)" --dt $(DT) --protocol $(or $(PROTOCOL),visdrone) $(SET)
+
+compare: $(READY) ## scores of RUNS="one two ..." side by side, with intervals: compare.html
+	@$(PY) -m dmnet compare $(RUNS) --split $(MODE) --data "$(DATA)" --artifacts "$(ARTIFACTS)" \
+	  $(call option,SIZES,sizes) $(SET)
 
 export: $(READY) ## a trained network as an ONNX file, checked: WEIGHTS=file OUT=file.onnx
 	@$(PY) -m dmnet export --weights "$(WEIGHTS)" --out "$(OUT)" $(SET)

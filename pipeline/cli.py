@@ -75,6 +75,7 @@ class Tool:
 
 TOOLS: dict[str, Tool] = {
     "evaluate": Tool("evaluate", "score any detections by a named protocol"),
+    "compare": Tool("compare", "runs side by side, with differences and intervals"),
     "slice-report": Tool("slice_report", "what each slicer is worth, without a detector"),
     "tune": Tool("tune", "crop, packing and fusion settings by AP per millisecond"),
     "export": Tool("export", "a density network or detector as an ONNX file, checked"),

@@ -45,6 +45,30 @@ class Scores:
             "warnings": list(self.warnings),
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], name: str | None = None) -> Scores:
+        """Scores as `to_json` wrote them; ``name`` replaces theirs.
+
+        Raises:
+            KeyError: a part is missing.
+            TypeError: a part is of another type.
+            ValueError: a value is no number.
+        """
+        own = ("protocol", "unit", "name", "ignore_regions", "classes", "counts", "warnings")
+        return cls(
+            str(data["protocol"]),
+            "fraction" if data["unit"] == "fraction" else "per cent",
+            {key: _number(value) for key, value in data.items() if key not in own},
+            {
+                label: {key: _number(value) for key, value in row.items()}
+                for label, row in data["classes"].items()
+            },
+            {key: int(value) for key, value in data["counts"].items()},
+            str(data["name"]) if name is None else name,
+            bool(data["ignore_regions"]),
+            tuple(map(str, data["warnings"])),
+        )
+
     def csv_rows(self) -> list[tuple[str, ...]]:
         """Rows ``name, protocol, unit, class, metric, value``, the header first."""
         out: list[tuple[str, ...]] = [("name", "protocol", "unit", "class", "metric", "value")]
@@ -99,6 +123,10 @@ def guard(summary: Mapping[str, float]) -> tuple[str, ...]:
             "Are the detections copies of the ground truth, or the thresholds not applied?",
         )
     return ()
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _plain(value: float) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from dmnet.core.boxes import Window
 from dmnet.core.classes import Classes
@@ -54,6 +54,8 @@ class ReportConfig(Settings):
     """Repetitions behind the confidence intervals; 0 leaves them out."""
     longest: Annotated[int, Range(16, 16_384)] = 1400
     """Longest side of an embedded picture in pixels."""
+    against: Literal["first", "last"] = "last"
+    """The result that differences are taken to: the last minus each, or each minus the first."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class _Page:
     matrix: dict[str, Any]
     confusions: list[dict[str, Any]]
     viewer: str
+    against: str
     sections: list[tuple[str, str]]
     warnings: list[str]
     facts: Mapping[str, str]
@@ -143,12 +146,13 @@ def render(
         classes=tables.class_tables(results),
         points=tables.points(found, config.score_threshold),
         point_protocol=config.protocol,
-        intervals=tables.intervals(found, config.bootstrap),
+        intervals=tables.intervals(found, config.bootstrap, config.against),
         curves=_embedded_svg(plots.precision_recall(found)) if len(truths) else "",
         errors=_embedded_svg(plots.error_bars(costs)),
         matrix=tables.matrix(main_table, best.threshold),
         confusions=_confusions(main_table, best.threshold, pictures, config.confusions),
         viewer=_viewer(truths, results, main_table, best, pictures, overlay, config, classes),
+        against=_against(results, config),
         sections=list(sections),
         warnings=[
             f"{result.name}, {score.protocol}: {text}"
@@ -161,6 +165,11 @@ def render(
     )
     style = "\n".join(asset(name) for name in ("page.css", "viewer.css", "report.css"))
     return fill("report.html.j2", page=page, style=style, policy=POLICY)
+
+
+def _against(results: Sequence[Result], config: ReportConfig) -> str:
+    first = config.against == "first"
+    return f"minus {results[0].name}" if first else f"{results[-1].name} minus it"
 
 
 def _matched(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -127,21 +127,25 @@ def points(tables: Mapping[str, Matched], threshold: float) -> list[dict[str, An
     return out
 
 
-def intervals(tables: Mapping[str, Matched], repeats: int) -> list[dict[str, Any]]:
-    """AP, AP50, AP75 with their intervals, and the difference of each result to the last."""
+def intervals(
+    tables: Mapping[str, Matched], repeats: int, against: Literal["first", "last"] = "last"
+) -> list[dict[str, Any]]:
+    """AP, AP50, AP75 with their intervals, and the differences to the first or of the last."""
     if repeats <= 0 or not len(next(iter(tables.values())).images):
         return []
-    *others, main = tables
+    names = list(tables)
+    pivot = names[0] if against == "first" else names[-1]
     drawn = {name: resample(table, repeats=repeats) for name, table in tables.items()}
     out = []
     for name, table in tables.items():
         own = bootstrap_intervals(table, drawn=drawn[name])
         cells = [_interval(value) for value in own.values()]
-        if name in others:
-            against = compare(table, tables[main], drawn=(drawn[name], drawn[main]))
-            cells += [_difference(value) for value in against.values()]
-        else:
+        first, second = (pivot, name) if against == "first" else (name, pivot)
+        if name == pivot:
             cells += ["–"] * 3
+        else:
+            gaps = compare(tables[first], tables[second], drawn=(drawn[first], drawn[second]))
+            cells += [_difference(value) for value in gaps.values()]
         out.append({"name": name, "cells": cells})
     return out
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 from dmnet.core.artifact import Artifact, Item, Product
@@ -122,9 +123,9 @@ def fuse(config: FuseConfig, found: FoundDetections, item: Item) -> Product:
     return Product(files, {"detections": [len(source) for source in sources]})
 
 
-def read_parts(artifact: Artifact, image_id: str) -> dict[str, Detections]:
-    """The three lists of an image by name."""
-    read = parts.read(artifact.root / "parts" / f"{image_id}.json")
+def read_parts(folder: Path, image_id: str) -> dict[str, Detections]:
+    """The three lists of an image by name, from the stage's folder."""
+    read = parts.read(folder / "parts" / f"{image_id}.json")
     return dict(zip(RESULTS, read, strict=True))
 
 
@@ -139,7 +140,7 @@ def sum_up(
         return
     results: dict[str, dict[str, Detections]] = {name: {} for name in RESULTS}
     for truth in truths:
-        for name, detections in read_parts(artifact, truth.image_id).items():
+        for name, detections in read_parts(artifact.root, truth.image_id).items():
             results[name][truth.image_id] = detections
     scores = {
         protocol: {
@@ -162,7 +163,7 @@ def _results(artifact: Artifact, crops: CropSet, classes: Classes) -> Iterator[b
     """The fused detections as COCO results, image by image."""
     return results_json(
         (
-            (parent.id, read_parts(artifact, parent.image_id)["fused"])
+            (parent.id, read_parts(artifact.root, parent.image_id)["fused"])
             for parent in crops.parents
             if parent.image_id in artifact.good
         ),
