@@ -35,7 +35,7 @@ def run_facts(context: Context, stage: str, settings: Mapping[str, Any]) -> RunF
     for name in STAGES:
         split = "train" if name.startswith("train-") else context.split
         header = read_header(context.folder(name, split)) or {}
-        shown = settings if name == stage else header.get("config") or {}
+        shown = settings if name == stage else header.get("settings") or header.get("config") or {}
         every |= {f"{name}.{key}": text for key, text in flattened(shown)}
     return RunFacts(facts, every)
 

@@ -113,7 +113,7 @@ def _all_settings(run: Path, split: str) -> dict[str, str]:
     out: dict[str, str] = {}
     for stage in STAGES:
         header = read_header(run / ("train" if stage.startswith("train-") else split) / stage) or {}
-        found = header.get("totals", {}).get("scoring") or header.get("config") or {}
+        found = header.get("settings") or header.get("config") or {}
         out |= {f"{stage}.{name}": text for name, text in flattened(found)}
     return out
 
