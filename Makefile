@@ -47,6 +47,11 @@ test: $(READY_DEV) ## set up and run the tests
 check: $(READY_DEV) ## format, lint, types, import floors
 	$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && $(VENV)/bin/lint-imports
 
+.PHONY: docs
+docs: ## build the documentation site: site/index.html
+	@$(MAKE) --no-print-directory setup EXTRAS=docs
+	$(PY) docs/pages.py && NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
 setup: $(READY_DEV) ## only the environment, with EXTRAS=dev,onnx,mmdet,...
 
 data: $(READY) ## download and unpack VisDrone into DATA (MODE=all for every split)

@@ -1,6 +1,6 @@
 """How fast density maps are made and stored: ``python benchmarks/density.py`` prints the tables.
 
-Baselines, written from the description in METHOD of the published way: (1) each object's kernel,
+Baselines, written from the description of the published way: (1) each object's kernel,
 taken from a dictionary, is added to a full-size float32 map, which goes to disk with ``np.save``;
 (2) as older crowd-counting scripts do it, each object is a full-size impulse image that
 ``scipy.ndimage.gaussian_filter`` blurs. Input: 1360 x 765 images with about 53 objects in clusters

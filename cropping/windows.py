@@ -63,7 +63,7 @@ class WindowScan:
     def passed(self, threshold: float) -> NDArray[np.bool_]:
         """Windows whose sum reaches the threshold, shape ``(rows, cols)``.
 
-        METHOD of Li et al. 2020, section 3.2: sum of density in the window >= threshold.
+        Li et al. 2020, section 3.2: sum of density in the window >= threshold.
         """
         return np.asarray(self.sums >= threshold * (1.0 - SLACK))
 

@@ -179,7 +179,7 @@ def fuse_image(
     size: Size,
     config: FuseConfig | None = None,
 ) -> Detections:
-    """Fuse the detections of a whole image with those of its crops (METHOD section 8).
+    """Fuse the detections of a whole image with those of its crops.
 
     Args:
         whole: detections on the whole image, image coordinates.

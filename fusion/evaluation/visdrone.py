@@ -1,4 +1,4 @@
-"""The official VisDrone-DET protocol, exactly (METHOD section 9), and its plain class mean.
+"""The official VisDrone-DET protocol, exactly, and its plain class mean.
 
 What differs from COCO: detections are capped per image over all classes, in file order; ground
 truth and detections in ignored regions are removed first; average precision is the area under the

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Config(Settings):
-    """Which labels are written (METHOD: conversion)."""
+    """Which labels are written (docs/method.md, "Conversion")."""
 
     crops: bool = True
     """Also convert the labels of the crops; needs the artifact of ``crop``."""

@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Config(CropConfig):
-    """How images are cut (METHOD: cropping)."""
+    """How images are cut (docs/method.md, "Cropping")."""
 
     write_images: bool = True
     """Write crops as JPEG files; later stages cut in memory and do not need them."""

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Config(Settings):
-    """How annotations become density maps (METHOD: density ground truth)."""
+    """How annotations become density maps (docs/method.md, "Density ground truth")."""
 
     sigma: SigmaConfig = field(default_factory=SigmaConfig)
     preset: Literal["corrected", "reference"] = "corrected"

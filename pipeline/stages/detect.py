@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Config(InferConfig):
-    """How the detector is run (METHOD: detectors)."""
+    """How the detector is run (docs/method.md, "Detectors")."""
 
     score_threshold: Share = 0.01
     """Detections below are dropped."""

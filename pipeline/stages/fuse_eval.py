@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Config(FuseConfig):
-    """How detections are merged and scored (METHOD: fusion, evaluation protocols)."""
+    """How detections are merged and scored (docs/method.md, "Fusion", "Evaluation")."""
 
     protocols: tuple[str, ...] = ("coco@500", "coco@100", "visdrone")
     """Protocols to score by; the first one heads the report."""

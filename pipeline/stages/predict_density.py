@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Config(Settings):
-    """How maps are predicted (METHOD: density networks)."""
+    """How maps are predicted (docs/method.md, "Density networks")."""
 
     long_side: Margin | None = None
     """Larger images are shrunk until their longer side has this many pixels, before the network

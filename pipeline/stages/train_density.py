@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Config(TrainConfig):
-    """Training of the density network (METHOD: density networks)."""
+    """Training of the density network (docs/method.md, "Density networks")."""
 
     train_on: tuple[str, ...] = ("train",)
     """Splits to train on; each needs its density maps."""

@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Config(TrainConfig):
-    """Training of the detector (METHOD: detectors)."""
+    """Training of the detector (docs/method.md, "Detectors")."""
 
     model: str = "fasterrcnn-r50"
     """Network: fasterrcnn-r50, fasterrcnn-r50-v2, fasterrcnn-mobilenetv3, fasterrcnn-mobilenetv2,
