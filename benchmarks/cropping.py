@@ -142,12 +142,12 @@ def bench_slicing(maps: Sequence[DensityMap]) -> list[Row]:
         ("slice_image, corrected, stride 1", whole, None, None, "scan, split, grow, merge"),
         ("slice_image, corrected, stride 4", coarse, None, None, "the same at stride 4"),
         ("slice_image, pixel budget, stride 4", target, None, None, "up to 32 thresholds tried"),
-        ("report: 40 thresholds an image", together, alone, alone / together, "one scan for all"),
+        ("report: 40 thresholds per image", together, alone, alone / together, "one scan for all"),
     ]
 
 
 def rows() -> list[Row]:
-    """All measurements, seconds an image."""
+    """All measurements, seconds per image."""
     maps = [clustered_map(seed) for seed in range(4)]
     return bench_windows(maps) + bench_slicing(maps)
 

@@ -40,7 +40,7 @@ CROPS: list[Window] = [
     (40, 30, 300, 250), (350, 20, 640, 240), (700, 60, 930, 300), (980, 40, 1330, 330),
     (60, 380, 330, 640), (420, 330, 700, 560), (740, 420, 1010, 700), (1050, 400, 1300, 660),
 ]  # fmt: skip
-"""Eight crops a picture, of the sizes that density cropping gives."""
+"""Eight crops per image, of the sizes that density cropping gives."""
 
 
 def network() -> TorchvisionNet:
@@ -181,7 +181,7 @@ def bench_sahi(folder: Path, device: torch.device, count: int) -> list[Row]:
 
 
 def rows(device: str = "cpu", count: int = 4) -> list[Row]:
-    """All measurements, seconds an image or a picture."""
+    """All measurements, seconds per image or a picture."""
     place = torch.device(device)
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
         return bench_crops(Path(one), place, count) + bench_sahi(

@@ -38,7 +38,7 @@ TITLES: dict[str, str] = {
     "slicer": "slicer",
     "setting": "setting",
     "images": "images",
-    "crops_per_image": "crops an image",
+    "crops_per_image": "crops per image",
     "relative_pixels": "pixels / image",
     "cut": "cut by a border",
     "lost": "cut, nowhere whole",

@@ -27,7 +27,7 @@ class CropConfig(Settings):
 
     The defaults of padding, min_side, max_side and merge_* were chosen on VisDrone train with true
     maps and threshold 0.08: the fewest pixels at which at least 98 % of the objects are whole in a
-    crop, with at most 5 crops an image.
+    crop, with at most 5 crops per image.
     """
 
     slicer: Literal["density", "uniform", "grid", "none", "oracle"] = "density"
@@ -54,7 +54,7 @@ class CropConfig(Settings):
     merge_waste: Share = 0.1
     """Crops are joined if less than this share of their hull belongs to neither; 0: never."""
     max_crops: Positive | None = None
-    """Target: at most so many crops an image, the heaviest ones; thresholds from the given one up
+    """Target: at most so many crops per image, the heaviest ones; thresholds from the given one up
     are tried and the one that then covers most objects is taken; none: no target."""
     pixel_budget: Factor | None = None
     """Target instead of a threshold: the crops' pixels, relative to the image, stay within this;

@@ -370,7 +370,7 @@ def _epoch(
     workers: int,
     progress: Progress,
 ) -> tuple[float, float]:
-    """Train for one epoch; mean loss an image, and the last learning rate."""
+    """Train for one epoch; mean loss per image, and the last learning rate."""
     multiple = int(cast(Any, state.network.multiple))
     how = Augmentation(
         config.crop, config.flips, config.scale_jitter, multiple, config.photometric, config.stride

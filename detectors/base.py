@@ -41,7 +41,7 @@ class Detector(Protocol):
             images: RGB uint8 ``(h, w, 3)``, of any and of different sizes; may be empty.
 
         Returns:
-            One `Detections` an image, in the same order: boxes x1 y1 x2 y2 in pixels of that image,
+            One `Detections` per image, in the same order: boxes x1 y1 x2 y2 in its pixels,
             labels are those of the data set's classes, rows by descending score.
         """
         ...

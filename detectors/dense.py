@@ -52,7 +52,7 @@ class OutputConfig(Protocol):
 
     @property
     def max_detections(self) -> int:
-        """Detections an image."""
+        """Detections per image."""
 
 
 def scaled_size(size: Size, config: InputConfig) -> Size:

@@ -85,7 +85,7 @@ class OnnxDecoding(Settings):
     nms: Share = 0.65
     """IoU of the class-wise NMS"""
     max_detections: Positive = 500
-    """detections an image"""
+    """detections per image"""
 
 
 CANDIDATES = 10_000

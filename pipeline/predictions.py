@@ -25,7 +25,7 @@ def predictions_jpg(
     threshold: float,
     device: str,
 ) -> bytes:
-    """A sheet with a row an image: annotations left, detections from ``threshold`` on right.
+    """A sheet with a row per image: annotations left, detections from ``threshold`` on right.
 
     Args:
         weights: a weights file of train-detector.

@@ -1,4 +1,4 @@
-"""What is done, what is stale, and why: one line a stage, nothing is written."""
+"""What is done, what is stale, and why: one line per stage, nothing is written."""
 
 from __future__ import annotations
 

@@ -42,6 +42,6 @@ def annotation_archive(shared: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def thirdparty_detections(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Third-party detections on VisDrone val, one txt an image."""
+    """Third-party detections on VisDrone val, one txt per image."""
     archive = shared / "data" / "detections" / "visdrone-val-thirdparty.tar.xz"
     return _unpacked(archive, tmp_path_factory.mktemp("detections")) / "pred_txt"

@@ -1,6 +1,6 @@
 """Faster R-CNN R50-FPN for aerial images, in MMDetection 3's form; downloads nothing.
 
-Against MMDetection's own: anchors from 16 px instead of 32, up to 500 detections an image, no
+Against MMDetection's own: anchors from 16 px instead of 32, up to 500 detections per image, no
 ImageNet weights unless given (``pretrained``). Paths, classes, epochs and batch are filled in by
 `dmnet.detectors.mmdet.train`.
 """

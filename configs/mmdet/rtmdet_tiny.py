@@ -1,6 +1,6 @@
 """RTMDet-tiny (Lyu et al. 2022) for aerial images, in MMDetection 3's form; downloads nothing.
 
-Against MMDetection's own: 1024 px, up to 500 detections an image, the augmentation of its second
+Against MMDetection's own: 1024 px, up to 500 detections per image, the augmentation of its second
 stage (resize, crop, colour, flip) throughout, no ImageNet weights unless given (``pretrained``).
 Paths, classes, epochs and batch are filled in by `dmnet.detectors.mmdet.train`.
 """

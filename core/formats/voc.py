@@ -1,4 +1,4 @@
-"""Pascal VOC XML, one file an image.
+"""Pascal VOC XML, one file per image.
 
 Pixel indices are 1-based and inclusive: the half-open box ``x1, y1, x2, y2`` is written as ``xmin =
 x1 + 1, ymin = y1 + 1, xmax = x2, ymax = y2``. Every row is written under the name of its label,

@@ -1,4 +1,4 @@
-"""YOLO txt: ``class cx cy width height``, one row an object, one file an image.
+"""YOLO txt: ``class cx cy width height``, one row an object, one file per image.
 
 Coordinates are shares of the image's width and height. The class index is the label minus 1. A
 sixth column (a confidence) is not read. The format has no place for rows that are not to be scored

@@ -37,7 +37,7 @@ def norm_layer(kind: str, eps: float = 1e-5) -> Callable[[int], nn.Module]:
 
 
 @dataclass(frozen=True)
-class Trunk:
+class Backbone:
     """An ImageNet network as backbone: how it is made and where strides 4, 8, 16, 32 come out."""
 
     make: Callable[..., nn.Module]
@@ -53,14 +53,14 @@ def _numbers(first: int, last: int) -> tuple[str, ...]:
     return tuple(str(i) for i in range(first, last + 1))
 
 
-RESNET50 = Trunk(
+RESNET50 = Backbone(
     models.resnet50,
     "IMAGENET1K_V1",
     ("layer1", "layer2", "layer3", "layer4"),
     (256, 512, 1024, 2048),
     (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)),
 )
-MOBILENET_V3 = Trunk(
+MOBILENET_V3 = Backbone(
     models.mobilenet_v3_large,
     "IMAGENET1K_V1",
     ("3", "6", "12", "16"),
@@ -69,7 +69,7 @@ MOBILENET_V3 = Trunk(
     eps=1e-3,
     light=True,
 )
-MOBILENET_V2 = Trunk(
+MOBILENET_V2 = Backbone(
     models.mobilenet_v2,
     "IMAGENET1K_V1",
     ("3", "6", "13", "18"),
@@ -100,7 +100,7 @@ def norm_kind(config: TorchvisionConfig) -> str:
     return kind
 
 
-def load_trunk(body: nn.Module, path: Path) -> None:
+def load_body(body: nn.Module, path: Path) -> None:
     """Put ImageNet weights from a file into a backbone; a classifier in the file is left out.
 
     Raises:
@@ -124,44 +124,44 @@ def load_trunk(body: nn.Module, path: Path) -> None:
     body.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
 
 
-def make_trunk(trunk: Trunk, config: TorchvisionConfig, kind: str) -> nn.Module:
+def make_body(base: Backbone, config: TorchvisionConfig, kind: str) -> nn.Module:
     """The ImageNet network with its weights, early stages frozen, ready to be cut into levels."""
-    imagenet = trunk.imagenet if config.weights == "imagenet" else None
-    body = trunk.make(weights=imagenet, norm_layer=norm_layer(kind, trunk.eps))
+    imagenet = base.imagenet if config.weights == "imagenet" else None
+    body = base.make(weights=imagenet, norm_layer=norm_layer(kind, base.eps))
     if config.stride_on_first:
-        if trunk is not RESNET50:
+        if base is not RESNET50:
             raise ConfigError("stride_on_first: only ResNet-50 has this variant")
         for layer in (body.layer2, body.layer3, body.layer4):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)  # type: ignore[index,union-attr]
     if config.weights not in ("none", "imagenet", LOADED):
-        load_trunk(body, Path(config.weights))
-    layers = body if trunk is RESNET50 else body.features
+        load_body(body, Path(config.weights))
+    layers = body if base is RESNET50 else body.features
     assert isinstance(layers, nn.Module)
     return layers
 
 
-def freeze_stages(layers: nn.Module, trunk: Trunk, trainable: int) -> None:
+def freeze_stages(layers: nn.Module, base: Backbone, trainable: int) -> None:
     """Freeze all but the last ``trainable`` of the five stages."""
-    for stage in trunk.stages[: 5 - trainable]:
+    for stage in base.stages[: 5 - trainable]:
         for name in stage:
             layers.get_submodule(name).requires_grad_(False)
 
 
-def make_backbone(family: str, trunk: Trunk, config: TorchvisionConfig) -> BackboneWithFPN:
+def make_backbone(family: str, base: Backbone, config: TorchvisionConfig) -> BackboneWithFPN:
     """Backbone and feature pyramid of five levels.
 
     Strides 4 to 64 for Faster R-CNN, 8 to 128 for the one-stage networks.
     """
     kind = norm_kind(config)
-    layers = make_trunk(trunk, config, kind)
+    layers = make_body(base, config, kind)
     if config.weights != "none":
-        freeze_stages(layers, trunk, config.trainable_layers)
+        freeze_stages(layers, base, config.trainable_layers)
     first = 0 if family.startswith("fasterrcnn") else 1
-    out = config.fpn_channels or (128 if trunk.light else 256)
+    out = config.fpn_channels or (128 if base.light else 256)
     return BackboneWithFPN(
         layers,
-        {name: str(i) for i, name in enumerate(trunk.layers[first:])},
-        list(trunk.channels[first:]),
+        {name: str(i) for i, name in enumerate(base.layers[first:])},
+        list(base.channels[first:]),
         out,
         extra_blocks=LastLevelMaxPool() if first == 0 else LastLevelP6P7(out, out),
         norm_layer=None if kind == "frozen" and family != "fasterrcnn-v2" else free_norm(kind),

@@ -29,7 +29,7 @@ from dmnet.detectors.torchvision.backbones import (
     MOBILENET_V2,
     MOBILENET_V3,
     RESNET50,
-    Trunk,
+    Backbone,
     fold_norms,
     free_norm,
     make_backbone,
@@ -95,7 +95,7 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
 
 # --- the networks --------------------------------------------------------------------------------
 
-ARCHITECTURES: dict[str, tuple[str, Trunk]] = {
+ARCHITECTURES: dict[str, tuple[str, Backbone]] = {
     "fasterrcnn-r50": ("fasterrcnn", RESNET50),
     "fasterrcnn-r50-v2": ("fasterrcnn-v2", RESNET50),
     "fasterrcnn-mobilenetv3": ("fasterrcnn", MOBILENET_V3),
@@ -107,12 +107,12 @@ ARCHITECTURES: dict[str, tuple[str, Trunk]] = {
 
 
 def faster_rcnn_model(
-    family: str, trunk: Trunk, config: TorchvisionConfig, classes: int
+    family: str, base: Backbone, config: TorchvisionConfig, classes: int
 ) -> nn.Module:
     """Faster R-CNN; ``fasterrcnn-v2`` has a deeper RPN head and a convolutional box head."""
-    backbone = make_backbone(family, trunk, config)
+    backbone = make_backbone(family, base, config)
     width, deep = backbone.out_channels, family == "fasterrcnn-v2"
-    hidden = config.head_channels or (256 if trunk.light else 1024)
+    hidden = config.head_channels or (256 if base.light else 1024)
     generator = Anchors([(side,) for side in config.anchors], [config.ratios] * 5)
     per_cell = generator.num_anchors_per_location()[0]
     limits = {"training": config.proposals, "testing": config.proposals}
@@ -140,10 +140,10 @@ def faster_rcnn_model(
 
 
 def retinanet_model(
-    family: str, trunk: Trunk, config: TorchvisionConfig, classes: int
+    family: str, base: Backbone, config: TorchvisionConfig, classes: int
 ) -> nn.Module:
     """RetinaNet with three octave scales an anchor."""
-    backbone = make_backbone(family, trunk, config)
+    backbone = make_backbone(family, base, config)
     sizes = [tuple(side * 2 ** (k / 3) for k in range(3)) for side in config.anchors]
     generator = Anchors(sizes, [config.ratios] * 5)
     free = None if norm_kind(config) == "frozen" else free_norm(norm_kind(config))
@@ -162,7 +162,7 @@ def retinanet_model(
     return model
 
 
-def fcos_model(family: str, trunk: Trunk, config: TorchvisionConfig, classes: int) -> nn.Module:
+def fcos_model(family: str, base: Backbone, config: TorchvisionConfig, classes: int) -> nn.Module:
     """FCOS: one point a cell, so no anchor settings.
 
     Raises:
@@ -172,7 +172,7 @@ def fcos_model(family: str, trunk: Trunk, config: TorchvisionConfig, classes: in
         raise ConfigError(
             f"fpn_channels: FCOS needs a multiple of 32, such as 64, got {config.fpn_channels}"
         )
-    backbone = make_backbone(family, trunk, config)
+    backbone = make_backbone(family, base, config)
     generator = Anchors([(8,), (16,), (32,), (64,), (128,)], [(1.0,)] * 5)
     head = FcosHead(backbone.out_channels, 1, classes)
     head.ignore_share = config.ignore_share
@@ -189,7 +189,7 @@ def fcos_model(family: str, trunk: Trunk, config: TorchvisionConfig, classes: in
     return model
 
 
-FAMILIES: dict[str, Callable[[str, Trunk, TorchvisionConfig, int], nn.Module]] = {
+FAMILIES: dict[str, Callable[[str, Backbone, TorchvisionConfig, int], nn.Module]] = {
     "fasterrcnn": faster_rcnn_model,
     "fasterrcnn-v2": faster_rcnn_model,
     "retinanet": retinanet_model,
@@ -213,8 +213,8 @@ class TorchvisionNet(DetectionNet):
         self.architecture, self.classes, self.config = name, classes, config
         kept = "none" if config.weights == "none" else LOADED  # what a weights file is read with
         self.settings = asdict(replace(config, weights=kept))
-        family, trunk = ARCHITECTURES[name]
-        self.model = FAMILIES[family](family, trunk, config, classes)
+        family, base = ARCHITECTURES[name]
+        self.model = FAMILIES[family](family, base, config, classes)
         self.first = 1 if family.startswith("fasterrcnn") else 0  # index of the first class
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:

@@ -38,14 +38,14 @@ class TorchvisionConfig(Settings):
     head_channels: Annotated[int, Range(0, 65_536)] = 0
     """width of the box head; 0: 1024, and 256 for the MobileNets"""
     proposals: Annotated[int, Range(1, 100_000)] = 2000
-    """Faster R-CNN: proposals an image"""
+    """Faster R-CNN: proposals per image"""
     roi_samples: Annotated[int, Range(1, 100_000)] = 512
-    """Faster R-CNN: proposals an image in the loss"""
+    """Faster R-CNN: proposals per image in the loss"""
     score_threshold: Share = 0.01
     """detections below are dropped"""
     nms: Share = 0.5
     """IoU of the detector's own class-wise NMS"""
     max_detections: Positive = 500
-    """detections an image"""
+    """detections per image"""
     ignore_share: PositiveShare = 0.5
     """an anchor or proposal with this share inside ignored regions is no background"""

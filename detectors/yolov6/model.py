@@ -71,7 +71,7 @@ class YoloConfig(Settings):
     nms: Share = 0.65
     """IoU of the detector's own class-wise NMS"""
     max_detections: Positive = 500
-    """detections an image"""
+    """detections per image"""
 
 
 # --- the network ---------------------------------------------------------------------------------

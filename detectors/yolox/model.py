@@ -49,7 +49,7 @@ class YoloxConfig(Settings):
     nms: Share = 0.65
     """IoU of the detector's own class-wise NMS"""
     max_detections: Positive = 500
-    """detections an image"""
+    """detections per image"""
 
 
 class YoloX(DetectionNet):

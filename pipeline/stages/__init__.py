@@ -1,1 +1,1 @@
-"""One module a stage: `VERSION`, a frozen `Config`, and `run`."""
+"""One module per stage: `VERSION`, a frozen `Config`, and `plan`."""

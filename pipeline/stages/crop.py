@@ -196,7 +196,7 @@ def sum_up(config: Config, numbers: Mapping[str, int], artifact: Artifact) -> No
     pixels = sum((x2 - x1) * (y2 - y1) for c in crops.crops for x1, y1, x2, y2 in [c.window])
     whole = sum(parent.size[0] * parent.size[1] for parent in crops.parents)
     _log.info(
-        "crops: %d of %d images, %.2f an image, %.3f of the pixels",
+        "crops: %d of %d images, %.2f per image, %.3f of the pixels",
         len(crops.crops),
         len(crops.parents),
         len(crops.crops) / max(1, len(crops.parents)),

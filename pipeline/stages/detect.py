@@ -60,7 +60,7 @@ class Source:
 
 
 def plan(context: Context) -> Plan:
-    """Two items an image: the whole image, and its crops."""
+    """Two items per image: the whole image, and its crops."""
     config = context.config("detect", Config)
     crops = load_crops(context)
     source, trained = find_detector(context)

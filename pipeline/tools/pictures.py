@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write one sheet, a row an image."""
+    """Write one sheet, a row per image."""
     dataset = open_dataset(args.data, args.split)
     given = config.parse_overrides([f"--crop.{pair}" for pair in args.setting]).get("crop", {})
     settings = config.build(CropConfig, given, "crop")

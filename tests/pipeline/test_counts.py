@@ -84,5 +84,5 @@ def test_shipped_network_beats_the_mean_count(shared: Path, tmp_path: Path) -> N
             true.append(len(truth.objects))
     assert len(true) == 29
     mae, _ = count_errors(predicted, true)
-    mean, _ = count_errors([8.63] * len(true), true)  # objects an image of the training split
+    mean, _ = count_errors([8.63] * len(true), true)  # objects per image of the training split
     assert mae < mean

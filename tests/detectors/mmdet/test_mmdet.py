@@ -40,7 +40,7 @@ PIPELINE = "train_dataloader.dataset.pipeline"
 def write_scenes(
     folder: Path, count: int = 8, classes: tuple[int, ...] = (1, 4), side: int = SIDE
 ) -> tuple[Path, Path]:
-    """Four rectangles an image, one a quarter; gives the COCO file and the image folder."""
+    """Four rectangles per image, one a quarter; gives the COCO file and the image folder."""
     half = side // 2
     rng = np.random.default_rng(0)
     images, rows = [], []

@@ -231,7 +231,7 @@ def test_perfect_detections_score_one_hundred() -> None:
     truth = rows((10, 10, 20, 20, 1, 4), (50, 50, 10, 10, 1, 1))
     tables = count([ScoredImage(truth, truth, None)])
     assert tables.ap() == tables.ap(0.5) == tables.ar() == 100
-    assert tables.ar(1) == 50  # one row an image over all classes
+    assert tables.ar(1) == 50  # one row per image over all classes
     assert math.isnan(tables.ap(label=2))
 
 
