@@ -35,7 +35,15 @@ from dmnet.core.errors import (
     InputError,
     LockedArtifactError,
 )
-from dmnet.core.files import Stamp, digest, file_digest, stamp, write_atomic
+from dmnet.core.files import (
+    Stamp,
+    digest,
+    file_digest,
+    named,
+    remove_temporary,
+    stamp,
+    write_atomic,
+)
 from dmnet.core.journal import (
     HEADER,
     JOURNAL,
@@ -159,6 +167,7 @@ class Artifact(AbstractContextManager["Artifact"]):
             ) from error
         try:
             self._load()
+            remove_temporary(self.root)
         except BaseException:
             self._lock.close()
             raise
@@ -372,19 +381,25 @@ class Artifact(AbstractContextManager["Artifact"]):
             torn = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
             self._journal = path.open("a", encoding="utf-8", buffering=1)
             if torn:
-                self._journal.write("\n")
+                self._note("\n")
 
     def _announce(self, item_id: str) -> None:
         """Say that an item's files may be replaced from now on: a kill between is no edit."""
         self._begin()
+        self._note(json.dumps({"begin": True, "id": item_id}) + "\n")
+
+    def _note(self, line: str) -> None:
+        """Write to the journal; an error names it."""
         assert self._journal is not None
-        self._journal.write(json.dumps({"begin": True, "id": item_id}) + "\n")
+        try:
+            self._journal.write(line)
+        except OSError as error:
+            raise named(error, self.root / JOURNAL) from error
 
     def _append(self, record: Record) -> None:
         self._begin()
         self._refuse_removed()
-        assert self._journal is not None
-        self._journal.write(record.line())
+        self._note(record.line())
         if record.id in self.records:
             self._claims.subtract(self.records[record.id].files.keys())
         self._claims.update(record.files.keys())

@@ -21,8 +21,10 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
+from dmnet.core import limits
 from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.ranges import ranges, shown
+from dmnet.core.reading import DAMAGED, read_text
 
 T = TypeVar("T")
 
@@ -138,11 +140,55 @@ def _choices(values: tuple[Any, ...]) -> str:
     return ", ".join(str(value) for value in values)
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain values only: no aliases, whose expansion has no bound, no dates, no deep nesting."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse what a file of settings has no need of."""
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases (*) are not read", problem_mark=mark)
+        self.depth += 1
+        if self.depth > limits.YAML_DEPTH:
+            problem = f"nested more than {limits.YAML_DEPTH} levels deep"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _finite(loader: yaml.SafeLoader, node: Any) -> float:
+    """Refuse infinity and NaN, which no setting takes and which never equal themselves."""
+    value = float(loader.construct_yaml_float(node))
+    if not math.isfinite(value):
+        problem = f"{node.value} is not a finite number"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    return value
+
+
+yaml.add_constructor("tag:yaml.org,2002:float", _finite, _Loader)
+yaml.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str, _Loader)
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML that holds settings: mappings, lists, text, finite numbers; dates are text.
+
+    Raises:
+        ValueError: not YAML, or with aliases, tags of objects, deep nesting, infinite numbers.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, *DAMAGED) as error:
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
 def _scalar(text: str) -> Any:
     """Read one command-line value as YAML does (``true``, ``0.1``, ``[70, 70]``, ``null``)."""
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # a date that does not exist, a number of 5,000 digits
+        return parse_yaml(text)
+    except ValueError:
         return text
 
 
@@ -193,14 +239,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a preset.
 
     Raises:
-        InputError: the file is missing, not YAML, or not a mapping.
+        InputError: the file is missing, not YAML (see `parse_yaml`), or not a mapping.
     """
+    text = read_text(path, limits.YAML_BYTES)
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(path, f"cannot read this preset ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(path, f"not a YAML file: {' '.join(str(error).split())}") from error
+        loaded = parse_yaml(text)
+    except ValueError as error:
+        raise InputError(path, f"not a YAML file of settings: {error}") from error
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):

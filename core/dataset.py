@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dmnet.core.classes import VISDRONE, Classes
-from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.errors import InputError, MissingInputError, printable
 from dmnet.core.formats import visdrone
 from dmnet.core.formats.coco import image_ids
-from dmnet.core.formats.rows import read_text
 from dmnet.core.images import SUFFIXES, read_size
+from dmnet.core.reading import bad_name, is_whole, read_text
 from dmnet.core.records import Annotations, Size
 
 SPLITS = ("train", "val", "test-dev", "test-challenge")
@@ -175,17 +175,27 @@ def _by_stem(folder: Path | None, suffixes: frozenset[str]) -> tuple[dict[str, P
     if folder is None:
         return found, problems
     with os.scandir(folder) as scan:
-        names = sorted(item.name for item in scan if item.is_file())
+        names = sorted(item.name for item in scan)
     for name in names:
         stem, dot, suffix = name.rpartition(".")
         if not stem or name.startswith(".") or dot + suffix.lower() not in suffixes:
             continue
         path = folder / name
-        if stem in found:
+        if why := bad_name(name) or _not_a_file(path):
+            problems.append(printable(f"{path}: its name {why}; it is left out"))
+        elif stem in found:
             problems.append(f"{path}: same name as {found[stem].name}; {name} is left out")
         else:
             found[stem] = path
     return found, problems
+
+
+def _not_a_file(path: Path) -> str:
+    """Why a path cannot be read; empty for a regular file, also behind a symbolic link."""
+    try:
+        return "" if path.is_file() else "is no regular file's"
+    except OSError as error:  # a link that leads back to itself
+        return f"leads nowhere ({error.strerror})"
 
 
 def _gaps(
@@ -224,18 +234,21 @@ def read_sizes(path: Path, split: str) -> dict[str, Size]:
         raise InputError(path, f"columns {','.join(needed)} are needed in the first line", 1)
     wanted = canonical_split(split)
     sizes: dict[str, Size] = {}
-    for row in rows:
-        if canonical_split(row["split"] or "") != wanted:
-            continue
-        size = _size(path, row, rows.line_num)
-        if sizes.setdefault(row["image"], size) != size:
-            raise InputError(path, f"image {row['image']} occurs with two sizes", rows.line_num)
+    try:
+        for row in rows:
+            if canonical_split(row["split"] or "") != wanted:
+                continue
+            size = _size(path, row, rows.line_num)
+            if sizes.setdefault(row["image"], size) != size:
+                raise InputError(path, f"image {row['image']} occurs with two sizes", rows.line_num)
+    except csv.Error as error:
+        raise InputError(path, f"not a table ({error})", rows.line_num + 1) from error
     return sizes
 
 
 def _size(path: Path, row: Mapping[str, str | None], line: int) -> Size:
     width, height = (str(row[side]).strip() for side in ("width", "height"))
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        reason = f"width '{width}' and height '{height}' must be whole numbers above 0"
+    if not (is_whole(width, 1) and is_whole(height, 1)):
+        reason = f"width '{width[:80]}' and height '{height[:80]}' must be whole numbers above 0"
         raise InputError(path, reason, line)
     return int(height), int(width)

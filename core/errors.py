@@ -41,11 +41,23 @@ class InputError(DmnetError):
     def __init__(self, path: Path | str, reason: str, line: int | None = None) -> None:
         """Build ``path:line: reason`` (``line`` is 1-based)."""
         self.path, self.reason, self.line = str(path), reason, line
-        super().__init__(f"{path}{f':{line}' if line is not None else ''}: {reason}")
+        place = f"{path}{f':{line}' if line is not None else ''}"
+        super().__init__(printable(f"{place}: {reason}"))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, int | None]]:
         """Survive the way back from a worker process."""
         return type(self), (self.path, self.reason, self.line)
+
+
+def printable(text: str) -> str:
+    r"""A text for terminals and logs: control characters and half characters are escaped.
+
+    >>> printable("a\x07\udcff")
+    'a\\x07\\udcff'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 class CheckpointError(InputError):

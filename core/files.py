@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from dmnet.core.errors import InputError
 
 Stamp = list[Any]
 """``[size, mtime_ns, digest]`` of a file."""
@@ -32,16 +36,45 @@ def stamp(path: Path, known: str | None = None) -> Stamp:
 
 
 def write_atomic(path: Path, chunks: Iterable[bytes]) -> str:
-    """Write through a temporary name in the same folder and return the digest."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
+    """Write through a temporary name in the same folder and return the digest.
+
+    Raises:
+        InputError: the name is too long for the file system.
+        OSError: anything else that keeps a file from being written; names the file.
+    """
     total = hashlib.blake2b(digest_size=12)
+    short = path.name.encode(errors="replace")[:200].decode(errors="ignore")
+    temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as stream:
-            for chunk in chunks:
-                total.update(chunk)
-                stream.write(chunk)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as stream:
+                for chunk in chunks:
+                    total.update(chunk)
+                    stream.write(chunk)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(path, "its name is too long here; rename what it is of") from error
+        raise named(error, path) from error
     return total.hexdigest()
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """The same error with the name of the file, which writing to an open file does not tell."""
+    if error.filename is not None or error.errno is None:
+        return error
+    return OSError(error.errno, error.strerror, str(path))
+
+
+def remove_temporary(root: Path) -> None:
+    """Remove what killed runs left half written in a folder that this process has locked."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if _TEMPORARY.fullmatch(name):
+                Path(folder, name).unlink(missing_ok=True)
+
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)

@@ -14,11 +14,19 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import UnidentifiedImageError
 
+from dmnet.core import limits
 from dmnet.core.errors import InputError
+from dmnet.core.reading import DAMAGED, opened
 from dmnet.core.records import Image, Size
 
-MAX_PIXELS = 150_000_000
+MAX_PIXELS = limits.IMAGE_PIXELS
 """Images with more pixels are refused before they are decoded (a guard against bombs)."""
+
+Pil.MAX_IMAGE_PIXELS = None
+# Pillow's own limit is another one for all users of the process; each file is checked here instead.
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+"""What is decoded, whatever a file's name says; Pillow would start programs for some others."""
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 """File name endings that count as images, in lower case."""
@@ -104,7 +112,11 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Pil.Image]:
     """Open a file and turn every way it can fail into an InputError."""
     try:
         # Pillow reports damaged EXIF and large images as warnings; the limit is checked below.
-        with warnings.catch_warnings(action="ignore"), Pil.open(path) as image:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            opened(path) as stream,
+            Pil.open(stream, formats=FORMATS) as image,
+        ):
             width, height = image.size
             if width * height > max_pixels:
                 limit = f"more than the limit of {max_pixels:,} pixels"
@@ -112,11 +124,11 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Pil.Image]:
             yield image
     except UnidentifiedImageError as error:
         empty = path.stat().st_size == 0
-        reason = "empty file (0 bytes)" if empty else "not an image, whatever its name says"
+        known = ", ".join(FORMATS)
+        reason = f"not an image, whatever its name says (known here: {known})"
+        reason = "empty file (0 bytes)" if empty else reason
         raise InputError(path, reason) from error
-    except Pil.DecompressionBombError as error:
-        raise InputError(path, f"too many pixels to decode ({error})") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except (OSError, struct.error, zlib.error, *DAMAGED) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(path, f"damaged or unreadable image ({reason})") from error
 

@@ -10,6 +10,7 @@ from typing import Any
 from dmnet.core.errors import InputError, RemovedArtifactError
 from dmnet.core.files import Stamp, stamp, write_atomic
 from dmnet.core.journal import HEADER, JOURNAL, Record, escapes
+from dmnet.core.reading import bad_name
 
 LOCK, LOG = ".lock", "log.txt"
 OWN = {HEADER, JOURNAL, LOCK, LOG}
@@ -60,10 +61,13 @@ def inside(root: Path, name: str) -> Path:
     """``root / name``, refusing names that would leave the folder.
 
     Raises:
-        InputError: the name is absolute, climbs out, or is one of the store's own files.
+        InputError: the name is absolute, climbs out, is one of the store's own files, or no name
+            for a file (control characters, not UTF-8, too long).
     """
     if escapes(name) or name in OWN:
         raise InputError(root, f"the name {name!r} would leave this folder")
+    if why := bad_name(name):
+        raise InputError(root, f"the name {name!r} {why}; rename the file it comes from")
     return root / name
 
 

@@ -16,6 +16,9 @@ import json
 import math
 import pickle
 import random
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from dmnet.core import files
+from dmnet.core import files, limits
 from dmnet.core.errors import CheckpointError, ConfigError
+from dmnet.core.reading import DAMAGED
 
 FORMAT = "dmnet-checkpoint-1"
 
@@ -115,6 +119,7 @@ def read_payload(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(path, "no such weights file")
+    _check_archive(path)
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -123,12 +128,48 @@ def read_payload(path: Path) -> dict[str, Any]:
             "refused: it holds pickled objects beside tensors, which could run code when loaded; "
             "save a plain state_dict instead (torch.save(model.state_dict(), path))",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (OSError, struct.error, zlib.error, zipfile.BadZipFile, *DAMAGED) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(path, f"not a readable torch file ({first})") from error
     if not isinstance(payload, dict):
         raise CheckpointError(path, f"holds a {type(payload).__name__}, expected a state_dict")
     return payload
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a weights file that would unpack to more than the limit.
+
+    Raises:
+        CheckpointError: see `limits.WEIGHTS_BYTES`.
+    """
+    total = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total += sum(info.file_size for info in archive.infolist())
+    except (OSError, zipfile.BadZipFile, *DAMAGED):
+        pass  # an older format, or a damaged file; torch.load says which
+    if total > 2 * limits.WEIGHTS_BYTES:
+        raise CheckpointError(path, f"unpacks to {total:,} bytes, more than the limit")
+
+
+def _meta(path: Path, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of our own weights files; empty for others.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    if payload.get("format") != FORMAT:
+        return {}
+    try:
+        meta = json.loads(payload["meta"])
+    except DAMAGED as error:
+        raise CheckpointError(path, f"its metadata is damaged ({error})") from error
+    kinds = {"architecture": str, "settings": dict, "classes": list, "input": dict}
+    if not isinstance(meta, dict) or any(
+        not isinstance(meta.get(name, kind()), kind) for name, kind in kinds.items()
+    ):
+        raise CheckpointError(path, "its metadata is damaged (another type than written)")
+    return meta
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -140,7 +181,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         CheckpointError: see `read_payload`; or no tensors are found.
     """
     payload = read_payload(path)
-    meta = json.loads(payload["meta"]) if payload.get("format") == FORMAT else {}
+    meta = _meta(path, payload)
     for key in ("state_dict", "model"):
         if isinstance(payload.get(key), Mapping):
             payload = dict(payload[key])

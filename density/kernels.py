@@ -20,6 +20,8 @@ from scipy.ndimage import gaussian_filter1d
 from sortedcontainers import SortedDict
 
 from dmnet.core.errors import ConfigError, InputError
+from dmnet.core.formats.density_h5 import plain_values
+from dmnet.core.reading import DAMAGED, read_bytes
 
 Kernel = NDArray[np.float64]
 """``(2r + 1, 2r + 1)`` float64 with sum 1, or its profile ``(2r + 1,)``."""
@@ -166,13 +168,14 @@ class KernelBank:
             InputError: the file is missing, damaged, or not a kernel bank.
         """
         try:
-            with h5py.File(io.BytesIO(path.read_bytes()), "r") as file:
-                sigmas, lengths = file["sigma"][:], file["length"][:]
-                joined = file["profile"][:]
-        except (OSError, KeyError, RuntimeError) as error:
+            with h5py.File(io.BytesIO(read_bytes(path)), "r") as file:
+                names = ("sigma", "length", "profile")
+                sigmas, lengths, joined = (plain_values(path, file, name) for name in names)
+            radii = np.ceil(TRUNCATE * sigmas).astype(np.int64)
+            fits = np.array_equal(lengths, 2 * radii + 1) and lengths.sum() == len(joined)
+        except (OSError, *DAMAGED) as error:
             raise InputError(path, f"not a readable kernel bank ({error}); delete it") from error
-        radii = np.ceil(TRUNCATE * sigmas).astype(np.int64)
-        if not np.array_equal(lengths, 2 * radii + 1) or lengths.sum() != len(joined):
+        if not fits or not np.isfinite(sigmas).all():
             raise InputError(path, "the kernels do not fit their sigmas; delete it")
         factors = np.split(joined, np.cumsum(lengths)[:-1])
         return cls(SortedDict(zip(sigmas.tolist(), factors, strict=True)))

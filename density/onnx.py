@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dmnet.core.errors import CheckpointError, optional
+from dmnet.core.reading import read_bytes
 from dmnet.core.records import DensityMap, Image
 from dmnet.density.networks import Scaling
 from dmnet.density.predict import MAX_PIXELS, predict
@@ -61,7 +62,9 @@ def load(path: Path) -> tuple[OnnxDensity, Scaling]:
                      "RuntimeException", "NoModel")
     )  # fmt: skip
     try:
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # from memory: a file may name others, which would be opened
+        data = read_bytes(path)
+        session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except broken as error:
         raise CheckpointError(path, f"not a usable ONNX file ({error})") from error
     try:

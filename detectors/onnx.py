@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision import ops
 
-from dmnet.core import config
+from dmnet.core import config, limits
 from dmnet.core.boxes import clip
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import CheckpointError, ConfigError, optional
 from dmnet.core.ranges import Factor, Positive, Range, Settings, Share
+from dmnet.core.reading import is_whole, read_bytes
 from dmnet.core.records import Detections, Image, Size
 from dmnet.detectors.classmap import DROPPED, by_name, category_table
 from dmnet.detectors.export import KEY
@@ -217,12 +218,14 @@ def class_table(how: OnnxDecoding, classes: Classes) -> NDArray[np.int64]:
     pairs = {}
     for entry in how.class_map:
         index, _, name = entry.partition("=")
-        label = int(name) if name.isdigit() else by_name(name, classes)
-        if not (index.isdigit() and name and label in (DROPPED, *classes.scored)):
+        label = int(name) if is_whole(name) else by_name(name, classes)
+        if not (is_whole(index) and name and label in (DROPPED, *classes.scored)):
             raise ConfigError(
                 f"onnx.class_map: '{entry}' is not of the form index=class with a class of the "
                 f"data set, by name or by number 1-{len(classes)}, for example 0=1"
             )
+        if int(index) > limits.CLASS_INDEX:
+            raise ConfigError(f"onnx.class_map: index {index} is above {limits.CLASS_INDEX:,}")
         pairs[int(index)] = label
     if not pairs:
         raise ConfigError(
@@ -269,13 +272,14 @@ def open_session(path: Path, device: str = "auto") -> tuple[Any, dict[str, Any]]
     names = ("Fail", "InvalidProtobuf", "InvalidGraph", "InvalidArgument", "NotImplemented",
              "RuntimeException", "NoModel")  # fmt: skip
     try:
-        session = runtime.InferenceSession(str(path), options, providers=providers)
+        # from memory: a file may name others, which would be opened
+        session = runtime.InferenceSession(read_bytes(path), options, providers=providers)
     except tuple(getattr(errors, name) for name in names) as error:
         raise CheckpointError(path, f"not a usable ONNX file ({error})") from error
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     try:
         meta = json.loads(text) if text else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(path, f"its metadata is damaged ({error})") from error
     if not isinstance(meta, dict):
         raise CheckpointError(path, "its metadata is damaged (not a mapping)")

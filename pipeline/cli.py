@@ -1,16 +1,21 @@
 """The command line: ``python -m dmnet VERB [options] [--section.setting value]``.
 
 Exit codes: 0 all done; 1 done, and some items were set aside (``--max-bad`` allows a number);
-2 could not run: one paragraph on stderr says why and the way out.
+2 could not run: one paragraph on stderr says why and the way out; 70 a fault of the program, whose
+traceback is kept in a file.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import logging
+import shlex
 import sys
+import tempfile
 import textwrap
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +26,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from dmnet.core import config
 from dmnet.core.dataset import SPLITS, canonical_split
-from dmnet.core.errors import ConfigError, DmnetError, MissingInputError
+from dmnet.core.errors import ConfigError, DmnetError, MissingInputError, printable
 from dmnet.pipeline.context import STAGES, Context, stage_module
 from dmnet.pipeline.outcome import Parser, exit_code, how_many, processes
 
@@ -53,9 +58,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DmnetError as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
+        text = f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")
+        return _fail(f"{text}{_WAYS_OUT.get(error.errno or 0, '')}")
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where this one stopped")
+    except Exception as error:  # noqa: BLE001 - a fault of the program; never a page of traceback
+        return _unexpected(error, arguments)
+
+
+_GO_ON = "and run the same command again: it goes on where it stopped"
+_WAYS_OUT = {
+    errno.ENOSPC: f"; free some space on that disc {_GO_ON}",
+    errno.EDQUOT: f"; your share of that disc is used up; free some {_GO_ON}",
+    errno.EROFS: "; that disc is read-only: name another folder (--artifacts, --out)",
+    errno.EACCES: "; allow this user to use it (chmod), or name another",
+    errno.EMFILE: "; raise the limit (ulimit -n), or use fewer --workers",
+}
+
+
+def _unexpected(error: Exception, arguments: Sequence[str]) -> int:
+    """Say in one paragraph what nobody foresaw, and keep the traceback in a file.
+
+    The only broad ``except`` of the project: a user can do nothing with a page of traceback, and
+    one that scrolled away is lost to whoever has to mend it. What was finished before stays.
+    """
+    text = "".join(traceback.format_exception(error))
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="dmnet-error-", suffix=".txt", delete=False, errors="backslashreplace"
+    ) as file:
+        file.write(f"dmnet {shlex.join(arguments)}\n\n{text}")
+    reason = printable(str(error).strip().partition("\n")[0])[:300]
+    _fail(
+        f"unexpected {type(error).__name__}: {reason}. This is a fault of dmnet; please report it "
+        f"with {file.name}, which holds the details. What is done is kept, and the same command "
+        "goes on from there."
+    )
+    return 70
 
 
 def _fail(text: str) -> int:

@@ -11,7 +11,6 @@ Source: https://cocodataset.org/#format-data.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +19,18 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from dmnet.core import limits
 from dmnet.core.boxes import as_boxes, from_xywh, to_xywh
 from dmnet.core.classes import IGNORED_REGION, OTHERS, VISDRONE, Classes, plain
 from dmnet.core.errors import ConfigError, InputError
-from dmnet.core.formats.rows import fit, read_text
+from dmnet.core.formats.rows import fit
 from dmnet.core.images import image_id_of
+from dmnet.core.reading import read_json
 from dmnet.core.records import Annotations, Size
 
 Json = dict[str, Any]
 
-MAX_BYTES = 1 << 30
+MAX_BYTES = limits.JSON_BYTES
 """A ground-truth JSON above 1 GiB is refused: it is read as a whole."""
 
 _LARGEST = 2.0**53
@@ -320,19 +321,7 @@ def load(path: Path) -> Any:
     Raises:
         InputError: damaged, cut short, or too large to be read as a whole.
     """
-    size = path.stat().st_size if path.is_file() else 0
-    if size > MAX_BYTES:
-        reason = f"{size / (1 << 30):.1f} GiB of ground truth; at most 1 GiB is read"
-        raise InputError(path, f"{reason}. Split the set")
-    text = read_text(path)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        cut = "; the file is cut short" if error.pos >= len(text.rstrip()) else ""
-        reason = f"not valid JSON ({error.msg} at column {error.colno}{cut})"
-        raise InputError(path, reason, error.lineno) from error
-    except RecursionError as error:
-        raise InputError(path, "not valid JSON (nested too deeply)") from error
+    return read_json(path, limit=MAX_BYTES)
 
 
 def objects(path: Path, rows: object, section: str) -> list[Json]:

@@ -6,6 +6,7 @@ https://cocodataset.org/#format-results.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from dmnet.core.boxes import from_xywh, to_xywh
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError
 from dmnet.core.formats.coco import Json, bad, box_of, is_finite
+from dmnet.core.reading import opened
 from dmnet.core.records import Detections
 
 _CHUNK = 1 << 22
@@ -121,7 +123,7 @@ def stream_objects(path: Path) -> Iterator[Json]:
         InputError: the file is no list of objects, is damaged, or ends too early; names the row.
     """
     decoder = json.JSONDecoder()
-    with path.open(encoding="utf-8-sig") as file:
+    with opened(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig") as file:
         buffer, at, index, more = "", 0, -1, True
         while True:
             at = _skip(buffer, at)

@@ -18,7 +18,7 @@ from typing import Any
 from dmnet.core.boxes import Window
 from dmnet.core.errors import InputError
 from dmnet.core.formats.coco import image_ids
-from dmnet.core.formats.rows import read_text
+from dmnet.core.reading import bad_name, read_json
 from dmnet.core.records import Size
 
 
@@ -136,11 +136,7 @@ def read(path: Path) -> CropSet:
         InputError: not JSON, a field is missing, an id or a parent's name occurs twice, a parent is
             unknown, or a window is empty or leaves its parent.
     """
-    text = read_text(path)
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(path, f"not a JSON file, or cut short ({error})") from error
+    data = read_json(path)
     if not isinstance(data, dict) or not {"parents", "images"} <= data.keys():
         raise InputError(path, "not a crop file: 'parents' and 'images' are needed")
     for section in ("parents", "images"):
@@ -172,6 +168,8 @@ def _whole(value: Any) -> int:
 def _name(value: Any) -> str:
     if not isinstance(value, str) or not PurePosixPath(value).stem:
         raise ValueError(f"{value!r} is not a file name")
+    if why := bad_name(value):
+        raise ValueError(f"file_name {value[:200]!r} {why}")
     return value
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.formats import npy
+from dmnet.core.reading import DAMAGED, read_bytes, shape_limit
 from dmnet.core.records import DensityMap, Size
 
 KEY = "density"
 """Name of the dataset, and of the array in a foreign ``.npz``."""
+
+ATTRIBUTES = ("stride", "image_size", "settings")
+"""Attributes that are read, of the dataset or of the file."""
 
 SUFFIXES = (".h5", ".hdf5", ".npy", ".npz")
 """File types of maps, in the order in which they are looked for."""
@@ -93,7 +97,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     try:
         found: dict[str, Any] = json.loads(_read_h5(path)[1]["settings"])
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise InputError(path, "holds no readable settings") from error
     return found
 
@@ -131,7 +135,7 @@ def read_foreign(path: Path, size: Size, stride: int | None = None) -> DensityMa
     if path.suffix in (".h5", ".hdf5"):
         values, stated = _read_h5(path)
     elif path.suffix in (".npy", ".npz"):
-        values, stated = _read_numpy(path), {}
+        values, stated = npy.read(path, KEY), {}
     else:
         raise InputError(path, f"not a density map: expected one of {', '.join(SUFFIXES)}")
     if "image_size" in stated and stated["image_size"] != size:
@@ -186,19 +190,39 @@ def _checked(path: Path, values: NDArray[Any], stride: int, size: Size) -> Densi
 
 def _read_h5(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     """Values and attributes of the dataset ``density``; attributes of the file count too."""
+    data = read_bytes(path)
     try:
-        with h5py.File(io.BytesIO(path.read_bytes()), "r") as file:
-            if not isinstance(file.get(KEY), h5py.Dataset):
-                there = ", ".join(sorted(file)) or "nothing"
-                raise InputError(path, f"holds no dataset '{KEY}' (there: {there})")
-            dataset = file[KEY]
-            attrs = {**file.attrs, **dataset.attrs}
-            values = np.asarray(dataset[()])
-    except FileNotFoundError as error:
-        raise InputError(path, "no such density map") from error
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            values = plain_values(path, file, KEY)
+            both = (file.attrs, file[KEY].attrs)
+            attrs = {name: a[name] for a in both for name in ATTRIBUTES if name in a}
+    except (OSError, *DAMAGED) as error:
         raise InputError(path, f"damaged or cut-short HDF5 file ({error})") from error
     return values, _attributes(path, attrs)
+
+
+def plain_values(path: Path, file: h5py.File, name: str) -> NDArray[Any]:
+    """Values of a dataset of real numbers that lies in the file itself.
+
+    Raises:
+        InputError: no such dataset; a link or values in other files, which are never opened; no
+            numbers, or more than `limits.MAP_CELLS`.
+    """
+    link = file.get(name, getlink=True)
+    if link is not None and not isinstance(link, h5py.HardLink):
+        raise InputError(path, f"its '{name}' is a link to elsewhere, which is not followed")
+    if link is None or not isinstance(file[name], h5py.Dataset):
+        there = ", ".join(sorted(file)[:10]) or "nothing"
+        raise InputError(path, f"holds no dataset '{name}' (there: {there})")
+    dataset = file[name]
+    if dataset.external or dataset.is_virtual:
+        raise InputError(path, f"its '{name}' keeps its values in other files, which are not read")
+    if dataset.shape is None or dataset.dtype.kind not in "fiu":
+        raise InputError(path, f"holds {dataset.dtype} values, expected real numbers")
+    for shape in (dataset.shape, dataset.chunks or ()):
+        if why := shape_limit(shape, dataset.dtype.itemsize):
+            raise InputError(path, why)
+    return np.asarray(dataset[()])
 
 
 def _attributes(path: Path, attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,26 +233,8 @@ def _attributes(path: Path, attrs: Mapping[str, Any]) -> dict[str, Any]:
         if "image_size" in attrs:
             height, width = (int(side) for side in attrs["image_size"])
             found["image_size"] = (height, width)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(path, f"unreadable attribute stride or image_size ({error})") from error
     if isinstance(attrs.get("settings"), bytes):
         found["settings"] = attrs["settings"]
     return found
-
-
-def _read_numpy(path: Path) -> NDArray[Any]:
-    try:
-        loaded = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            name = loaded.files[0] if len(loaded.files) == 1 else KEY
-            if name not in loaded.files:
-                there = ", ".join(loaded.files) or "nothing"
-                raise InputError(path, f"holds no array '{KEY}' (there: {there})")
-            values: NDArray[Any] = loaded[name]
-            return values
-    except FileNotFoundError as error:
-        raise InputError(path, "no such density map") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(path, f"not a readable numpy file of numbers ({error})") from error

@@ -16,6 +16,7 @@ import numpy as np
 
 from dmnet.core.boxes import Window, from_xywh, to_xywh
 from dmnet.core.errors import InputError
+from dmnet.core.reading import read_json
 from dmnet.core.records import Detections
 
 
@@ -42,10 +43,10 @@ def read(path: Path) -> list[Detections]:
     Raises:
         InputError: the file is missing or damaged.
     """
-    loaded = _load(path)
+    loaded = read_json(path)
     try:
         return [_detections(rows) for rows in loaded]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(path, f"not a file of detections ({error})") from error
 
 
@@ -55,24 +56,15 @@ def read_windows(path: Path) -> Mapping[Window, Detections]:
     Raises:
         InputError: the file is missing or damaged.
     """
-    loaded = _load(path)
+    loaded = read_json(path)
     try:
         found = {}
         for row in loaded:
             x1, y1, x2, y2 = map(int, row["window"])
             found[x1, y1, x2, y2] = _detections(row["detections"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise InputError(path, f"not a file of windows and detections ({error!r})") from error
     return found
-
-
-def _load(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(path, f"not a file of detections ({error})") from error
 
 
 def _detections(rows: Any) -> Detections:

@@ -10,23 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core import boxes as bx
+from dmnet.core import limits
 from dmnet.core.boxes import Boxes
 from dmnet.core.errors import InputError
+from dmnet.core.reading import read_text
 from dmnet.core.records import Size
-
-
-def read_text(path: Path) -> str:
-    """Read a UTF-8 text file; a byte-order mark is skipped.
-
-    Raises:
-        InputError: the file cannot be opened or is not text.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(path, f"not a text file (byte {error.start} is not UTF-8)") from error
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})") from error
 
 
 def read_rows(
@@ -52,6 +40,8 @@ def read_rows(
     text = read_text(path)
     lines = [line.strip(" \t\r,") for line in text.split("\n")]
     numbers = [number for number, line in enumerate(lines, start=1) if line]
+    if len(numbers) > limits.OBJECTS:
+        raise InputError(path, f"more than {limits.OBJECTS:,} rows", numbers[limits.OBJECTS])
     cells = [_split(lines[number - 1]) for number in numbers]
     if optional:
         cells = [row[:columns] if len(row) <= columns + optional else row for row in cells]

@@ -19,11 +19,13 @@ import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
+from dmnet.core import limits
 from dmnet.core.boxes import as_boxes
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError
 from dmnet.core.formats.rows import fit, is_number
 from dmnet.core.formats.visdrone import number
+from dmnet.core.reading import is_whole, read_bytes
 from dmnet.core.records import Annotations, Size
 
 Element = Any
@@ -131,15 +133,13 @@ def size_in(path: Path) -> Size:
 
 def _parse(path: Path) -> Element:
     try:
-        root = fromstring(path.read_bytes(), forbid_dtd=True)
+        root = fromstring(read_bytes(path, limits.TEXT_BYTES), forbid_dtd=True)
     except ParseError as error:
         raise InputError(path, f"not well-formed XML ({error.msg})", error.position[0]) from error
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})") from error
     except DefusedXmlException as error:
         reason = f"refused: it declares a document type or entities ({error})"
         raise InputError(path, reason) from error
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, MemoryError) as error:
         raise InputError(path, f"not well-formed XML ({error})") from error
     if root.tag != "annotation":
         raise InputError(path, f"no Pascal VOC file: the root is <{root.tag}>, not <annotation>")
@@ -148,8 +148,8 @@ def _parse(path: Path) -> Element:
 
 def _side(path: Path, root: Element, name: str) -> int:
     text = (root.findtext(f"size/{name}") or "").strip()
-    if not (text.isdecimal() and int(text)):
-        raise InputError(path, f"size/{name} {text!r} is not a whole number above 0")
+    if not is_whole(text, 1):
+        raise InputError(path, f"size/{name} {text[:80]!r} is not a whole number above 0")
     return int(text)
 
 
@@ -182,6 +182,6 @@ def _number(path: Path, text: str, name: str) -> float:
 
 def _whole(path: Path, text: str, name: str) -> int:
     value = _number(path, text, name)
-    if not value.is_integer():
-        raise InputError(path, f"{name} {text!r} is not a whole number")
+    if not value.is_integer() or abs(value) > 10**limits.DIGITS:
+        raise InputError(path, f"{name} {text[:80]!r} is not a whole number")
     return int(value)

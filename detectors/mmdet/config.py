@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dmnet.core.config import parse_yaml
 from dmnet.core.errors import CheckpointError, ConfigError, InputError
 
 _SIZED = {"Resize": "scale", "RandomResize": "scale", "RandomCrop": "crop_size", "Pad": "size"}
@@ -73,15 +72,15 @@ def apply_options(cfg: Any, options: Sequence[str], name: str) -> None:
             raise ConfigError(f"mmdet option '{option}': write key=value")
         try:
             cfg.merge_from_dict({key.strip(): _value(text)}, allow_list_keys=True)
-        except (KeyError, TypeError, IndexError) as error:
+        except (KeyError, TypeError, IndexError, ValueError) as error:
             raise ConfigError(f"mmdet option '{option}': does not fit {name}: {error}") from error
 
 
 def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return yaml.safe_load(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return parse_yaml(text)
 
 
 def leaf(dataset: Any) -> Any:

@@ -16,9 +16,10 @@ from tqdm import tqdm
 from dmnet.core.classes import IGNORED_REGION, VISDRONE
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import visdrone
-from dmnet.core.formats.rows import read_rows, read_text, whole
+from dmnet.core.formats.rows import read_rows, whole
 from dmnet.core.images import SUFFIXES, image_id_of, read_size
 from dmnet.core.overlaps import Floats, Ints
+from dmnet.core.reading import is_whole, read_text
 from dmnet.core.records import Size
 from dmnet.fusion.evaluation.inputs_json import read_found_json, read_truth_json
 from dmnet.fusion.evaluation.scored_images import ScoredImage, TruthSet
@@ -150,14 +151,19 @@ def read_sizes(path: Path) -> dict[str, Size]:
     if not {"image", "width", "height"} <= set(rows.fieldnames or ()):
         raise InputError(path, "columns image,width,height are needed in the first line", 1)
     out: dict[str, Size] = {}
-    for row in rows:
-        width, height = (str(row[side]).strip() for side in ("width", "height"))
-        if not row["image"]:
-            raise InputError(path, "no image name in this row", rows.line_num)
-        if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-            reason = f"width '{width}' and height '{height}' must be whole numbers above 0"
-            raise InputError(path, reason, rows.line_num)
-        out[image_id_of(row["image"])] = (int(height), int(width))
+    try:
+        for row in rows:
+            width, height = (str(row[side]).strip() for side in ("width", "height"))
+            if not row["image"]:
+                raise InputError(path, "no image name in this row", rows.line_num)
+            if not (is_whole(width, 1) and is_whole(height, 1)):
+                reason = (
+                    f"width '{width[:80]}' and height '{height[:80]}' must be whole numbers above 0"
+                )
+                raise InputError(path, reason, rows.line_num)
+            out[image_id_of(row["image"])] = (int(height), int(width))
+    except csv.Error as error:
+        raise InputError(path, f"not a table ({error})", rows.line_num + 1) from error
     return out
 
 

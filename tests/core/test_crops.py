@@ -94,9 +94,9 @@ def without(row: dict[str, Any], key: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ("", "not a JSON file"),
-        ('{"parents": [', "not a JSON file"),
-        ("[" * 100_000, "not a JSON file"),
+        ("", "not valid JSON"),
+        ('{"parents": [', "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
         ([], "'parents' and 'images' are needed"),
         ({"parents": []}, "'parents' and 'images' are needed"),
         ({"parents": None, "images": []}, "parents is not a list"),

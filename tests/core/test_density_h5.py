@@ -157,9 +157,9 @@ def test_a_file_cut_short_is_an_error(share: float, tmp_path: Path) -> None:
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     for name in ("no.h5", "no.npy", "no.npz"):
-        with pytest.raises(InputError, match="no such density map"):
+        with pytest.raises(InputError, match=r"cannot be read \(No such file"):
             density_h5.read_foreign(tmp_path / name, (4, 4))
-    with pytest.raises(InputError, match="no such density map"):
+    with pytest.raises(InputError, match=r"cannot be read \(No such file"):
         density_h5.read(tmp_path / "no.h5")
 
 
@@ -276,7 +276,7 @@ def test_numpy_maps(tmp_path: Path) -> None:
 
 def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match="not a readable numpy file"):
+    with pytest.raises(InputError, match="holds object values"):
         density_h5.read_foreign(tmp_path / "a.npy", (2, 2))
 
 
@@ -288,7 +288,7 @@ def test_damaged_numpy_files_are_errors(name: str, tmp_path: Path) -> None:
     data = path.read_bytes()
     for cut in (0, 5, len(data) // 2):
         path.write_bytes(data[:cut])
-        with pytest.raises(InputError, match="not a readable numpy file"):
+        with pytest.raises(InputError, match=r"not a readable numpy file|cut short"):
             density_h5.read_foreign(path, (20, 20))
 
 

@@ -181,7 +181,7 @@ def test_files_that_are_no_images(tmp_path: Path, read: object, data: bytes, rea
 
 @pytest.mark.parametrize("read", [read_image, read_size])
 def test_missing_files_and_folders(tmp_path: Path, read: object) -> None:
-    with pytest.raises(InputError, match=r"no\.jpg: damaged or unreadable image \(No such file"):
+    with pytest.raises(InputError, match=r"no\.jpg: cannot be read \(No such file"):
         read(tmp_path / "no.jpg")  # type: ignore[operator]
     with pytest.raises(InputError, match="Is a directory"):
         read(tmp_path)  # type: ignore[operator]
@@ -199,7 +199,7 @@ def test_32_bit_pixels_are_refused(tmp_path: Path, pixels: type) -> None:
     ("side", "reason"),
     [
         (13_000, "13000x13000 is more than the limit of 150,000,000 pixels"),
-        (60_000, "too many pixels to decode"),
+        (60_000, "more than the limit"),
     ],
 )
 def test_bombs_are_refused_before_decoding(

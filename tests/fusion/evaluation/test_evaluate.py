@@ -328,7 +328,7 @@ def test_truth_of_several_gigabytes_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coco, "MAX_BYTES", 100)
-    with pytest.raises(InputError, match="at most 1 GiB"):
+    with pytest.raises(InputError, match="bytes are more than the limit of 100"):
         read_truth(save(tmp_path / "gt.json", coco_truth()))
 
 

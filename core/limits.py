@@ -1,0 +1,43 @@
+"""Limits of what is read from files, in one place; `docs/security.md` says why each is there.
+
+Sizes are looked at before memory is taken: what a file declares about itself (pixels, shapes,
+unpacked bytes) is compared with these, never trusted.
+"""
+
+from __future__ import annotations
+
+IMAGE_PIXELS = 150_000_000
+"""Pixels of an image, unless a setting ``max_pixels`` says otherwise (3 bytes each in memory)."""
+
+MAP_CELLS = IMAGE_PIXELS
+"""Cells of a density map: one a pixel of the largest image (at most 8 bytes each)."""
+
+TEXT_BYTES = 64_000_000
+"""Bytes of a text, CSV or XML file."""
+
+YAML_BYTES = 1_000_000
+"""Bytes of a YAML file; its parser is slow."""
+
+YAML_DEPTH = 32
+"""Levels of nesting in a YAML file."""
+
+JSON_BYTES = 1_000_000_000
+"""Bytes of a JSON file (8,629 images with 500 detections each are 400 MB)."""
+
+FILE_BYTES = 4_000_000_000
+"""Bytes of an image, map or ONNX file."""
+
+WEIGHTS_BYTES = 8_000_000_000
+"""Bytes of a weights file once it is unpacked."""
+
+OBJECTS = 100_000
+"""Objects or detections of one image in one file."""
+
+DIGITS = 15
+"""Digits of a whole number in a file; all such numbers are exact as floats too."""
+
+NAME_BYTES = 255
+"""Bytes of a file name, as most file systems have it."""
+
+CLASS_INDEX = 100_000
+"""Largest class index of a detector."""
