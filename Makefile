@@ -33,7 +33,7 @@ OPTIONS     = --split $(MODE) --data "$(DATA)" --run "$(RUN)" --artifacts "$(ART
 STAGES = density train-density predict-density crop convert train-detector detect fuse-eval all status
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench data clean-demo $(STAGES) slice-report tune evaluate compare \
-        export
+        predict export
 
 help: ## this list
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -85,6 +85,10 @@ evaluate: $(READY) ## score any detections: GT=folder-or-json DT=folder-or-json 
 compare: $(READY) ## scores of RUNS="one two ..." side by side, with intervals: compare.html
 	@$(PY) -m dmnet compare $(RUNS) --split $(MODE) --data "$(DATA)" --artifacts "$(ARTIFACTS)" \
 	  $(call option,SIZES,sizes) $(SET)
+
+predict: $(READY) ## objects in your own pictures: IMAGES=folder, MODEL=name, OUT=folder
+	@$(PY) -m dmnet predict $(or $(IMAGES),$(error name pictures: make predict IMAGES=path)) \
+	  $(call option,MODEL,model) $(call option,OUT,out) $(SET)
 
 export: $(READY) ## a trained network as an ONNX file, checked: WEIGHTS=file OUT=file.onnx
 	@$(PY) -m dmnet export --weights "$(WEIGHTS)" --out "$(OUT)" $(SET)

@@ -9,21 +9,26 @@ depends on the other windows that are detected with it.
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Generic, TypeVar
 
 from dmnet.core.boxes import Window
 from dmnet.core.errors import InputError
 from dmnet.core.images import MAX_PIXELS, read_image
 from dmnet.core.ranges import Pixels, Range, Settings
 from dmnet.core.records import Detections, Image, Size
+from dmnet.core.threads import map_ahead
 from dmnet.detectors.base import Detector
 from dmnet.detectors.packing import PackConfig, PackedDetector, Usage, fitted, input_of
+
+K = TypeVar("K")
+
+Piece = tuple[Image, bool]
+"""Pixels, and whether they show a whole image (and not a window of it)."""
 
 Job = tuple[Path, Sequence[Window | None]]
 """An image file and the windows to look at; None is the whole image."""
@@ -55,10 +60,10 @@ PACKED: Size = (0, 0)
 
 
 @dataclass
-class _Open:
-    """A decoded image some of whose windows still wait."""
+class _Open(Generic[K]):
+    """An image some of whose pieces still wait."""
 
-    path: Path
+    key: K
     found: list[Detections | None]
     error: InputError | None = None
 
@@ -66,14 +71,14 @@ class _Open:
     def done(self) -> bool:
         return self.error is not None or None not in self.found
 
-    def result(self) -> tuple[Path, Found]:
+    def result(self) -> tuple[K, Found]:
         parts = [part for part in self.found if part is not None]
-        return self.path, self.error if self.error is not None else parts
+        return self.key, self.error if self.error is not None else parts
 
 
 @dataclass
 class _Piece:
-    owner: _Open
+    owner: _Open[Any]
     index: int
     pixels: Image
     whole: bool = False
@@ -129,7 +134,7 @@ class _Groups:
         self.usage.add([shape] * len(images), covered)
         return self.detector.predict(images)
 
-    def finish(self, owner: _Open) -> None:
+    def finish(self, owner: _Open[Any]) -> None:
         """Detect every group that holds a piece of this image."""
         for shape, pieces in list(self.waiting.items()):
             if any(piece.owner is owner for piece in pieces):
@@ -155,28 +160,6 @@ def cut_window(image: Image, window: Window | None, path: Path) -> Image:
     return image[y1:y2, x1:x2]
 
 
-def _decoded(jobs: Iterable[Job], config: InferConfig) -> Iterator[tuple[Job, Image | InputError]]:
-    """Jobs with their images, in order, decoded ahead by threads."""
-
-    def decode(path: Path) -> Image | InputError:
-        try:
-            return read_image(path, config.max_pixels)
-        except InputError as error:
-            return error
-
-    ahead: deque[tuple[Job, Future[Image | InputError]]] = deque()
-    rest = iter(jobs)
-    with ThreadPoolExecutor(config.decoders) as pool:
-        for job in itertools.islice(rest, config.decoders + 1):
-            ahead.append((job, pool.submit(decode, job[0])))
-        while ahead:
-            job, future = ahead.popleft()
-            image = future.result()
-            for following in itertools.islice(rest, 1):
-                ahead.append((following, pool.submit(decode, following[0])))
-            yield job, image
-
-
 def detect_items(
     detector: Detector,
     jobs: Iterable[Job],
@@ -196,20 +179,48 @@ def detect_items(
         image that cannot be read.
     """
     config = config or InferConfig()
+    cut = map_ahead(partial(_cut, config.max_pixels), jobs, config.decoders)
+    return detect_pieces(detector, cut, config, usage)
+
+
+def _cut(max_pixels: int, job: Job) -> tuple[Path, list[Piece] | InputError]:
+    """Decode an image and cut its windows."""
+    path, windows = job
+    try:
+        image = read_image(path, max_pixels)
+        return path, [(cut_window(image, window, path), window is None) for window in windows]
+    except InputError as error:
+        return path, error
+
+
+def detect_pieces(
+    detector: Detector,
+    images: Iterable[tuple[K, Sequence[Piece] | InputError]],
+    config: InferConfig | None = None,
+    usage: Usage | None = None,
+) -> Iterator[tuple[K, Found]]:
+    """Detect on pieces of many images; results come in the order of the images.
+
+    Args:
+        detector: any detector; one with ``input_shape`` decides what may share a batch.
+        images: a key and the pieces of each image, or why it has none; read lazily.
+        config: batch and memory bounds; with ``open_images`` 1 no batch spans two images, so that
+            the last digits of a result do not depend on its neighbours.
+        usage: counts passes and padding.
+
+    Yields:
+        The key, and one `Detections` a piece in pixels of that piece; or the given error.
+    """
+    config = config or InferConfig()
     groups = _Groups(detector, config, usage or Usage())
-    pending: deque[_Open] = deque()
-    for (path, windows), image in _decoded(jobs, config):
-        item = _Open(path, [None] * len(windows))
+    pending: deque[_Open[K]] = deque()
+    for key, pieces in images:
+        error = pieces if isinstance(pieces, InputError) else None
+        listed = [] if isinstance(pieces, InputError) else pieces
+        item = _Open(key, [None] * len(listed), error)
         pending.append(item)
-        try:
-            if isinstance(image, InputError):
-                raise image
-            pieces = [cut_window(image, window, path) for window in windows]
-        except InputError as error:
-            item.error = error
-            pieces = []
-        for index, pixels in enumerate(pieces):
-            groups.add(_Piece(item, index, pixels, windows[index] is None))
+        for index, (pixels, whole) in enumerate(listed):
+            groups.add(_Piece(item, index, pixels, whole))
         if len(pending) >= config.open_images:
             groups.finish(pending[0])
         while pending and pending[0].done:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import itertools
 import logging
 import shlex
 import sys
@@ -103,7 +104,10 @@ def _fail(text: str) -> int:
 
 @dataclass(frozen=True)
 class Tool:
-    """A verb that is not a stage: its module has ``add_arguments(parser)`` and ``run(args)``."""
+    """A verb that is not a stage: its module has ``add_arguments(parser)`` and ``run(args)``.
+
+    A module with ``SETTINGS``, a dataclass, gets what was set as ``run(args, settings)``.
+    """
 
     module: str
     help: str
@@ -112,6 +116,7 @@ class Tool:
 
 
 TOOLS: dict[str, Tool] = {
+    "predict": Tool("predict", "objects in your own pictures, in one command"),
     "evaluate": Tool("evaluate", "score any detections by a named protocol"),
     "compare": Tool("compare", "runs side by side, with differences and intervals"),
     "slice-report": Tool("slice_report", "what each slicer is worth, without a detector"),
@@ -168,8 +173,28 @@ def _run_tool(verb: str, rest: list[str]) -> int:
     parser = Parser(prog=f"dmnet {verb}", description=TOOLS[verb].help, allow_abbrev=False)
     module.add_arguments(parser)
     run = partial(module.run, main) if TOOLS[verb].uses_verbs else module.run
-    code: int = run(parser.parse_args(rest))
+    settings: type | None = getattr(module, "SETTINGS", None)
+    if settings is None:
+        code: int = run(parser.parse_args(rest))
+        return code
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(["settings:", *_described(settings, "")])
+    plain, given = _parted(rest)
+    code = run(parser.parse_args(plain), config.parse_overrides(given))
     return code
+
+
+def _parted(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Options, and settings ``--section.name value`` (one value each, so that paths may follow)."""
+    plain: list[str] = []
+    given: list[str] = []
+    rest = iter(arguments)
+    for word in rest:
+        if word.startswith("--") and "." in word.partition("=")[0]:
+            given += [word] if "=" in word else [word, *itertools.islice(rest, 1)]
+        else:
+            plain.append(word)
+    return plain, given
 
 
 def _stage(verb: str) -> Callable[[Context], dict[str, str]]:
@@ -319,8 +344,15 @@ def _verb_help(verb: str) -> str:
     for stage in STAGES if verb == "all" else [verb] if verb in STAGES else []:
         section = stage.replace("_", "-")
         parts += ["", f"settings of '{section}' (in YAML: {section.replace('-', '_')}: ...):"]
-        for name, default, text in config.describe(stage_module(stage).Config, section):
-            head = f"  {name} {default}"
-            body = textwrap.wrap(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
-            parts += [head, *body]
+        parts += _described(stage_module(stage).Config, section)
     return "\n".join(parts)
+
+
+def _described(settings: type, section: str) -> list[str]:
+    """Name, default and help of every setting."""
+    parts = []
+    for name, default, text in config.describe(settings, section):
+        head = f"  --{name.lstrip('-').lstrip('.')} {default}"
+        body = textwrap.wrap(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        parts += [head, *body]
+    return parts

@@ -14,6 +14,7 @@ from typing import Annotated
 from tqdm import tqdm
 
 from dmnet.core.artifact import Artifact, Item, Product, Result
+from dmnet.core.config import resolved
 from dmnet.core.dataset import Dataset
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.files import file_digest
@@ -24,7 +25,6 @@ from dmnet.density.metrics import count_errors
 from dmnet.pipeline.chain import require
 from dmnet.pipeline.context import Context, Plan, Upstream
 from dmnet.pipeline.inputs import truth_digest
-from dmnet.pipeline.maps import load_mapper
 
 VERSION = 2
 _log = logging.getLogger(__name__)
@@ -97,21 +97,17 @@ def predict_all(
     config: Config, weights: Path, device: str, label: str, items: list[Item]
 ) -> Iterator[tuple[Item, Result]]:
     """Predict one image after the other."""
-    mapper = load_mapper(weights, device, long_side=config.long_side)
+    from dmnet.density.load import load_density
+
+    network = load_density(weights, device)
     for item in tqdm(items, desc=label, unit="item"):
         try:
-            found = mapper(
-                read_image(item.files["image"]),
-                max_pixels=config.max_pixels,
-                overlap=config.overlap,
-                batch=config.batch,
-            )
+            found = network.predict(read_image(item.files["image"]), **resolved(config))
         except InputError as error:
             yield item, error
             continue
-        data = density_h5.write(
-            found, {"network": mapper.name, "long_side": mapper.scaling.long_side}
-        )
+        side = network.scaling.long_side if config.long_side is None else config.long_side
+        data = density_h5.write(found, {"network": network.name, "long_side": side})
         yield item, Product({f"{item.id}.h5": data}, {"count": round(found.count, 4)})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from dmnet.core.images import read_image
 from dmnet.core.products import Product
 from dmnet.core.records import Annotations, DensityMap, Detections, Image, Size
 from dmnet.cropping import report
+from dmnet.density.load import load_density
 from dmnet.detectors.base import Detector, load_detector
 from dmnet.fusion.evaluation.evaluate import score
 from dmnet.fusion.fuse import FuseConfig
-from dmnet.pipeline.maps import load_mapper
 from dmnet.pipeline.outcome import number
 from dmnet.pipeline.worth import measure as worth
 from dmnet.pipeline.worth.measure import Setup
@@ -103,7 +103,8 @@ class Gear:
         """The density network, if there is one."""
         if self.weights is None:
             return None
-        return load_mapper(self.weights, self.device, long_side=self.long_side)
+        loaded = load_density(self.weights, self.device)
+        return partial(loaded.predict, long_side=self.long_side)
 
     def items(self, entries: Sequence[Entry]) -> list[Item]:
         """One item an image."""

@@ -1,0 +1,75 @@
+"""A density network ready to predict, whatever file it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from dmnet.core.records import DensityMap, Image
+from dmnet.core.training import pick_device
+from dmnet.density import onnx
+from dmnet.density.networks import Scaling, folded, load_network
+from dmnet.density.predict import MAX_PIXELS, predict
+
+
+@dataclass(frozen=True)
+class DensityNetwork:
+    """A network in its form for prediction, the scaling of its input, the device it runs on."""
+
+    name: str
+    network: nn.Module
+    scaling: Scaling
+    device: str = "cpu"
+
+    def predict(
+        self,
+        image: Image,
+        *,
+        long_side: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        overlap: int | None = None,
+        batch: int = 1,
+    ) -> DensityMap:
+        """Predict the map of one RGB uint8 image ``(h, w, 3)``; see `dmnet.density.predict`.
+
+        Args:
+            image: the image.
+            long_side: larger images are shrunk to it first; None: as the network was trained.
+            max_pixels: largest tile that the network sees.
+            overlap: of two tiles, pixels; None: as far as the network sees.
+            batch: tiles at a time.
+        """
+        scaling = self.scaling
+        if long_side is not None:
+            scaling = replace(scaling, long_side=long_side)
+        return predict(
+            self.network,
+            image,
+            scaling,
+            device=self.device,
+            max_pixels=max_pixels,
+            overlap=overlap,
+            batch=batch,
+        )
+
+
+def load_density(path: str | Path, device: str = "auto") -> DensityNetwork:
+    """Load a density network.
+
+    Args:
+        path: weights file of ``train-density``, its ONNX export, or a state_dict of an MCNN.
+        device: torch device, or ``auto``.
+
+    Raises:
+        CheckpointError: unreadable, or no density network.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".onnx":
+        network, scaling = onnx.load(path)
+        return DensityNetwork("onnx", network, scaling)
+    loaded, meta = load_network(path)
+    return DensityNetwork(
+        meta["architecture"], folded(loaded), Scaling.of(meta), pick_device(device)
+    )

@@ -1,0 +1,72 @@
+"""What was found in one picture, as a file: enough to write every output again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dmnet.core.boxes import Window, from_xywh, to_xywh
+from dmnet.core.errors import InputError
+from dmnet.core.records import Detections, Size
+from dmnet.pipeline.predict.result import Result
+
+
+@dataclass(frozen=True)
+class Found:
+    """Detections from the floor on, windows, and the density network's count."""
+
+    size: Size
+    detections: Detections
+    windows: tuple[Window, ...] = ()
+    count: float | None = None
+    """Sum of the density map; None where the slicer needs none."""
+
+    @classmethod
+    def of(cls, result: Result) -> Found:
+        """Keep what outlasts the pixels; boxes to 1/1000 pixel, as a file holds them."""
+        count = result.count if result.density is None else round(result.density.count, 4)
+        boxes = from_xywh(np.round(to_xywh(result.detections.boxes), 3))
+        found = result.detections
+        return cls(
+            result.size, Detections(boxes, found.scores, found.labels), result.windows, count
+        )
+
+    def write(self, made_from: str) -> bytes:
+        """Render; ``made_from`` is the digest of what decided it."""
+        boxes = np.round(to_xywh(self.detections.boxes), 3).tolist()
+        columns = zip(
+            boxes, self.detections.scores.tolist(), self.detections.labels.tolist(), strict=True
+        )
+        data = {
+            "made_from": made_from,
+            "size": list(self.size),
+            "count": self.count,
+            "windows": [list(window) for window in self.windows],
+            "detections": [[*box, score, label] for box, score, label in columns],
+        }
+        return (json.dumps(data) + "\n").encode()
+
+
+def read_found(path: Path, made_from: str | None = None) -> Found | None:
+    """Read what `Found.write` made; None where it was made from something else than asked for.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    try:
+        data: dict[str, Any] = json.loads(path.read_bytes())
+        if made_from is not None and data["made_from"] != made_from:
+            return None
+        table = np.asarray(data["detections"], dtype=np.float64).reshape(-1, 6)
+        height, width = data["size"]
+        windows = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in data["windows"])
+        found = Detections(from_xywh(table[:, :4]), table[:, 4], table[:, 5].astype(np.int64))
+        return Found((int(height), int(width)), found, windows, data["count"])
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(path, f"not a file of detections ({error})") from error

@@ -1,0 +1,185 @@
+"""Models by name (configs/models.yaml), and models from files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dmnet.core import config
+from dmnet.core.classes import VISDRONE, Classes
+from dmnet.core.errors import ConfigError, MissingInputError
+from dmnet.core.files import file_digest
+from dmnet.density.load import load_density
+from dmnet.detectors.base import Detector, NetDetector, class_names, load_detector
+from dmnet.pipeline.predict.model import Model
+from dmnet.pipeline.predict.settings import PredictConfig
+
+CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
+TABLE = CONFIGS / "models.yaml"
+DEFAULT = "visdrone"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table."""
+
+    detector: str
+    density: str | None = None
+    about: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a model and how it is run."""
+
+    detector: Path
+    density: Path | None = None
+    detector_settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """Digests of what decides the results."""
+        return {
+            "detector": file_digest(self.detector),
+            "density": None if self.density is None else file_digest(self.density),
+            "detector_settings": dict(self.detector_settings),
+            "settings": config.resolved(self.config),
+        }
+
+    @property
+    def config(self) -> PredictConfig:
+        """The settings, checked."""
+        return config.build(PredictConfig, self.settings)
+
+
+def entries() -> dict[str, Entry]:
+    """The table of named models."""
+    rows = config.read_yaml(TABLE)
+    # names keep their dashes, settings do not
+    return {name.replace("_", "-"): config.build(Entry, row, name) for name, row in rows.items()}
+
+
+def find(
+    model: str | Path | None = None,
+    density: str | Path | None = None,
+    *,
+    detector_settings: str | Path | Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Files:
+    """The files behind a name or a path.
+
+    Args:
+        model: a name of the table, or a detector's file; None: the default model.
+        density: density network's file; None: the named model's.
+        detector_settings: of the detector, as a mapping or YAML file.
+        settings: of `PredictConfig`, over those of the named model.
+
+    Raises:
+        MissingInputError: a file is not there.
+        ConfigError: neither a name nor a file.
+    """
+    named = entries().get(str(model or DEFAULT))
+    if isinstance(detector_settings, str | Path):
+        detector_settings = config.read_yaml(Path(detector_settings))
+    network = None if density is None else Path(density)
+    if named is None:
+        detector, preset = Path(str(model)), dict[str, Any]()
+        if not detector.is_file():
+            known = ", ".join(entries())
+            raise MissingInputError(
+                f"{model}: neither a model's name ({known}) nor a file of a detector."
+            )
+    else:
+        detector, preset = TABLE.parent / named.detector, dict(named.settings)
+        network = network or (TABLE.parent / named.density if named.density else None)
+    merged = config.merged(preset, settings or {})
+    files = Files(detector, network, detector_settings or {}, merged)
+    if files.config.crop.slicer != "density":
+        files = Files(detector, None, detector_settings or {}, merged)
+    for path in (files.detector, files.density):
+        if path is not None and not path.is_file():
+            what = f"the model '{model or DEFAULT}' needs {path}, which is not there"
+            raise MissingInputError(
+                f"{what}; give files of your own: --model FILE --density-model FILE."
+            )
+    return files
+
+
+def open_model(
+    files: Files,
+    *,
+    confidence: float = 0.25,
+    classes: Sequence[str] = (),
+    device: str = "auto",
+) -> Model:
+    """Load detector and density network.
+
+    Raises:
+        CheckpointError: a file that does not fit.
+        ConfigError: settings that do not fit.
+    """
+    density = None if files.density is None else load_density(files.density, device)
+    detector = open_detector(files.detector, files.detector_settings, device)
+    return Model(detector, density, files.config, confidence, tuple(classes), classes_of(detector))
+
+
+def classes_of(detector: Detector) -> Classes:
+    """What a detector's labels are called: its network says so; one from elsewhere has VisDrone's."""
+    return class_names(detector.net) if isinstance(detector, NetDetector) else VISDRONE
+
+
+def open_detector(path: Path, settings: Mapping[str, Any], device: str) -> Detector:
+    """A detector by its file; an ONNX file is known by its suffix."""
+    kind = {".onnx": "onnx", ".json": "results"}.get(path.suffix.lower())
+    if kind == "results":
+        raise ConfigError(f"{path}: detections of known images, not a detector of new ones")
+    if kind is None:
+        return load_detector(path, settings=settings or None, device=device)
+    return load_detector(kind, path, settings=settings or None, device=device)
+
+
+def load(
+    model: str | None = None,
+    *,
+    detector: str | Path | Detector | None = None,
+    density: str | Path | None = None,
+    confidence: float = 0.25,
+    classes: Sequence[str] = (),
+    slicer: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    detector_settings: str | Path | Mapping[str, Any] | None = None,
+    device: str = "auto",
+) -> Model:
+    """Load the whole of DMNet: a detector, a density network, and how they work together.
+
+    Args:
+        model: a name of configs/models.yaml; None with ``detector`` given.
+        detector: file of a detector instead, or any object with ``predict(images)``.
+        density: file of a density network instead of the named model's.
+        confidence: detections below are not returned, 0 to 1.
+        classes: names of the classes to return; empty: all.
+        slicer: ``density`` (default), ``grid``, ``uniform`` or ``none``.
+        settings: of `dmnet.pipeline.predict.settings.PredictConfig`, as a nested mapping.
+        detector_settings: of the detector, as a mapping or YAML file.
+        device: torch device, or ``auto``.
+
+    Returns:
+        ``model(image)``: an RGB uint8 array, a path, or a list of them.
+
+    Raises:
+        DmnetError: a file is missing or does not fit; names it.
+    """
+    merged = dict(settings or {})
+    if slicer is not None:
+        merged = config.merged(merged, {"crop": {"slicer": slicer}})
+    if detector is not None and not isinstance(detector, str | Path):
+        made = config.build(PredictConfig, merged)
+        network = None if density is None else load_density(density, device)
+        known = classes_of(detector)
+        return Model(detector, network, made, confidence, tuple(classes), known)
+    source = model if detector is None else detector
+    files = find(source, density, detector_settings=detector_settings, settings=merged)
+    return open_model(files, confidence=confidence, classes=classes, device=device)

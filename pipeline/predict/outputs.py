@@ -1,0 +1,184 @@
+"""Files about what was found: one picture's own, and those that sum up all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dmnet.core.classes import Classes
+from dmnet.core.errors import ConfigError
+from dmnet.core.formats import density_h5, visdrone, yolo
+from dmnet.core.formats.coco import categories
+from dmnet.core.formats.coco_results import results_rows
+from dmnet.core.images import encode_jpeg
+from dmnet.core.ranges import Settings, Share
+from dmnet.core.records import Annotations, Detections
+from dmnet.pipeline.predict.found import Found
+from dmnet.pipeline.predict.inputs import Input
+from dmnet.pipeline.predict.model import wanted
+from dmnet.pipeline.predict.result import Result
+
+LAYERS = ("windows", "density")
+"""What a picture can show beside the boxes."""
+
+
+@dataclass(frozen=True)
+class SaveConfig(Settings):
+    """What is written about each picture."""
+
+    kinds: tuple[str, ...] = ("pictures", "coco", "csv")
+    """Of `KINDS`."""
+    layers: tuple[str, ...] = ()
+    """Of `LAYERS`."""
+    confidence: Share = 0.25
+    """Detections below are left out."""
+    only: tuple[str, ...] = ()
+    """Names of the classes to write; empty: all."""
+
+    def __post_init__(self) -> None:
+        """Check the names.
+
+        Raises:
+            ConfigError: a kind or layer that does not exist.
+        """
+        super().__post_init__()
+        for given, known in ((self.kinds, KINDS), (self.layers, LAYERS)):
+            unknown = [name for name in given if name not in known]
+            if unknown:
+                raise ConfigError(f"--save: no '{unknown[0]}'; there are {', '.join(known)}")
+
+    def chosen(self, found: Detections, classes: Classes) -> Detections:
+        """The detections that are written."""
+        return found[wanted(found, self.confidence, self.only, classes)]
+
+
+def _picture(source: Input, result: Result, save: SaveConfig) -> tuple[str, bytes]:
+    shown = result.plot(windows="windows" in save.layers, density="density" in save.layers)
+    return f"pictures/{source.stem}.jpg", encode_jpeg(shown, 92)
+
+
+def _density(source: Input, result: Result, save: SaveConfig) -> tuple[str, bytes] | None:
+    if result.density is None:
+        return None
+    return f"density/{source.stem}.h5", density_h5.write(result.density, {})
+
+
+def _visdrone(source: Input, result: Result, save: SaveConfig) -> tuple[str, bytes]:
+    return f"visdrone/{source.stem}.txt", visdrone.write_results(result.detections).encode()
+
+
+def _yolo(source: Input, result: Result, save: SaveConfig) -> tuple[str, bytes]:
+    return f"yolo/{source.stem}.txt", yolo.write(as_annotations(source, result)).encode()
+
+
+def as_annotations(source: Input, result: Result) -> Annotations:
+    """What was found, as if somebody had annotated it."""
+    found = result.detections
+    return Annotations.of(source.id, result.size, found.boxes, found.labels, classes=result.classes)
+
+
+Writer = Callable[[Input, Result, SaveConfig], tuple[str, bytes] | None]
+
+WRITERS: dict[str, Writer] = {
+    "pictures": _picture,
+    "density": _density,
+    "visdrone": _visdrone,
+    "yolo": _yolo,
+}
+"""Kinds that are one file a picture; they see the detections that are written, no others."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture in the files that sum up all."""
+
+    image_id: int
+    name: str
+    found: Found
+
+
+def coco_json(rows: Iterable[Row], classes: Classes) -> Iterator[bytes]:
+    """A COCO data set with scores: images, annotations, categories."""
+    images: list[dict[str, Any]] = []
+    yield b'{"annotations": ['
+    number, separator = 0, ""
+    for row in rows:
+        height, width = row.found.size
+        images.append({"id": row.image_id, "file_name": row.name, "width": width, "height": height})
+        for each in results_rows(row.image_id, row.found.detections, classes):
+            number += 1
+            each |= {"id": number, "area": round(each["bbox"][2] * each["bbox"][3], 3)}
+            yield f"{separator}{json.dumps({**each, 'iscrowd': 0})}".encode()
+            separator = ",\n"
+    rest = json.dumps({"images": images, "categories": categories(classes)})
+    yield f"],\n{rest[1:]}\n".encode()
+
+
+def detections_csv(rows: Iterable[Row], classes: Classes) -> Iterator[bytes]:
+    """One row a detection, boxes in pixels of the picture."""
+    yield b"image,class,score,x1,y1,x2,y2\n"
+    for row in rows:
+        boxes = np.round(row.found.detections.boxes, 3).tolist()
+        yield _csv(
+            [row.name, classes.scored[label], f"{score:.6f}", *box]
+            for label, score, box in zip(
+                row.found.detections.labels.tolist(),
+                row.found.detections.scores.tolist(),
+                boxes,
+                strict=True,
+            )
+        )
+
+
+def counts_csv(rows: Iterable[Row], classes: Classes) -> Iterator[bytes]:
+    """Objects of each class in each picture, and what the density network counts there."""
+    yield _csv([["image", *classes.names, "all", "density"]])
+    for row in rows:
+        labels = row.found.detections.labels
+        counts = [int((labels == label).sum()) for label in classes.scored]
+        total = "" if row.found.count is None else f"{row.found.count:.1f}"
+        yield _csv([[row.name, *counts, len(labels), total]])
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+Summary = Callable[[Iterable[Row], Classes], Iterator[bytes]]
+
+SUMMARIES: dict[str, dict[str, Summary]] = {
+    "coco": {"predictions.json": coco_json},
+    "csv": {"predictions.csv": detections_csv, "counts.csv": counts_csv},
+}
+"""Kinds that sum up all pictures: kind -> file -> renderer."""
+
+KINDS: tuple[str, ...] = (*WRITERS, *SUMMARIES)
+"""What `--save` takes."""
+
+
+@dataclass
+class Totals:
+    """What the terminal shows at the end."""
+
+    images: int = 0
+    objects: dict[str, int] = field(default_factory=dict)
+    density: float = 0.0
+    windows: int = 0
+
+    def add(self, found: Found, classes: Classes) -> None:
+        """Count one picture."""
+        self.images += 1
+        self.windows += len(found.windows)
+        self.density += found.count or 0.0
+        for label, name in classes.scored.items():
+            count = int((found.detections.labels == label).sum())
+            if count:
+                self.objects[name] = self.objects.get(name, 0) + count
