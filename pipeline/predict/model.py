@@ -49,7 +49,8 @@ class _Job:
 class Model:
     """A detector and a density network, ready for images, lists of them, folders and videos.
 
-    ``detector`` is anything with ``predict(images) -> list[Detections]``; ``density`` may be None where the slicer needs no maps.
+    ``detector`` is anything with ``predict(images) -> list[Detections]``; ``density`` may be
+    None where the slicer needs no maps.
     """
 
     detector: Detector

@@ -127,7 +127,7 @@ def open_model(
 
 
 def classes_of(detector: Detector) -> Classes:
-    """What a detector's labels are called: its network says so; one from elsewhere has VisDrone's."""
+    """What labels are called: a network says so; a detector from elsewhere has VisDrone's."""
     return class_names(detector.net) if isinstance(detector, NetDetector) else VISDRONE
 
 
