@@ -58,6 +58,7 @@ def draw_boxes(
     names: Mapping[int, str] | None = None,
     min_score: float = 0.0,
     scores: bool = False,
+    texts: Sequence[str] = (),
     legend: bool = True,
     longest: int | None = None,
 ) -> Image:
@@ -70,6 +71,7 @@ def draw_boxes(
             own, and numbers for detections.
         min_score: detections below are left out.
         scores: write the score beside each detection.
+        texts: what to write beside each box instead.
         legend: add a strip with the names of the classes that occur.
         longest: shrink the picture to this longest side.
 
@@ -81,14 +83,15 @@ def draw_boxes(
     else:
         items = items[items.scores >= min_score]
         names = names or {label: f"class {label}" for label in np.unique(items.labels).tolist()}
+    if not texts:
+        shown = items.scores.tolist() if scores and isinstance(items, Detections) else []
+        texts = [f"{value:.2f}" for value in shown] or [""] * len(items)
     layers = []
     for label, name in names.items():
         mine = items.labels == label
-        texts: list[str] = []
-        if scores and isinstance(items, Detections):
-            texts = [f"{value:.2f}" for value in items.scores[mine]]
+        beside = [text for text, here in zip(texts, mine.tolist(), strict=True) if here]
         if mine.any():
-            layers.append(Layer(items.boxes[mine], colour_of(label), name, texts))
+            layers.append(Layer(items.boxes[mine], colour_of(label), name, beside))
     return draw_layers(image, layers, legend=legend, longest=longest)
 
 
@@ -119,7 +122,7 @@ def draw_layers(
             x1, y1, x2, y2 = box
             corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
             draw.rectangle(corners, outline=layer.colour, width=width)
-            if row < len(layer.texts):
+            if row < len(layer.texts) and layer.texts[row]:
                 _label(draw, (x1, y1), layer.texts[row], layer.colour, font)
     array: Image = np.array(picture)
     return add_legend(array, layers) if legend and layers else array

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,18 +39,33 @@ class Found:
 
     def write(self, made_from: str) -> bytes:
         """Render; ``made_from`` is the digest of what decided it."""
+        return (json.dumps({"made_from": made_from, **self.plain()}) + "\n").encode()
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready form."""
         boxes = np.round(to_xywh(self.detections.boxes), 3).tolist()
         columns = zip(
             boxes, self.detections.scores.tolist(), self.detections.labels.tolist(), strict=True
         )
-        data = {
-            "made_from": made_from,
+        return {
             "size": list(self.size),
             "count": self.count,
             "windows": [list(window) for window in self.windows],
             "detections": [[*box, score, label] for box, score, label in columns],
         }
-        return (json.dumps(data) + "\n").encode()
+
+    @classmethod
+    def of_plain(cls, data: Mapping[str, Any]) -> Found:
+        """From what `plain` gave.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is something else.
+        """
+        table = np.asarray(data["detections"], dtype=np.float64).reshape(-1, 6)
+        height, width = data["size"]
+        windows = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in data["windows"])
+        found = Detections(from_xywh(table[:, :4]), table[:, 4], table[:, 5].astype(np.int64))
+        return cls((int(height), int(width)), found, windows, data["count"])
 
 
 def read_found(path: Path, made_from: str | None = None) -> Found | None:
@@ -57,15 +74,34 @@ def read_found(path: Path, made_from: str | None = None) -> Found | None:
     Raises:
         InputError: missing or damaged.
     """
-    try:
+    with _damage(path):
         data: dict[str, Any] = json.loads(path.read_bytes())
-        if made_from is not None and data["made_from"] != made_from:
-            return None
-        table = np.asarray(data["detections"], dtype=np.float64).reshape(-1, 6)
-        height, width = data["size"]
-        windows = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in data["windows"])
-        found = Detections(from_xywh(table[:, :4]), table[:, 4], table[:, 5].astype(np.int64))
-        return Found((int(height), int(width)), found, windows, data["count"])
+        other = made_from is not None and data["made_from"] != made_from
+        return None if other else Found.of_plain(data)
+
+
+def write_frames(frames: Sequence[Found | None]) -> bytes:
+    """Render what was found in consecutive frames; None is a frame that could not be decoded."""
+    data = [None if frame is None else frame.plain() for frame in frames]
+    return (json.dumps(data) + "\n").encode()
+
+
+def read_frames(path: Path) -> list[Found | None]:
+    """Read what `write_frames` made.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    with _damage(path):
+        data = json.loads(path.read_bytes())
+        return [None if each is None else Found.of_plain(each) for each in data]
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn every way a file can be unusable into an InputError."""
+    try:
+        yield
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, KeyError) as error:

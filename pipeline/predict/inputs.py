@@ -12,6 +12,7 @@ from pathlib import Path
 from dmnet.core.errors import MissingInputError
 from dmnet.core.formats.rows import read_text
 from dmnet.core.images import SUFFIXES
+from dmnet.pipeline.predict import raster, video
 
 LISTS = frozenset({".txt", ".lst"})
 """Endings of files that list paths, one a line."""
@@ -42,7 +43,11 @@ class Inputs:
     """Files of folders that are nothing to predict on, by suffix."""
 
 
-def find_inputs(paths: Sequence[str], suffixes: frozenset[str] = SUFFIXES) -> Inputs:
+KNOWN = SUFFIXES | raster.SUFFIXES | video.SUFFIXES
+"""Endings of files to predict on, in lower case."""
+
+
+def find_inputs(paths: Sequence[str], suffixes: frozenset[str] = KNOWN) -> Inputs:
     """List the files that paths name, sorted by id; a file named twice counts once.
 
     Args:

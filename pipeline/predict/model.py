@@ -16,7 +16,7 @@ from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.config import resolved
 from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.images import read_image
-from dmnet.core.records import DensityMap, Detections, Image
+from dmnet.core.records import DensityMap, Detections, Image, Size
 from dmnet.core.threads import map_ahead
 from dmnet.cropping.slicers import slice_image
 from dmnet.density.load import DensityNetwork
@@ -43,6 +43,15 @@ class _Job:
     windows: list[Window] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Before:
+    """Map and windows of the scene before."""
+
+    size: Size = (0, 0)
+    density: DensityMap | None = None
+    windows: list[Window] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,7 @@ class Model:
         """
         config = self.config.detect
         opened = map_ahead(_open, scenes, config.decoders)
-        cut = map_ahead(self._cut, opened)
+        cut = map_ahead(partial(self._cut, _Before()), opened)
         across = self.config.across_images
         if across is None:
             across = getattr(getattr(self.detector, "device", None), "type", "cpu") == "cuda"
@@ -123,19 +132,25 @@ class Model:
             yield scene, self._fuse(job, found)
             last = time.perf_counter()
 
-    def _cut(self, opened: tuple[Scene, _Job | InputError]) -> tuple[Scene, _Job | InputError]:
+    def _cut(
+        self, before: _Before, opened: tuple[Scene, _Job | InputError]
+    ) -> tuple[Scene, _Job | InputError]:
         """Density map, windows and their pixels."""
         scene, job = opened
-        if isinstance(job, InputError):
+        if isinstance(job, InputError) or job.pixels.blank:
             return opened
         start = time.perf_counter()
-        if self.config.crop.slicer == "density" and self.density is not None:
+        if scene.alike and before.size == job.pixels.size:
+            job.density, job.windows = before.density, before.windows
+        elif self.config.crop.slicer == "density" and self.density is not None:
             found = self.density.predict(job.whole, **resolved(self.config.predict_density))
             job.density = _enlarged(found, job)
         job.timings["density"] = time.perf_counter() - start
         start = time.perf_counter()
         try:
-            job.windows = slice_image(self.config.crop, job.pixels.size, job.density)
+            if not (scene.alike and before.size == job.pixels.size):
+                job.windows = slice_image(self.config.crop, job.pixels.size, job.density)
+            before.size, before.density, before.windows = job.pixels.size, job.density, job.windows
             crops = map(job.pixels.crop, job.windows)
             job.pieces = [(job.whole, True), *((pixels, False) for pixels in crops)]
         except InputError as error:
@@ -149,7 +164,8 @@ class Model:
         found = [each[each.scores >= lowest] for each in found]
         height, width = job.pixels.size
         scale = [width / job.whole.shape[1], height / job.whole.shape[0]] * 2
-        whole = Detections(found[0].boxes * scale, found[0].scores, found[0].labels)
+        first = found[0] if found else Detections.empty()
+        whole = Detections(first.boxes * scale, first.scores, first.labels)
         crops = list(zip(job.windows, found[1:], strict=True))
         fused = fuse_image(whole, crops, job.pixels.size, self.config.fuse)
         job.timings["fuse"] = time.perf_counter() - start

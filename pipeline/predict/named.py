@@ -41,12 +41,13 @@ class Files:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
-        """Digests of what decides the results."""
+        """Digests of what decides the results, whatever kind of file the pixels come from."""
+        settings = config.resolved(self.config)
         return {
             "detector": file_digest(self.detector),
             "density": None if self.density is None else file_digest(self.density),
             "detector_settings": dict(self.detector_settings),
-            "settings": config.resolved(self.config),
+            "settings": {k: v for k, v in settings.items() if k not in ("raster", "video")},
         }
 
     @property

@@ -18,7 +18,8 @@ from dmnet.core.formats.coco import categories
 from dmnet.core.formats.coco_results import results_rows
 from dmnet.core.images import encode_jpeg
 from dmnet.core.ranges import Settings, Share
-from dmnet.core.records import Annotations, Detections
+from dmnet.core.records import Annotations, Detections, Image
+from dmnet.detectors.packing import Usage
 from dmnet.pipeline.predict.found import Found
 from dmnet.pipeline.predict.inputs import Input
 from dmnet.pipeline.predict.model import wanted
@@ -32,7 +33,7 @@ LAYERS = ("windows", "density")
 class SaveConfig(Settings):
     """What is written about each picture."""
 
-    kinds: tuple[str, ...] = ("pictures", "coco", "csv")
+    kinds: tuple[str, ...] = ("pictures", "coco", "csv", "geo")
     """Of `KINDS`."""
     layers: tuple[str, ...] = ()
     """Of `LAYERS`."""
@@ -58,9 +59,14 @@ class SaveConfig(Settings):
         return found[wanted(found, self.confidence, self.only, classes)]
 
 
+def shown(result: Result, save: SaveConfig, tracks: Sequence[int] = ()) -> Image:
+    """The picture with its boxes and the layers that were asked for; a frame has no legend."""
+    layers = {name: name in save.layers for name in LAYERS}
+    return result.plot(**layers, tracks=tracks, legend=not tracks and result.name != "")
+
+
 def _picture(source: Input, result: Result, save: SaveConfig) -> tuple[str, bytes]:
-    shown = result.plot(windows="windows" in save.layers, density="density" in save.layers)
-    return f"pictures/{source.stem}.jpg", encode_jpeg(shown, 92)
+    return f"pictures/{source.stem}.jpg", encode_jpeg(shown(result, save), 92)
 
 
 def _density(source: Input, result: Result, save: SaveConfig) -> tuple[str, bytes] | None:
@@ -92,6 +98,12 @@ WRITERS: dict[str, Writer] = {
     "yolo": _yolo,
 }
 """Kinds that are one file a picture; they see the detections that are written, no others."""
+
+
+def written(source: Input, result: Result, save: SaveConfig) -> dict[str, bytes]:
+    """The files of one picture by name."""
+    made = (WRITERS[kind](source, result, save) for kind in save.kinds if kind in WRITERS)
+    return dict(each for each in made if each is not None)
 
 
 @dataclass(frozen=True)
@@ -146,6 +158,25 @@ def counts_csv(rows: Iterable[Row], classes: Classes) -> Iterator[bytes]:
         yield _csv([[row.name, *counts, len(labels), total]])
 
 
+def frames_csv(
+    found: Sequence[Found | None], tracks: Sequence[Sequence[int]], rate: float, classes: Classes
+) -> bytes:
+    """One row a detection of a video; ``track`` is -1 where an object is not followed."""
+    rows: list[Sequence[object]] = [
+        ("frame", "seconds", "track", "class", "score", "x1", "y1", "x2", "y2")
+    ]
+    for index, (each, numbers) in enumerate(zip(found, tracks, strict=True)):
+        if each is not None:
+            listed = each.detections
+            boxes = np.round(listed.boxes, 3).tolist()
+            for track, label, score, box in zip(
+                numbers, listed.labels.tolist(), listed.scores.tolist(), boxes, strict=True
+            ):
+                place = (index, f"{index / rate:.3f}", track)
+                rows.append((*place, classes.scored[label], f"{score:.6f}", *box))
+    return _csv(rows)
+
+
 def _csv(rows: Iterable[Sequence[object]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -160,7 +191,7 @@ SUMMARIES: dict[str, dict[str, Summary]] = {
 }
 """Kinds that sum up all pictures: kind -> file -> renderer."""
 
-KINDS: tuple[str, ...] = (*WRITERS, *SUMMARIES)
+KINDS: tuple[str, ...] = (*WRITERS, *SUMMARIES, "geo")
 """What `--save` takes."""
 
 
@@ -172,6 +203,8 @@ class Totals:
     objects: dict[str, int] = field(default_factory=dict)
     density: float = 0.0
     windows: int = 0
+    usage: Usage = field(default_factory=Usage)
+    """Passes of the detector and their padding."""
 
     def add(self, found: Found, classes: Classes) -> None:
         """Count one picture."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ class Result:
         density: bool = False,
         legend: bool = True,
         longest: int | None = None,
+        tracks: Sequence[int] = (),
     ) -> Image:
         """The picture with its boxes in class colours, RGB uint8.
 
@@ -75,6 +76,7 @@ class Result:
             density: lay the density map over the picture.
             legend: add a strip with the classes and their numbers.
             longest: shrink the picture to this longest side.
+            tracks: number of each detection's object, written instead of the score where >= 0.
         """
         image = self.image
         if density and self.density is not None:
@@ -86,8 +88,15 @@ class Result:
         found = Detections(
             self.detections.boxes * scale, self.detections.scores, self.detections.labels
         )
+        values = zip(found.scores.tolist(), tracks or [-1] * len(found), strict=True)
+        texts = [str(track) if track >= 0 else f"{score:.2f}" for score, track in values]
         return draw_boxes(
-            image, found, names=self.classes.scored, scores=scores, legend=legend, longest=longest
+            image,
+            found,
+            names=self.classes.scored,
+            texts=texts if scores else (),
+            legend=legend,
+            longest=longest,
         )
 
     def _repr_png_(self) -> bytes:

@@ -1,12 +1,14 @@
-"""Predicting many files into one folder that resumes: one item a picture."""
+"""Predicting many files into one folder that resumes: one item a picture, block, segment of a video."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -18,18 +20,25 @@ from dmnet.core.errors import InputError
 from dmnet.core.files import digest, file_digest
 from dmnet.core.images import read_image
 from dmnet.core.threads import map_ahead
+from dmnet.detectors.packing import Usage
 from dmnet.pipeline.predict.found import Found, read_found
 from dmnet.pipeline.predict.inputs import Input
 from dmnet.pipeline.predict.model import Model, check_classes
 from dmnet.pipeline.predict.named import Files, open_model
-from dmnet.pipeline.predict.outputs import SUMMARIES, WRITERS, Row, SaveConfig, Totals
+from dmnet.pipeline.predict.outputs import SUMMARIES, Row, SaveConfig, Totals, written
+from dmnet.pipeline.predict.parts import RasterParts
+from dmnet.pipeline.predict.raster import is_raster
 from dmnet.pipeline.predict.result import Result
 from dmnet.pipeline.predict.scene import ArrayPixels, Scene
 from dmnet.pipeline.predict.settings import FLOOR
+from dmnet.pipeline.predict.video import SUFFIXES as VIDEOS
+from dmnet.pipeline.predict.video import VideoParts, frame_name
 
 VERSION = 1
 STAGE = "predict"
 _log = logging.getLogger(__name__)
+
+Parts = RasterParts | VideoParts
 
 
 @dataclass(frozen=True)
@@ -45,34 +54,34 @@ class Job:
 
 
 def predict(job: Job) -> tuple[dict[str, str], Totals]:
-    """Do every picture that is not done yet, then sum up all.
+    """Do everything that is not done yet, then sum up all.
 
     Returns:
-        The pictures that were set aside with their reasons, and totals of the others.
+        What was set aside with the reasons, and totals of the rest.
     """
     runner = _Runner(job)
-    artifact = Artifact(
-        job.out, STAGE, VERSION, resolved(job.save), facts=runner.facts, force=job.force
-    )
+    totals = {"model": runner.facts, "save": resolved(job.save)}
+    artifact = Artifact(job.out, STAGE, VERSION, {}, totals=totals, force=job.force)
     with artifact:
-        items = [Item(each.id, {"image": each.path}) for each in job.inputs]
-        bad = artifact.process_stream(items, partial(runner.stream, artifact)).bad
+        summary = artifact.process_stream(runner.items(), partial(runner.stream, artifact))
         if artifact.changed:
             runner.sum_up(artifact)
-        totals = Totals()
+        found = Totals(usage=runner.usage)
         for row in runner.rows(artifact):
-            totals.add(row.found, runner.classes)
-    return bad, totals
+            found.add(row.found, runner.classes)
+        aside = {k: v for record in artifact.good.values() for k, v in record.set_aside.items()}
+    return {**summary.bad, **aside}, found
 
 
 class _Runner:
-    """One run: the model is loaded when the first picture needs it."""
+    """One run: the model is loaded when it is first needed."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.facts = job.files.facts() | {"floor": min(FLOOR, job.save.confidence)}
         self.made_from = digest(self.facts)
         self.inputs = {each.id: each for each in job.inputs}
+        self.parts = {each.id: parts for each in job.inputs if (parts := self._parts(each))}
         self._model: Model | None = None
 
     @property
@@ -90,16 +99,54 @@ class _Runner:
         """What the detector's labels are called."""
         return self.model.classes
 
+    @property
+    def usage(self) -> Usage:
+        """Passes of the detector in this run; none where everything was done already."""
+        return Usage() if self._model is None else self._model.usage
+
+    def _parts(self, source: Input) -> Parts | None:
+        """Rasters and videos are done part by part, pictures at once."""
+        config = self.job.files.config
+        known: dict[str, Any] = {"model": self.made_from}
+        if source.path.suffix.lower() in VIDEOS:
+            known["file"] = file_digest(source.path)
+            return VideoParts(source, config.video, self.job.save, known)
+        if is_raster(source.path):
+            known["file"] = file_digest(source.path)
+            return RasterParts(source, config.raster, self.job.save, known)
+        return None
+
+    def items(self) -> list[Item]:
+        """Everything that should exist at the end, in order."""
+        facts = {"model": self.made_from, "save": resolved(self.job.save)}
+        return [
+            item
+            for name, source in self.inputs.items()
+            for item in (
+                self.parts[name].items()
+                if name in self.parts
+                else [Item(name, {"image": source.path}, facts)]
+            )
+        ]
+
     def stream(self, artifact: Artifact, items: list[Item]) -> Iterator[tuple[Item, Outcome]]:
-        """Pictures in order; what only has to be written anew is not detected again."""
-        with tqdm(total=len(items), desc="predict", unit="image") as bar:
-            for item, outcome in map_ahead(self._render, self._results(artifact, items)):
-                bar.update()
-                yield item, outcome
+        """Results in order; steps of neighbouring pictures overlap in time."""
+        owner = {item.id: name for name, parts in self.parts.items() for item in parts.items()}
+        with tqdm(total=len(items), desc="predict", disable=None) as bar:
+            for name, group in itertools.groupby(items, lambda item: owner.get(item.id)):
+                listed = list(group)
+                if name is None:
+                    results = map_ahead(self._render, self._results(artifact, listed))
+                else:
+                    results = self.parts[name].run(self.model, listed, artifact.root)
+                for item, outcome in results:
+                    bar.update()
+                    yield item, outcome
 
     def _results(
         self, artifact: Artifact, items: list[Item]
     ) -> Iterator[tuple[Item, str, Result | InputError]]:
+        """Pictures that only have to be written anew are not detected again."""
         fresh: list[tuple[Item, str]] = []
         for item in items:
             known = self._known(artifact, item)
@@ -138,26 +185,32 @@ class _Runner:
         item, mark, result = given
         if isinstance(result, InputError):
             return item, result
-        return item, self._product(self.inputs[item.id], mark, result)
-
-    def _product(self, source: Input, mark: str, result: Result) -> Product:
-        save = self.job.save
-        found = Found.of(result)
+        source, found = self.inputs[item.id], Found.of(result)
+        chosen = self.job.save.chosen(found.detections, self.classes)
         files = {_name(source): found.write(mark)}
-        shown = replace(result, detections=save.chosen(found.detections, self.classes))
-        for kind in save.kinds:
-            written = WRITERS[kind](source, shown, save) if kind in WRITERS else None
-            if written is not None:
-                files[written[0]] = written[1]
-        return Product(files, {"objects": len(shown.detections)})
+        files |= written(source, replace(result, detections=chosen), self.job.save)
+        return item, Product(files, {"objects": len(chosen)})
 
     def rows(self, artifact: Artifact) -> Iterator[Row]:
-        """Every finished picture with the detections that are written, in the order of ids."""
-        for number, name in enumerate(artifact.good, start=1):
-            found = read_found(artifact.root / _name(self.inputs[name]))
-            assert found is not None
-            chosen = self.job.save.chosen(found.detections, self.classes)
-            yield Row(number, name, replace(found, detections=chosen))
+        """Every finished picture and frame with the detections that are written, in order."""
+        number = itertools.count(1)
+        for name in artifact.good:
+            if name not in self.inputs:
+                continue  # a part
+            for label, found in self._founds(artifact, name):
+                chosen = self.job.save.chosen(found.detections, self.classes)
+                yield Row(next(number), label, replace(found, detections=chosen))
+
+    def _founds(self, artifact: Artifact, name: str) -> Iterator[tuple[str, Found]]:
+        parts = self.parts.get(name)
+        if isinstance(parts, VideoParts):
+            for index, each in enumerate(parts.founds(artifact.root)):
+                if each is not None:
+                    yield frame_name(name, index), each
+            return
+        found = read_found(artifact.root / _name(self.inputs[name]))
+        assert found is not None
+        yield name, found
 
     def sum_up(self, artifact: Artifact) -> None:
         """Write the files about all pictures."""

@@ -23,6 +23,11 @@ class Pixels(Protocol):
         """The whole image, RGB uint8; a large one at 1/n, both sides rounded up."""
         ...
 
+    @property
+    def blank(self) -> bool:
+        """Whether it holds no data, so that there is nothing to look for."""
+        ...
+
     def crop(self, window: Window) -> Image:
         """The pixels of a window, at full resolution."""
         ...
@@ -33,6 +38,7 @@ class ArrayPixels:
     """An image in memory."""
 
     whole: Image
+    blank: bool = False
 
     @property
     def size(self) -> Size:
@@ -52,3 +58,5 @@ class Scene:
     name: str
     open: Callable[[], Pixels]
     """Raises `InputError` where the image cannot be read."""
+    alike: bool = False
+    """Take density map and windows of the scene before, which is of the same size."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from dmnet.core.ranges import Settings
+from dmnet.core.ranges import Margin, Range, Settings
 from dmnet.cropping.slicers import CropConfig
 from dmnet.detectors.infer import InferConfig
 from dmnet.fusion.fuse import FuseConfig
@@ -13,6 +14,51 @@ from dmnet.pipeline.stages.predict_density import Config as DensityConfig
 
 FLOOR = 0.05
 """Detections below this score, or below the confidence where that is lower, are never kept."""
+
+
+SEGMENT = 32
+"""Frames of a video that are kept together, at least."""
+
+
+@dataclass(frozen=True)
+class RasterConfig(Settings):
+    """How rasters are read."""
+
+    block: Annotated[int, Range(64, 16_384)] = 2048
+    """Side of a block in pixels; memory grows with its square."""
+    overlap: Margin = 256
+    """Overlap of two blocks in pixels; larger objects may be cut by a seam."""
+    reduction: Annotated[int, Range(1, 64)] = 2
+    """The density network and the look at the whole block see 1/n of the resolution."""
+    bands: tuple[int, ...] = ()
+    """Bands shown as red, green, blue, from 1, or one band for grey; empty: as the file says."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: blocks that overlap by half or more; a number of bands that is no colour.
+        """
+        super().__post_init__()
+        if 2 * self.overlap >= self.block:
+            raise ValueError(f"overlap must be below half of block, got {self.overlap}")
+        if len(self.bands) not in (0, 1, 3) or min(self.bands, default=1) < 1:
+            raise ValueError(f"bands must be one or three numbers from 1, got {self.bands}")
+
+
+@dataclass(frozen=True)
+class VideoConfig(Settings):
+    """How videos are read."""
+
+    density_every: Annotated[int, Range(1, 100_000)] = 10
+    """The density network looks at every k-th frame; those between take its windows."""
+    track: bool = False
+    """Follow objects from frame to frame (ByteTrack; extra viz)."""
+
+    @property
+    def segment(self) -> int:
+        """Frames of a segment: each one begins with a look of the density network."""
+        return -(-SEGMENT // self.density_every) * self.density_every
 
 
 @dataclass(frozen=True)
@@ -27,6 +73,10 @@ class PredictConfig(Settings):
     """How images and windows are put through the detector."""
     fuse: FuseConfig = field(default_factory=lambda: FuseConfig(merge=MergeConfig(top_n=0)))
     """How their detections become one list; without a limit to its length."""
+    raster: RasterConfig = field(default_factory=RasterConfig)
+    """How GeoTIFF, COG and JPEG 2000 are read."""
+    video: VideoConfig = field(default_factory=VideoConfig)
+    """How videos are read."""
     across_images: bool | None = None
     """Let batches span images: the last digits then depend on the neighbours; none: on a GPU."""
 

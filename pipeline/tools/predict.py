@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dmnet.core import config
-from dmnet.pipeline.outcome import exit_code, how_many, number
+from dmnet.pipeline.outcome import at_least_one, exit_code, how_many, number
 from dmnet.pipeline.predict.inputs import Inputs, find_inputs
 from dmnet.pipeline.predict.named import DEFAULT, entries, find
 from dmnet.pipeline.predict.outputs import KINDS, LAYERS, SaveConfig, Totals
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     models = "; ".join(f"{name}: {entry.about}" for name, entry in entries().items())
     add("paths", nargs="+", metavar="PATH",
-        help="picture, folder (with its subfolders), glob, or list file (.txt)")  # fmt: skip
+        help="picture, video, GeoTIFF, folder (with its subfolders), glob, or list file (.txt)")  # fmt: skip
     add("--model", default=DEFAULT, metavar="NAME|FILE",
         help=f"model by name ({models}), or a detector's file")  # fmt: skip
     add("--density-model", type=Path, metavar="FILE", help="density network's file")
@@ -38,10 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--classes", default="", metavar="NAME,NAME", help="only these classes")
     add("--slicer", choices=["density", "grid", "uniform", "none"],
         help="how windows are chosen; none: whole pictures only")  # fmt: skip
-    add("--save", default="pictures,coco,csv", metavar="KIND,KIND",
-        help=f"what is written, of {', '.join(KINDS)} (default pictures,coco,csv)")  # fmt: skip
+    add("--save", default=",".join(SaveConfig().kinds), metavar="KIND,KIND",
+        help=f"what is written, of {', '.join(KINDS)} (default %(default)s)")  # fmt: skip
     add("--layers", default="", metavar="LAYER,LAYER",
         help=f"what pictures show beside the boxes, of {', '.join(LAYERS)}")  # fmt: skip
+    add("--bands", metavar="R,G,B", help="bands of a raster that are shown as colours, from 1")
+    add("--density-every", type=at_least_one, metavar="K",
+        help="in a video the density network looks at every k-th frame (default 10)")  # fmt: skip
+    add("--track", action="store_true", help="follow objects through a video (extra viz)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
     add("--force", action="store_true", help="overwrite own files that were changed by hand")
     add("--max-bad", type=how_many, default=0, metavar="N",
@@ -51,8 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     """Predict, write, and say what was found."""
     start = time.perf_counter()
-    if args.slicer:
-        settings = config.merged(settings, {"crop": {"slicer": args.slicer}})
+    settings = config.merged(settings, _short(args))
     save = SaveConfig(_names(args.save), _names(args.layers), args.confidence, _names(args.classes))
     files = find(
         args.model, args.density_model,
@@ -66,6 +69,20 @@ def run(args: argparse.Namespace, settings: Mapping[str, Any]) -> int:
         print(line)
     print(f"written to {args.out}")
     return exit_code(inputs.problems | bad, args.max_bad)
+
+
+def _short(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that have an option of their own."""
+    given: dict[str, dict[str, Any]] = {"crop": {}, "raster": {}, "video": {}}
+    if args.slicer:
+        given["crop"]["slicer"] = args.slicer
+    if args.bands:
+        given["raster"]["bands"] = args.bands
+    if args.density_every:
+        given["video"]["density_every"] = args.density_every
+    if args.track:
+        given["video"]["track"] = True
+    return given
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -85,6 +102,9 @@ def table(totals: Totals, seconds: float) -> Iterator[str]:
     per_image = max(1, totals.images)
     windows = totals.windows / per_image
     yield f"{totals.images} pictures, {windows:.1f} windows per image, {seconds:.1f} s"
+    if totals.usage.passes:
+        share = totals.usage.padded_share
+        yield f"{totals.usage.passes} passes of the detector, {share:.0%} of their pixels padding"
     ordered = sorted(totals.objects.items(), key=lambda pair: (-pair[1], pair[0]))
     for name, count in [*ordered, ("all", sum(totals.objects.values()))]:
         yield f"{name:<20}{count:>8}{count / per_image:>10.1f} per image"

@@ -1,0 +1,290 @@
+"""Rasters: GeoTIFF, COG, JPEG 2000; read by blocks, never whole.
+
+Blocks overlap. The density network and the look at the whole block use the block at a reduced size,
+which comes from the file's overviews where it has them; windows are read at full resolution.
+Values that are not 8-bit are stretched: the 2nd to the 98th percentile of each band, over the whole
+raster, become 0 to 255.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmnet.core.boxes import Boxes, Window, as_boxes
+from dmnet.core.errors import InputError, optional
+from dmnet.core.images import MAX_PIXELS
+from dmnet.core.records import Detections, Image, Size
+from dmnet.cropping.windows import starts
+from dmnet.fusion.suppress import nms
+from dmnet.pipeline.predict.settings import RasterConfig
+
+SUFFIXES = frozenset({".tif", ".tiff", ".jp2"})
+DRIVERS = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
+CACHE = 128 << 20
+"""Bytes that GDAL keeps of decoded tiles."""
+SAMPLE = 1024
+"""Longest side of the picture that percentiles are taken from."""
+PERCENTILES = (2, 98)
+LARGE = 50_000_000
+"""Plain TIFF files of more pixels are read by blocks too."""
+
+
+@dataclass(frozen=True)
+class Raster:
+    """What is known about a raster without reading it; see `open_raster`."""
+
+    path: Path
+    size: Size
+    bands: tuple[int, ...]
+    stretch: tuple[tuple[float, float], ...]
+    """Value that becomes 0 and value that becomes 255, for each band; empty: as they are."""
+    crs: str
+    """Coordinate reference system as WKT; empty: not georeferenced."""
+    transform: tuple[float, ...]
+    """a b c d e f: ``x = a * column + b * row + c``, ``y = d * column + e * row + f``."""
+
+    def read(self, window: Window, reduction: int = 1) -> tuple[Image, bool]:
+        """RGB pixels of a window at 1/n, sides rounded up, and whether any of them holds data.
+
+        Raises:
+            InputError: the file is damaged there.
+        """
+        x1, y1, x2, y2 = window
+        shape = -(-(y2 - y1) // reduction), -(-(x2 - x1) // reduction)
+        with _opened(self.path) as (rasterio, source):
+            place = rasterio.windows.Window(x1, y1, x2 - x1, y2 - y1)
+            how = rasterio.enums.Resampling.average if reduction > 1 else None
+            how = how or rasterio.enums.Resampling.nearest
+            mask = source.dataset_mask(window=place, out_shape=shape) > 0
+            if not mask.any():
+                return np.zeros((*shape, 3), np.uint8), False
+            values = source.read(
+                list(self.bands), window=place, out_shape=(len(self.bands), *shape), resampling=how
+            )
+        return stretched(values, mask, self.stretch), True
+
+    def to_world(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Columns and rows ``(N, 2)`` in pixels as coordinates ``(N, 2)`` of the raster's CRS."""
+        a, b, c, d, e, f = self.transform
+        x, y = points[:, 0], points[:, 1]
+        return np.stack([a * x + b * y + c, d * x + e * y + f], axis=1)
+
+
+def is_raster(path: Path) -> bool:
+    """Whether a file is better read by blocks than as a picture: by name, then by its header.
+
+    Georeferenced, large, of more than 8 bits, or of other bands than grey, RGB and RGBA. False
+    without the extra ``geo``, and for files that cannot be opened: reading them says why.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        return False
+    try:
+        optional("rasterio", "geo")
+        with _opened(path) as (_, source):
+            plain = set(source.dtypes) == {"uint8"} and source.count in (1, 3, 4)
+            large = source.width * source.height > min(LARGE, MAX_PIXELS)
+            return bool(source.crs) or large or not plain or path.suffix.lower() == ".jp2"
+    except (InputError, ImportError):
+        return False
+
+
+def open_raster(path: Path, config: RasterConfig) -> Raster:
+    """Read the header and, where values are not 8-bit, the percentiles of a reduced picture.
+
+    Raises:
+        InputError: damaged, or without the bands that were asked for.
+        MissingExtraError: the extra ``geo`` is not installed.
+    """
+    with _opened(path) as (rasterio, source):
+        bands = config.bands or _colours(rasterio, source)
+        if max(bands) > source.count:
+            raise InputError(path, f"has {source.count} bands, bands {bands} were asked for")
+        eight = all(source.dtypes[band - 1] == "uint8" for band in bands)
+        return Raster(
+            path,
+            (source.height, source.width),
+            bands,
+            () if eight else _percentiles(source, bands),
+            source.crs.to_wkt() if source.crs else "",
+            tuple(source.transform)[:6],
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The library and an open data set; every way it can fail is an InputError."""
+    rasterio = optional("rasterio", "geo")
+    errors = (rasterio.errors.RasterioError, OSError, ValueError)
+    try:
+        with (
+            warnings.catch_warnings(
+                action="ignore", category=rasterio.errors.NotGeoreferencedWarning
+            ),
+            rasterio.Env(GDAL_CACHEMAX=CACHE),
+            rasterio.open(path, driver=list(DRIVERS)) as source,
+        ):
+            yield rasterio, source
+    except InputError:
+        raise
+    except errors as error:
+        raise InputError(path, f"damaged or unreadable raster ({error})") from error
+
+
+def _colours(rasterio: Any, source: Any) -> tuple[int, ...]:
+    """The bands that the file calls red, green and blue, else the first three, else the first."""
+    kinds = {kind: band for band, kind in reversed(list(enumerate(source.colorinterp, start=1)))}
+    named = rasterio.enums.ColorInterp
+    wanted = [kinds.get(kind) for kind in (named.red, named.green, named.blue)]
+    if None not in wanted:
+        return tuple(wanted)
+    return (1, 2, 3) if source.count >= 3 else (1,)
+
+
+def _percentiles(source: Any, bands: Sequence[int]) -> tuple[tuple[float, float], ...]:
+    scale = max(1, max(source.width, source.height) // SAMPLE)
+    shape = -(-source.height // scale), -(-source.width // scale)
+    mask = source.dataset_mask(out_shape=shape) > 0
+    found = []
+    for band in bands:
+        values = source.read(band, out_shape=shape).astype(np.float64)
+        values = values[mask & np.isfinite(values)]
+        low, high = np.percentile(values, PERCENTILES).tolist() if values.size else (0.0, 1.0)
+        found.append((low, high if high > low else low + 1))
+    return tuple(found)
+
+
+def stretched(
+    values: NDArray[Any], mask: NDArray[np.bool_], stretch: Sequence[tuple[float, float]]
+) -> Image:
+    """Bands ``(1 or 3, h, w)`` as RGB uint8 ``(h, w, 3)``; 0 where the mask ``(h, w)`` is not set.
+
+    Args:
+        values: pixels of any type.
+        mask: where there is data.
+        stretch: value that becomes 0 and value that becomes 255, for each band; empty: as it is.
+    """
+    if stretch:
+        low, high = (np.array(side).reshape(-1, 1, 1) for side in zip(*stretch, strict=True))
+        share = (np.nan_to_num(values.astype(np.float64)) - low) / (high - low)
+        values = np.rint(share.clip(0, 1) * 255).astype(np.uint8)
+    values = np.where(mask, values, 0).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(values, (3, *mask.shape)).transpose(1, 2, 0))
+
+
+@dataclass
+class BlockPixels:
+    """One block of a raster."""
+
+    raster: Raster
+    window: Window
+    reduction: int
+
+    @property
+    def size(self) -> Size:
+        """``(height, width)`` of the block."""
+        x1, y1, x2, y2 = self.window
+        return y2 - y1, x2 - x1
+
+    @cached_property
+    def _read(self) -> tuple[Image, bool]:
+        return self.raster.read(self.window, self.reduction)
+
+    @property
+    def whole(self) -> Image:
+        """The block at the reduced size."""
+        return self._read[0]
+
+    @property
+    def blank(self) -> bool:
+        """Whether there is no data at all: nothing to look at."""
+        return not self._read[1]
+
+    def crop(self, window: Window) -> Image:
+        """Pixels of a window of the block, at full resolution."""
+        x, y = self.window[:2]
+        x1, y1, x2, y2 = window
+        return self.raster.read((x + x1, y + y1, x + x2, y + y2))[0]
+
+
+def blocks(size: Size, config: RasterConfig) -> list[Window]:
+    """Overlapping blocks that cover an image, row by row."""
+    step = config.block - config.overlap
+    height, width = (min(config.block, side) for side in size)
+    return [
+        (int(x), int(y), int(x) + width, int(y) + height)
+        for y in starts(size[0], config.block, step)
+        for x in starts(size[1], config.block, step)
+    ]
+
+
+def cores(windows: Sequence[Window]) -> list[Window]:
+    """The part of each block that is its own: up to the middle of the overlap with the next one."""
+    found = []
+    for axis in (0, 1):
+        sides = sorted({(w[axis], w[axis + 2]) for w in windows})
+        cuts = [(a[1] + b[0]) // 2 for a, b in zip(sides, sides[1:], strict=False)]
+        edges = [sides[0][0], *cuts, sides[-1][1]]
+        found.append({side: (edges[i], edges[i + 1]) for i, side in enumerate(sides)})
+    across, down = found
+    return [
+        (across[x1, x2][0], down[y1, y2][0], across[x1, x2][1], down[y1, y2][1])
+        for x1, y1, x2, y2 in windows
+    ]
+
+
+def joined(
+    parts: Sequence[tuple[Window, Detections]], overlap: int, iou: float = 0.5
+) -> Detections:
+    """Detections of overlapping blocks as those of the whole: each object once.
+
+    A block keeps what has its centre in its core. Within an eighth of the overlap around a seam both
+    neighbours keep theirs, and of two that overlap by more than ``iou`` the better one stays.
+
+    Args:
+        parts: window and detections (in its pixels) of each block.
+        overlap: of two blocks, pixels.
+        iou: above which two boxes at a seam are one object.
+
+    Returns:
+        Detections in pixels of the raster, by descending score.
+    """
+    margin = overlap / 8
+    own: list[Detections] = []
+    seam: list[Detections] = []
+    for (window, found), core in zip(parts, cores([w for w, _ in parts]), strict=True):
+        boxes = found.boxes + np.array([window[0], window[1]] * 2, dtype=np.float64)
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        depth = _depth(centre, core, window)
+        placed = Detections(boxes, found.scores, found.labels)
+        own.append(placed[depth >= margin])
+        seam.append(placed[(depth >= -margin) & (depth < margin)])
+    near = Detections.concat(seam)
+    kept = nms(near.boxes, near.scores, near.labels, iou)
+    every = Detections.concat([*own, near[kept]])
+    return every[np.argsort(-every.scores, kind="stable")]
+
+
+def _depth(centre: NDArray[np.float64], core: Window, window: Window) -> NDArray[np.float64]:
+    """How far inside the core points are, ``(N,)``; a border without neighbour does not count."""
+    inner = [a != b for a, b in zip(core, window, strict=True)]
+    x, y = centre[:, 0], centre[:, 1]
+    sides = np.stack([x - core[0], y - core[1], core[2] - x, core[3] - y], axis=1)
+    sides[:, ~np.array(inner)] = np.inf
+    depth: NDArray[np.float64] = sides.min(axis=1, initial=np.inf)
+    return depth
+
+
+def corners(boxes: Boxes) -> NDArray[np.float64]:
+    """Outlines of boxes as closed rings ``(N, 5, 2)``: columns and rows, starting top left."""
+    x1, y1, x2, y2 = as_boxes(boxes).T
+    ring = [x1, y1, x2, y1, x2, y2, x1, y2, x1, y1]
+    return np.stack(ring, axis=1).reshape(-1, 5, 2)
