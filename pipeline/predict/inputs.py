@@ -12,7 +12,6 @@ from pathlib import Path
 from dmnet.core.errors import MissingInputError
 from dmnet.core.formats.rows import read_text
 from dmnet.core.images import SUFFIXES
-from dmnet.pipeline.predict import raster, video
 
 LISTS = frozenset({".txt", ".lst"})
 """Endings of files that list paths, one a line."""
@@ -43,7 +42,9 @@ class Inputs:
     """Files of folders that are nothing to predict on, by suffix."""
 
 
-KNOWN = SUFFIXES | raster.SUFFIXES | video.SUFFIXES
+RASTERS = frozenset({".tif", ".tiff", ".jp2"})
+VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".m4v"})
+KNOWN = SUFFIXES | RASTERS | VIDEOS
 """Endings of files to predict on, in lower case."""
 
 

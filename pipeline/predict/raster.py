@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from dmnet.cropping.windows import starts
 from dmnet.fusion.suppress import nms
 from dmnet.pipeline.predict.settings import RasterConfig
 
-SUFFIXES = frozenset({".tif", ".tiff", ".jp2"})
-DRIVERS = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
+DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
+"""The reader of each file ending; others, which may lead to further files, are never tried."""
 CACHE = 128 << 20
 """Bytes that GDAL keeps of decoded tiles."""
 SAMPLE = 1024
@@ -85,7 +86,7 @@ def is_raster(path: Path) -> bool:
     Georeferenced, large, of more than 8 bits, or of other bands than grey, RGB and RGBA. False
     without the extra ``geo``, and for files that cannot be opened: reading them says why.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in DRIVERS:
         return False
     try:
         optional("rasterio", "geo")
@@ -130,7 +131,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
                 action="ignore", category=rasterio.errors.NotGeoreferencedWarning
             ),
             rasterio.Env(GDAL_CACHEMAX=CACHE),
-            rasterio.open(path, driver=list(DRIVERS)) as source,
+            rasterio.open(path, driver=DRIVERS[path.suffix.lower()]) as source,
         ):
             yield rasterio, source
     except InputError:
@@ -144,8 +145,9 @@ def _colours(rasterio: Any, source: Any) -> tuple[int, ...]:
     kinds = {kind: band for band, kind in reversed(list(enumerate(source.colorinterp, start=1)))}
     named = rasterio.enums.ColorInterp
     wanted = [kinds.get(kind) for kind in (named.red, named.green, named.blue)]
-    if None not in wanted:
-        return tuple(wanted)
+    found = tuple(band for band in wanted if band is not None)
+    if len(found) == 3:
+        return found
     return (1, 2, 3) if source.count >= 3 else (1,)
 
 
@@ -231,7 +233,7 @@ def cores(windows: Sequence[Window]) -> list[Window]:
     found = []
     for axis in (0, 1):
         sides = sorted({(w[axis], w[axis + 2]) for w in windows})
-        cuts = [(a[1] + b[0]) // 2 for a, b in zip(sides, sides[1:], strict=False)]
+        cuts = [(a[1] + b[0]) // 2 for a, b in pairwise(sides)]
         edges = [sides[0][0], *cuts, sides[-1][1]]
         found.append({side: (edges[i], edges[i + 1]) for i, side in enumerate(sides)})
     across, down = found
@@ -246,8 +248,8 @@ def joined(
 ) -> Detections:
     """Detections of overlapping blocks as those of the whole: each object once.
 
-    A block keeps what has its centre in its core. Within an eighth of the overlap around a seam both
-    neighbours keep theirs, and of two that overlap by more than ``iou`` the better one stays.
+    A block keeps what has its centre in its core. Within an eighth of the overlap around a seam
+    both neighbours keep theirs, and of two that overlap by more than ``iou`` the better one stays.
 
     Args:
         parts: window and detections (in its pixels) of each block.

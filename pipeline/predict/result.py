@@ -130,7 +130,7 @@ class Result:
             data={"class_name": names},
         )
 
-    def save(self, path: str | Path, **how: bool) -> Path:
+    def save(self, path: str | Path, **how: Any) -> Path:
         """Write the annotated picture (.jpg, .png) or the detections as COCO (.json).
 
         Args:

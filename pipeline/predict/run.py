@@ -1,4 +1,4 @@
-"""Predicting many files into one folder that resumes: one item a picture, block, segment of a video."""
+"""Predicting many files into one folder that resumes, picture by picture and part by part."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dmnet.core.images import read_image
 from dmnet.core.threads import map_ahead
 from dmnet.detectors.packing import Usage
 from dmnet.pipeline.predict.found import Found, read_found
-from dmnet.pipeline.predict.inputs import Input
+from dmnet.pipeline.predict.inputs import VIDEOS, Input
 from dmnet.pipeline.predict.model import Model, check_classes
 from dmnet.pipeline.predict.named import Files, open_model
 from dmnet.pipeline.predict.outputs import SUMMARIES, Row, SaveConfig, Totals, written
@@ -31,7 +31,6 @@ from dmnet.pipeline.predict.raster import is_raster
 from dmnet.pipeline.predict.result import Result
 from dmnet.pipeline.predict.scene import ArrayPixels, Scene
 from dmnet.pipeline.predict.settings import FLOOR
-from dmnet.pipeline.predict.video import SUFFIXES as VIDEOS
 from dmnet.pipeline.predict.video import VideoParts, frame_name
 
 VERSION = 1

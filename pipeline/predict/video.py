@@ -29,8 +29,6 @@ from dmnet.pipeline.predict.scene import ArrayPixels, Scene
 from dmnet.pipeline.predict.settings import VideoConfig
 from dmnet.pipeline.predict.tracking import Tracker
 
-SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".m4v"})
-
 
 @dataclass(frozen=True)
 class Video:

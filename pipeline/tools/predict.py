@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     models = "; ".join(f"{name}: {entry.about}" for name, entry in entries().items())
     add("paths", nargs="+", metavar="PATH",
-        help="picture, video, GeoTIFF, folder (with its subfolders), glob, or list file (.txt)")  # fmt: skip
+        help="picture, video, GeoTIFF, folder with its subfolders, glob, list (.txt)")  # fmt: skip
     add("--model", default=DEFAULT, metavar="NAME|FILE",
         help=f"model by name ({models}), or a detector's file")  # fmt: skip
     add("--density-model", type=Path, metavar="FILE", help="density network's file")

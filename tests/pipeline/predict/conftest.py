@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,12 @@ from scipy import ndimage
 
 from dmnet.core.images import encode_png
 from dmnet.core.records import DensityMap, Detections, Image
+from dmnet.pipeline.cli import main
+from dmnet.pipeline.predict import run as running
 from dmnet.pipeline.predict.model import Model
+from dmnet.pipeline.predict.named import Files
+
+Predict = Callable[..., int]
 
 RED, BLUE = (220, 40, 40), (40, 60, 220)
 
@@ -68,3 +73,27 @@ def write_png(path: Path, image: Image) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode_png(image))
     return path
+
+
+@pytest.fixture
+def finder() -> Finder:
+    return Finder()
+
+
+@pytest.fixture
+def predict(tmp_path: Path, finder: Finder, monkeypatch: pytest.MonkeyPatch) -> Predict:
+    """The verb with the colour finder in the place of networks; their files are still needed."""
+
+    def opened(files: Files, *, confidence: float, device: str) -> Model:
+        network = None if files.density is None else Counter()
+        return Model(finder, network, files.config, confidence)
+
+    monkeypatch.setattr(running, "open_model", opened)
+    for name in ("detector.pt", "density.pt"):
+        (tmp_path / name).write_bytes(b"weights")
+
+    def call(*words: object, out: str = "out") -> int:
+        models = ["--model", tmp_path / "detector.pt", "--density-model", tmp_path / "density.pt"]
+        return main(["predict", *map(str, [*words, *models, "--out", tmp_path / out])])
+
+    return call

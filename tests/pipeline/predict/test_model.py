@@ -112,6 +112,7 @@ class Reduced:
 
     def __init__(self, image: np.ndarray) -> None:
         self.image, self.whole, self.size = image, image[::2, ::2], image.shape[:2]
+        self.blank = False
 
     def crop(self, window: tuple[int, int, int, int]) -> np.ndarray:
         x1, y1, x2, y2 = window

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,18 +11,8 @@ import pytest
 from dmnet.core.errors import InputError
 from dmnet.core.images import read_image
 from dmnet.pipeline.cli import main
-from dmnet.pipeline.predict import run as running
-from dmnet.pipeline.predict.model import Model
-from dmnet.pipeline.predict.named import Files
 from tests.pipeline.conftest import tree
-from tests.pipeline.predict.conftest import Counter, Finder, draw, write_png
-
-Predict = Callable[..., int]
-
-
-@pytest.fixture
-def finder() -> Finder:
-    return Finder()
+from tests.pipeline.predict.conftest import Finder, Predict, draw, write_png
 
 
 @pytest.fixture
@@ -33,25 +22,6 @@ def pictures(tmp_path: Path) -> Path:
     write_png(root / "sub" / "two ä.png", draw((150, 150), [(100, 100, 120, 130, 1)]))
     write_png(root / "empty.png", draw((80, 90), []))
     return root
-
-
-@pytest.fixture
-def predict(tmp_path: Path, finder: Finder, monkeypatch: pytest.MonkeyPatch) -> Predict:
-    """The verb with the colour finder in the place of networks; their files are still needed."""
-
-    def opened(files: Files, *, confidence: float, device: str) -> Model:
-        network = None if files.density is None else Counter()
-        return Model(finder, network, files.config, confidence)
-
-    monkeypatch.setattr(running, "open_model", opened)
-    for name in ("detector.pt", "density.pt"):
-        (tmp_path / name).write_bytes(b"weights")
-
-    def call(*words: object, out: str = "out") -> int:
-        models = ["--model", tmp_path / "detector.pt", "--density-model", tmp_path / "density.pt"]
-        return main(["predict", *map(str, [*words, *models, "--out", tmp_path / out])])
-
-    return call
 
 
 def test_what_is_written(

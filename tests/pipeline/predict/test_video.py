@@ -1,0 +1,150 @@
+"""Videos frame by frame: as the extracted frames, resumed, annotated with the same length."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dmnet.core.errors import InputError
+from dmnet.pipeline.predict import video
+from dmnet.pipeline.predict.settings import VideoConfig
+from tests.pipeline.conftest import tree
+from tests.pipeline.predict.conftest import Finder, Predict, draw, write_png
+
+FRAMES, RATE, SIZE = 70, 12.5, (120, 160)
+
+
+def frame(index: int) -> np.ndarray:
+    """A red box that moves to the right, and a blue one that stands still."""
+    x = 5 + index
+    return draw(SIZE, [(x, 20, x + 24, 50, 1), (60, 80, 90, 110, 4)])
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), RATE, SIZE[::-1])
+    for index in range(FRAMES):
+        writer.write(cv2.cvtColor(frame(index), cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_frames_are_those_of_the_file(clip: Path) -> None:
+    opened = video.open_video(clip)
+    assert (opened.size, opened.frames, opened.rate) == (SIZE, FRAMES, RATE)
+    found = dict(video.frames(opened, [range(3, 5), range(68, 70)]))
+    assert list(found) == [3, 4, 68, 69]
+    for index, image in found.items():
+        assert image is not None
+        assert np.abs(image.astype(int) - frame(index)).mean() < 4
+
+
+def test_as_the_extracted_frames(predict: Predict, clip: Path, tmp_path: Path) -> None:
+    for index, image in video.frames(video.open_video(clip)):
+        write_png(tmp_path / "frames" / f"{index:06d}.png", image)
+    assert predict(clip, "--density-every", "1") == 0
+    assert predict(tmp_path / "frames", out="stills") == 0
+    moving = rows(tmp_path / "out/frames/clip.csv")
+    still = rows(tmp_path / "stills/predictions.csv")
+    assert len(moving) == len(still) == 2 * FRAMES
+    columns = ("class", "score", "x1", "y1", "x2", "y2")
+    assert [[r[c] for c in columns] for r in moving] == [[r[c] for c in columns] for r in still]
+    assert moving[3]["seconds"] == "0.080"
+    coco = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert coco["images"][12]["file_name"] == "clip.avi#000012"
+
+
+def test_the_annotated_video_has_the_same_length_and_rate(
+    predict: Predict, clip: Path, tmp_path: Path
+) -> None:
+    assert predict(clip) == 0
+    shown = video.open_video(tmp_path / "out/pictures/clip.mp4")
+    assert (shown.frames, shown.rate, shown.size) == (FRAMES, RATE, SIZE)
+    pictures = dict(video.frames(shown))
+    assert np.abs(pictures[40].astype(int) - frame(40)).mean() > 1  # boxes and scores
+
+
+def test_density_every_kth_frame(
+    predict: Predict, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.pipeline.predict.conftest import Counter
+
+    looked = []
+    usual = Counter.predict
+    monkeypatch.setattr(
+        Counter, "predict", lambda self, image, **how: looked.append(1) or usual(self, image)
+    )
+    predict(clip, "--density-every", "8")
+    assert len(looked) == -(-FRAMES // 8)
+    assert VideoConfig(density_every=8).segment == 32
+    assert VideoConfig(density_every=50).segment == 50
+
+
+def test_stopped_and_started_again(
+    predict: Predict,
+    clip: Path,
+    tmp_path: Path,
+    finder: Finder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predict(clip, "--slicer", "none", out="whole")
+    assert len(finder.seen) == FRAMES
+    finder.seen.clear()
+    usual = Finder.predict
+
+    def stopping(self: Finder, images: list) -> list:
+        if len(self.seen) == 50:
+            raise KeyError("killed")
+        return usual(self, images)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyError):
+        patched.setattr(Finder, "predict", stopping)
+        predict(clip, "--slicer", "none", out="torn")
+    finder.seen.clear()
+    assert predict(clip, "--slicer", "none", out="torn") == 0
+    assert len(finder.seen) == FRAMES - 40  # one segment of 40 was kept
+    assert tree(tmp_path / "torn") == tree(tmp_path / "whole")
+
+
+def test_a_cut_video_names_the_frames_it_lost(
+    predict: Predict, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = bytearray(clip.read_bytes())
+    middle = data.find(b"00dc", len(data) // 2)
+    data[middle + 8 : middle + 400] = bytes(392)  # one frame's picture is gone
+    clip.write_bytes(data)
+    code = predict(clip, "--slicer", "none")
+    told = capsys.readouterr().err
+    assert code == 1
+    assert "1 frames cannot be decoded and were skipped" in told
+    shown = video.open_video(tmp_path / "out/pictures/clip.mp4")
+    assert shown.frames == FRAMES
+
+
+def test_what_is_no_video(predict: Predict, tmp_path: Path) -> None:
+    path = tmp_path / "bad.mp4"
+    path.write_bytes(b"no video at all")
+    with pytest.raises(InputError, match="not a video that can be opened"):
+        video.open_video(path)
+    write_png(tmp_path / "good.png", draw((50, 50), [(5, 5, 20, 20, 1)]))
+    assert predict(path, tmp_path / "good.png") == 1
+    assert "pictures/good.jpg" in tree(tmp_path / "out")
+
+
+def test_tracking_counts_each_object_once(predict: Predict, clip: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trackers", reason="needs the extra viz")
+    assert predict(clip, "--track") == 0
+    found = rows(tmp_path / "out/frames/clip.csv")
+    followed = {(r["class"], r["track"]) for r in found if int(r["track"]) >= 0}
+    assert {name for name, _ in followed} == {"pedestrian", "car"}
+    assert len(followed) == 2
