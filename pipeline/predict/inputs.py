@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dmnet.core.errors import MissingInputError
-from dmnet.core.formats.rows import read_text
 from dmnet.core.images import SUFFIXES
+from dmnet.core.reading import read_text
 
 LISTS = frozenset({".txt", ".lst"})
 """Endings of files that list paths, one a line."""
