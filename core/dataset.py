@@ -1,41 +1,85 @@
-"""One split of a data set on disk: which images and annotation files there are, and their sizes.
+"""One split of a data set on disk: which images and labels there are, and their sizes.
 
-Nothing is decoded here; file names are taken verbatim.
+Nothing is decoded here; file names are taken verbatim. The formats list themselves
+(`dmnet.core.formats`); what a data set is, is recognised by what is there.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError, MissingInputError, printable
-from dmnet.core.formats import visdrone
+from dmnet.core.formats import coco, dota, labelme, visdrone, voc, yolo
 from dmnet.core.formats.coco import image_ids
 from dmnet.core.images import SUFFIXES, read_size
+from dmnet.core.listing import CLASS_FILE, Entry, Listing, Read, listed_classes, not_a_file
 from dmnet.core.reading import bad_name, is_whole, read_text
 from dmnet.core.records import Annotations, Size
 
 SPLITS = ("train", "val", "test-dev", "test-challenge")
-"""The splits of VisDrone-DET."""
+"""The splits of VisDrone-DET; other data sets have their own."""
+
+READERS: dict[str, Read] = {
+    "visdrone": visdrone.read_annotations,
+    "yolo": yolo.read,
+    "voc": voc.read_labels,
+    "dota": dota.read,
+    "labelme": labelme.read,
+}
+"""How the label file of one image is read, by format; COCO has one file for all."""
+
+FINDERS: dict[str, Callable[[Path, str], Listing | None]] = {
+    "yolo": yolo.find,
+    "voc": voc.find,
+    "dota": dota.find,
+    "coco": coco.find,
+    "labelme": labelme.find,
+}
+"""How a split is listed, by format, in the order in which they are asked; VisDrone comes last."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One image of a data set; ``image_id`` is the file's name without its last suffix."""
+class Labels:
+    """How the labels of a data set are read; goes to worker processes."""
 
-    image_id: str
-    image: Path | None
-    annotation: Path | None
+    format: str = "visdrone"
+    classes: Classes = VISDRONE
+    source: Path = Path()
 
     @property
-    def file_name(self) -> str:
-        """Name of the image file; ``<image_id>.jpg`` where there is no file."""
-        return f"{self.image_id}.jpg" if self.image is None else self.image.name
+    def facts(self) -> dict[str, Any]:
+        """What an artifact records of it; nothing for VisDrone, as before there were others."""
+        own = {} if self.format == "visdrone" else {"labels": self.format}
+        return {**own, **self.classes.facts}
+
+    def read(
+        self, image_id: str, size: Size, file: Path | None, rows: Iterable[Any] | None = None
+    ) -> tuple[Annotations, list[str]]:
+        """Annotations of one image and warnings about single rows.
+
+        Args:
+            image_id: id of the image.
+            size: ``(height, width)`` of the image.
+            file: the image's own label file, or None.
+            rows: else its rows of the one file of all images, as `Entry.rows` has them.
+
+        Raises:
+            InputError: the labels are damaged.
+        """
+        if file is not None:
+            return READERS[self.format](file, image_id, size, self.classes)
+        own = [coco.Row(*row) for row in rows or ()]
+        return coco.annotations_of(self.source, self.classes, image_id, size, own)
 
 
 @dataclass(frozen=True)
@@ -52,11 +96,16 @@ class Dataset:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     sizes: Mapping[str, Size] = field(default_factory=dict)
-    classes: Classes = VISDRONE
+    labels: Labels = field(default_factory=Labels)
 
     def __len__(self) -> int:
         """Number of entries."""
         return len(self.entries)
+
+    @property
+    def classes(self) -> Classes:
+        """What the objects are called."""
+        return self.labels.classes
 
     @property
     def with_image(self) -> tuple[Entry, ...]:
@@ -65,26 +114,31 @@ class Dataset:
 
     @property
     def with_annotation(self) -> tuple[Entry, ...]:
-        """The entries that have an annotation file."""
-        return tuple(entry for entry in self.entries if entry.annotation is not None)
+        """The entries that have labels."""
+        return tuple(entry for entry in self.entries if entry.annotated)
 
     @property
     def numbers(self) -> dict[str, int]:
-        """COCO image ids by file name, 1-based in sorted order.
+        """COCO image ids by file name: the data set's own, else 1-based in sorted order.
 
         Every image whose size can be known has one, whether or not it is annotated or readable: an
         image that a stage sets aside leaves the others' numbers as they are.
         """
-        known = (e for e in self.entries if e.image is not None or e.image_id in self.sizes)
-        return image_ids(entry.file_name for entry in known)
+        known = [e for e in self.entries if e.image is not None or self.known_size(e)]
+        own = {e.file_name: e.number for e in known if e.number is not None}
+        return own if len(own) == len(known) else image_ids(entry.file_name for entry in known)
+
+    def known_size(self, entry: Entry) -> Size | None:
+        """``(height, width)`` from the sizes table or else from the labels, or None."""
+        return self.sizes.get(entry.image_id, entry.size)
 
     def size(self, entry: Entry) -> Size:
-        """``(height, width)`` of an image, from the sizes table or else from the image's header.
+        """``(height, width)`` of an image: the known one, or else from the image's header.
 
         Raises:
             InputError: there is neither, or the image is damaged.
         """
-        known = self.sizes.get(entry.image_id)
+        known = self.known_size(entry)
         if known is not None:
             return known
         if entry.image is None:
@@ -93,15 +147,16 @@ class Dataset:
         return read_size(entry.image)
 
     def annotations(self, entry: Entry) -> tuple[Annotations, list[str]]:
-        """Annotations of an image and warnings about single rows, see `visdrone`.
+        """Annotations of an image and warnings about single rows.
 
         Raises:
-            InputError: there is no annotation file, or it is damaged.
+            InputError: there are no labels, or they are damaged.
         """
-        if entry.annotation is None:
+        if not entry.annotated:
             place = entry.image or self.root / "annotations" / f"{entry.image_id}.txt"
             raise InputError(place, f"no annotation file {entry.image_id}.txt for this image")
-        return visdrone.read_annotations(entry.annotation, entry.image_id, self.size(entry))
+        size = self.size(entry)
+        return self.labels.read(entry.image_id, size, entry.annotation, entry.rows)
 
 
 def canonical_split(split: str) -> str:
@@ -109,47 +164,132 @@ def canonical_split(split: str) -> str:
     return "test-dev" if split == "test" else split
 
 
+def split_name(data: Path, split: str) -> str:
+    """The data set's own name of a split; VisDrone's ``test`` is ``test-dev``."""
+    if canonical_split(split) == split or _list(data, split) is not None:
+        return split
+    return canonical_split(split)
+
+
 def open_dataset(data: Path, split: str, sizes: Path | None = None) -> Dataset:
     """List one split.
 
-    Looked for in this order: ``data/VisDrone2019-DET-<split>``, ``data/<split>``, and ``data``
-    itself, whichever first holds a folder ``images`` or ``annotations``; then a ``data`` folder
-    with image files directly in it (``test`` means ``test-dev``).
+    A YOLO ``data.yaml``, a COCO JSON, or a folder of YOLO, Pascal VOC, DOTA, COCO or LabelMe, as
+    `FINDERS` recognise them. Else VisDrone, looked for in this order:
+    ``data/VisDrone2019-DET-<split>``, ``data/<split>``, and ``data`` itself, whichever first holds
+    a folder ``images`` or ``annotations``; then a ``data`` folder with image files directly in it.
 
     Args:
-        data: the folder given by the user.
-        split: ``train``, ``val``, ``test-dev``, ``test-challenge``, ``test`` or a folder's name.
+        data: the folder or file given by the user.
+        split: the data set's own name of it (VisDrone: ``test`` means ``test-dev``).
         sizes: CSV with the columns ``split,image,width,height`` (image without suffix); with it
             no image file is needed to know sizes.
 
     Raises:
-        MissingInputError: no such folder.
-        InputError: the sizes table is damaged.
+        MissingInputError: no such folder or split.
+        InputError: the sizes table or a label file is damaged, or labels cannot be read.
+    """
+    found = _list(data, split)
+    listing = found or _list_visdrone(data, split)
+    split = split if found else canonical_split(split)
+    table = {} if sizes is None else read_sizes(sizes, split)
+    lost, notes = _gaps(listing, table)
+    entries = listing.entries
+    if listing.format == "voc":
+        entries = tuple(map(_with_size, entries))
+    dataset = Dataset(
+        split,
+        listing.root,
+        entries,
+        (*listing.problems, *lost),
+        tuple(notes),
+        table,
+        Labels(listing.format, listing.classes, listing.source or data),
+    )
+    _log.info(
+        "%s, split %s: %d images, %d annotated, %d classes: %s",
+        listing.found, split, len(dataset.with_image), len(dataset.with_annotation),
+        len(listing.classes), listing.classes,
+    )  # fmt: skip
+    return dataset
+
+
+def _list(data: Path, split: str) -> Listing | None:
+    """The split of a data set that is no VisDrone folder."""
+    if any(any(root.glob("annotations/*.txt")) for root in _roots(data, split)):
+        return None
+    for finder in FINDERS.values():
+        found = finder(data, split)
+        if found is not None:
+            return found
+    return None
+
+
+def _with_size(entry: Entry) -> Entry:
+    """A VOC file knows the size of its image."""
+    if entry.image is not None or entry.annotation is None:
+        return entry
+    return replace(entry, size=voc.size_in(entry.annotation))
+
+
+def _list_visdrone(data: Path, split: str) -> Listing:
+    """A split in the layout of VisDrone, or images alone.
+
+    Raises:
+        MissingInputError: there is none.
+        InputError: labels of another format lie beside the images.
     """
     root, images, annotations = _find(data, split)
-    table = {} if sizes is None else read_sizes(sizes, split)
     pictures, problems = _by_stem(images, SUFFIXES)
     texts, more = _by_stem(annotations, frozenset({".txt"}))
+    if not texts:
+        _refuse_unread(data, root, images, annotations)
     entries = [
         Entry(stem, pictures.get(stem), texts.get(stem)) for stem in pictures.keys() | texts.keys()
     ]
     entries.sort(key=lambda entry: (entry.file_name, entry.image_id))
-    lost, notes = _gaps(entries, images, annotations, table)
-    return Dataset(
-        canonical_split(split),
-        root,
-        tuple(entries),
-        (*problems, *more, *lost),
-        tuple(notes),
-        table,
-    )
+    own = [place for place in (data, root) if (place / CLASS_FILE).is_file()]
+    classes = listed_classes(own[0], set) if own else VISDRONE
+    found = "VisDrone folder" if annotations is not None else "folder of images without labels"
+    return Listing(
+        "visdrone", f"{found} ({root.name or root})", root, tuple(entries), classes,
+        problems=(*problems, *more),
+    )  # fmt: skip
+
+
+def _refuse_unread(data: Path, root: Path, images: Path | None, annotations: Path | None) -> None:
+    """Stop where labels of another format lie there unread.
+
+    Raises:
+        InputError: names the format and how it is given.
+    """
+    places = {
+        "YOLO labels": (root / "labels", "*.txt", "a data.yaml with the class names"),
+        "YOLO or other text labels": (images, "*.txt", "a data.yaml with the class names"),
+        "XML labels": (images, "*.xml", "the Pascal VOC layout (Annotations/, JPEGImages/)"),
+        "JSON labels": (annotations, "*.json", "the JSON file itself (DATA=file.json)"),
+        "JSON files": (images, "*.json", "the COCO file itself (DATA=file.json)"),
+    }
+    for name, (place, pattern, way) in places.items():
+        found = next(iter(sorted(place.rglob(pattern))), None) if place else None
+        if found is not None:
+            raise InputError(
+                data,
+                f"holds images and {name} ({found.relative_to(data)}), but no data set that can be "
+                f"read: VisDrone has annotations/*.txt. Give {way}",
+            )
+
+
+def _roots(data: Path, split: str) -> list[Path]:
+    """Where a split in the layout of VisDrone may lie."""
+    names = dict.fromkeys([canonical_split(split), split])
+    roots = [data / f"VisDrone2019-DET-{name}" for name in names]
+    return roots + [data / name for name in names] + [data]
 
 
 def _find(data: Path, split: str) -> tuple[Path, Path | None, Path | None]:
     """Root of the split and its folders of images and of annotations."""
-    names = dict.fromkeys([canonical_split(split), split])
-    roots = [data / f"VisDrone2019-DET-{name}" for name in names]
-    roots += [data / name for name in names] + [data]
+    roots = _roots(data, split)
     for root in roots:
         images, annotations = root / "images", root / "annotations"
         if images.is_dir() or annotations.is_dir():
@@ -181,7 +321,7 @@ def _by_stem(folder: Path | None, suffixes: frozenset[str]) -> tuple[dict[str, P
         if not stem or name.startswith(".") or dot + suffix.lower() not in suffixes:
             continue
         path = folder / name
-        if why := bad_name(name) or _not_a_file(path):
+        if why := bad_name(name) or not_a_file(path):
             problems.append(printable(f"{path}: its name {why}; it is left out"))
         elif stem in found:
             problems.append(f"{path}: same name as {found[stem].name}; {name} is left out")
@@ -190,34 +330,25 @@ def _by_stem(folder: Path | None, suffixes: frozenset[str]) -> tuple[dict[str, P
     return found, problems
 
 
-def _not_a_file(path: Path) -> str:
-    """Why a path cannot be read; empty for a regular file, also behind a symbolic link."""
-    try:
-        return "" if path.is_file() else "is no regular file's"
-    except OSError as error:  # a link that leads back to itself
-        return f"leads nowhere ({error.strerror})"
-
-
-def _gaps(
-    entries: Iterable[Entry],
-    images: Path | None,
-    annotations: Path | None,
-    sizes: Mapping[str, Size],
-) -> tuple[list[str], list[str]]:
+def _gaps(listing: Listing, sizes: Mapping[str, Size]) -> tuple[list[str], list[str]]:
     """What is missing: problems (no way to a size) and allowed gaps."""
     problems: list[str] = []
     notes: list[str] = []
-    if images is None:
+    some_image = any(entry.image is not None for entry in listing.entries)
+    some_label = any(entry.annotated for entry in listing.entries)
+    if listing.entries and not some_image:
         notes.append("no folder 'images': sizes come from the sizes table")
-    if annotations is None:
+    if listing.entries and not some_label:
         notes.append("no folder 'annotations': images without annotation")
-    for entry in entries:
-        if entry.annotation is None and annotations is not None:
+    for entry in listing.entries:
+        place = entry.annotation or f"{listing.source}: {entry.image_id}"
+        known = entry.size is not None or entry.image_id in sizes or listing.format == "voc"
+        if not entry.annotated and some_label:
             notes.append(f"{entry.image}: image without annotation")
-        if entry.image is None and entry.image_id not in sizes:
-            problems.append(f"{entry.annotation}: annotation without image, and no known size")
-        elif entry.image is None and images is not None:
-            notes.append(f"{entry.annotation}: annotation without image file")
+        if entry.image is None and not known:
+            problems.append(f"{place}: annotation without image, and no known size")
+        elif entry.image is None and some_image:
+            notes.append(f"{place}: annotation without image file")
     return problems, notes
 
 

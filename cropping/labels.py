@@ -13,9 +13,13 @@ from dmnet.core.records import Annotations, Crop
 
 
 def crop_id(window: Window, image_id: str) -> str:
-    """``{top}_{left}_{bottom}_{right}_{image}``: the published naming; never parsed."""
+    """``{top}_{left}_{bottom}_{right}_{image}``: the published naming; never parsed.
+
+    The folders of an image in a folder stay in front: ``north/{top}_{left}_..._{image}``.
+    """
     left, top, right, bottom = window
-    return f"{top}_{left}_{bottom}_{right}_{image_id}"
+    folder, slash, name = image_id.rpartition("/")
+    return f"{folder}{slash}{top}_{left}_{bottom}_{right}_{name}"
 
 
 def crop_file_name(window: Window, image_id: str) -> str:

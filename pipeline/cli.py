@@ -26,7 +26,7 @@ from typing import Any
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from dmnet.core import config
-from dmnet.core.dataset import SPLITS, canonical_split
+from dmnet.core.dataset import SPLITS, Dataset, split_name
 from dmnet.core.errors import ConfigError, DmnetError, MissingInputError, printable
 from dmnet.pipeline.context import STAGES, Context, stage_module
 from dmnet.pipeline.outcome import Parser, exit_code, how_many, processes
@@ -155,17 +155,19 @@ def _splits(context: Context) -> list[str]:
     """
     if context.split != "all":
         return [context.split]
-    found = []
+    found: dict[str, Dataset] = {}
     missing: MissingInputError | None = None
-    for split in SPLITS:
+    for split in (*SPLITS, "valid", "test"):
         try:
-            context.dataset_of(split)
-            found.append(split)
+            data = context.dataset_of(split)
         except MissingInputError as error:
             missing = error
+        else:
+            if all(data.entries != other.entries for other in found.values()):
+                found.setdefault(data.split, data)
     if not found and missing is not None:
         raise missing
-    return found
+    return list(found)
 
 
 def _run_tool(verb: str, rest: list[str]) -> int:
@@ -246,9 +248,11 @@ def _parser(verb: str) -> argparse.ArgumentParser:
 
     add("-h", "--help", action="store_true", help="this text")
     add("--data", type=Path, default=Path("data"), metavar="DIR",
-        help="folder that holds VisDrone2019-DET-<split>/{images,annotations}")  # fmt: skip
-    add("--split", "--mode", choices=[*SPLITS, "test", "all"], default="val",
-        help="part of the data; test is test-dev, all is every one that is there")  # fmt: skip
+        help="data set: a folder of VisDrone, YOLO, Pascal VOC, COCO, DOTA or LabelMe, or its "
+        "data.yaml or JSON file")  # fmt: skip
+    add("--split", "--mode", default="val", metavar="NAME",
+        help="part of the data by its own name (VisDrone: test is test-dev); all is every one that "
+        "is there")  # fmt: skip
     add("--run", default="default", metavar="NAME", help="artifacts of this run lie side by side")
     add("--artifacts", type=Path, default=Path("artifacts"), metavar="DIR",
         help="where artifacts are written: DIR/<run>/<split>/<stage>/")  # fmt: skip
@@ -295,18 +299,22 @@ def _context(options: argparse.Namespace, overrides: list[str]) -> Context:
         for name, value in vars(options).items()
         if name not in ("help", "config", "max_bad")
     }
-    fields["split"] = canonical_split(options.split)
-    if (
-        options.run in ("", ".")
-        or Path(options.run).is_absolute()
-        or ".." in Path(options.run).parts
-    ):
-        raise ConfigError(
-            f"--run {options.run}: must be the name of a folder inside {options.artifacts}"
-        )
+    _check_folder("--split", options.split, options.artifacts)
+    fields["split"] = split_name(options.data, options.split)
+    _check_folder("--run", options.run, options.artifacts)
     context = Context(**fields, settings=settings)
     context.check_settings()
     return context
+
+
+def _check_folder(option: str, name: str, inside: Path) -> None:
+    """Refuse a name that is no folder inside the artifacts.
+
+    Raises:
+        ConfigError: names option and folder.
+    """
+    if name in ("", ".") or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ConfigError(f"{option} {name}: must be the name of a folder inside {inside}")
 
 
 def _preset(name: str) -> Path:

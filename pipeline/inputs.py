@@ -285,4 +285,6 @@ def truth_digest(context: Context) -> str:
     made = context.once(
         ("truth", dataset.root), lambda: {path: file_digest(path) for path in sorted(files)}
     )
-    return digest([[[name, made[path]] for name, path in entries], dict(dataset.sizes)])
+    rows = [[entry.image_id, entry.rows] for entry in dataset.entries if entry.rows is not None]
+    other = [rows, dataset.labels.facts] if rows or dataset.labels.facts else []
+    return digest([[[name, made[path]] for name, path in entries], dict(dataset.sizes), *other])

@@ -11,8 +11,9 @@ from typing import Any
 from tqdm import tqdm
 
 from dmnet.core.classes import VISDRONE, Classes
-from dmnet.core.dataset import Dataset, Entry
+from dmnet.core.dataset import Dataset
 from dmnet.core.images import read_image
+from dmnet.core.listing import Entry
 from dmnet.core.records import Annotations, Detections, Image
 from dmnet.detectors.base import NetDetector
 from dmnet.detectors.training.data import Sample, load_scene
@@ -45,6 +46,8 @@ class Judge:
         """Image and annotation files, as inputs of an item."""
         entries = self.dataset.with_annotation if self.dataset else ()
         named = {f"image {e.image_id}": e.image for e in entries if e.image}
+        if self.dataset is not None and any(entry.rows is not None for entry in entries):
+            named["annotations"] = self.dataset.labels.source
         return named | {f"annotation {e.image_id}": e.annotation for e in entries if e.annotation}
 
     def scores(self, net: Any, device: str) -> dict[str, float]:

@@ -18,6 +18,7 @@ from typing import Any
 from dmnet.core.boxes import Window
 from dmnet.core.errors import InputError
 from dmnet.core.formats.coco import image_ids
+from dmnet.core.images import image_id_of
 from dmnet.core.reading import bad_name, read_json
 from dmnet.core.records import Size
 
@@ -32,8 +33,8 @@ class Parent:
 
     @property
     def image_id(self) -> str:
-        """The file name without its last suffix."""
-        return PurePosixPath(self.file_name).stem
+        """The file name without its suffix, folders included."""
+        return image_id_of(self.file_name)
 
 
 @dataclass(frozen=True)
@@ -62,21 +63,21 @@ class CropSet:
         return found
 
     def unique_names(self) -> dict[int, str]:
-        """A file name for every crop by id: its own, or with its id where another has that stem.
+        """A file name for every crop by id: its own, or with its id where another has that name.
 
-        Names are compared without folder and suffix, for these are cut off where labels are stored.
+        Names are compared without suffix, for it is cut off where labels are stored.
         """
-        stems = Counter(PurePosixPath(crop.file_name).stem for crop in self.crops)
+        taken = Counter(image_id_of(crop.file_name) for crop in self.crops)
         names: dict[int, str] = {}
         for crop in self.crops:
-            path = PurePosixPath(crop.file_name)
-            stem = path.stem
-            if stems[stem] > 1:
-                stem = f"{stem}_{crop.id}"
-                while stem in stems:
-                    stem += "_"
-                stems[stem] += 1
-            names[crop.id] = crop.file_name if stem == path.stem else f"{stem}{path.suffix}"
+            name = own = image_id_of(crop.file_name)
+            if taken[name] > 1:
+                name = f"{name}_{crop.id}"
+                while name in taken:
+                    name += "_"
+                taken[name] += 1
+            suffix = PurePosixPath(crop.file_name).suffix
+            names[crop.id] = crop.file_name if name == own else f"{name}{suffix}"
         return names
 
     @classmethod

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import npy
+from dmnet.core.listing import files_in
 from dmnet.core.reading import DAMAGED, read_bytes, shape_limit
 from dmnet.core.records import DensityMap, Size
 
@@ -108,11 +109,10 @@ def maps_in(folder: Path) -> dict[str, Path]:
     Raises:
         MissingInputError: no such folder, or no map in it.
     """
-    listed = sorted(folder.iterdir()) if folder.is_dir() else []
+    listed = files_in(folder, SUFFIXES) if folder.is_dir() else []
     maps: dict[str, Path] = {}
     for path in listed:
-        if path.suffix in SUFFIXES and not path.name.startswith("."):
-            maps.setdefault(path.stem, path)
+        maps.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
     if not maps:
         raise MissingInputError(f"{folder}: holds no density map ({', '.join(SUFFIXES)}).")
     return maps

@@ -51,7 +51,9 @@ def read_annotations(
     }
     labels = columns["category"]
     _check_categories(path, labels, lines, classes)
-    boxes, keep, warnings = fit(from_xywh(values[:, :4]), size, lambda i: f"{path}:{lines[i]}")
+    boxes, keep, warnings = fit(
+        np.round(from_xywh(values[:, :4]), 6), size, lambda i: f"{path}:{lines[i]}"
+    )
     annotations = Annotations(
         image_id,
         size,

@@ -22,9 +22,10 @@ from defusedxml.ElementTree import ParseError, fromstring
 from dmnet.core import limits
 from dmnet.core.boxes import as_boxes
 from dmnet.core.classes import VISDRONE, Classes
-from dmnet.core.errors import InputError
+from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats.rows import fit, is_number
 from dmnet.core.formats.visdrone import number
+from dmnet.core.listing import Listing, by_id, files_in, id_list, images_in, listed_classes, pair
 from dmnet.core.reading import is_whole, read_bytes
 from dmnet.core.records import Annotations, Size
 
@@ -84,7 +85,10 @@ def write(ann: Annotations, file_name: str, folder: str = "images") -> str:
 
 
 def read(
-    path: Path, image_id: str | None = None, classes: Classes = VISDRONE
+    path: Path,
+    image_id: str | None = None,
+    classes: Classes = VISDRONE,
+    size: Size | None = None,
 ) -> tuple[Annotations, list[str]]:
     """Read one file, ours or one made elsewhere; the image id is the stem of its name if None.
 
@@ -100,16 +104,59 @@ def read(
             value is missing or no number; names the line of a syntax error or the object's number.
     """
     root = _parse(path)
-    size = (_side(path, root, "height"), _side(path, root, "width"))
+    size = size or (_side(path, root, "height"), _side(path, root, "width"))
     objects = root.findall("object")
     rows = [_row(path, element, index, classes) for index, element in enumerate(objects, start=1)]
-    raw = as_boxes([row[:4] for row in rows]) - np.array([1.0, 1.0, 0.0, 0.0])
+    raw = np.round(as_boxes([row[:4] for row in rows]) - [1.0, 1.0, 0.0, 0.0], 6)
     boxes, keep, warnings = fit(raw, size, lambda i: f"{path}: object {i + 1}")
     columns = np.array([row[4:] for row in rows], np.int64).reshape(len(rows), 4)
     label, score, truncation, occlusion = columns.T
     name = path.stem if image_id is None else image_id
     found = Annotations(name, size, boxes, label, score, truncation, occlusion, classes)
     return found[keep], warnings
+
+
+def read_labels(
+    path: Path, image_id: str, size: Size, classes: Classes
+) -> tuple[Annotations, list[str]]:
+    """Read one file of a data set, whose image has ``size`` whatever the file says; see `read`."""
+    return read(path, image_id, classes, size)
+
+
+def find(data: Path, split: str) -> Listing | None:
+    """List a split of a folder with ``Annotations``; None if there is none.
+
+    Images lie in ``JPEGImages`` (or ``images``), splits are ``ImageSets/Main/<split>.txt``; without
+    them every split is the whole set. Classes come from ``classes.txt``, else from the files.
+
+    Raises:
+        InputError: a file is damaged.
+        MissingInputError: no such split.
+    """
+    places = (data / "Annotations", data / "annotations")
+    patterns = ("*.xml", "*/*.xml")
+    folder = next((place for place in places[:2] for p in patterns if any(place.glob(p))), None)
+    if folder is None and any(data.glob("*.xml")):
+        folder = data
+    if folder is None:
+        return None
+    labels, problems = by_id(folder, files_in(folder, [".xml"]))
+    pictures = [data / name for name in ("JPEGImages", "images") if (data / name).is_dir()]
+    images, more = images_in(pictures[0]) if pictures else ({}, [])
+    lists = {path.stem: path for path in sorted((data / "ImageSets" / "Main").glob("*.txt"))}
+    classes = listed_classes(data, lambda: set().union(*map(names_in, labels.values())))
+    splits = tuple(name for name in lists if not name.startswith(classes.names))  # car_train.txt
+    if lists and split not in lists:
+        raise MissingInputError(
+            f"{data}: a Pascal VOC data set without ImageSets/Main/{split}.txt; it has: "
+            f"{', '.join(splits)}."
+        )
+    entries = pair(images, labels)
+    if lists:
+        wanted = set(id_list(lists[split]))
+        entries = tuple(entry for entry in entries if entry.image_id in wanted)
+    found = f"Pascal VOC data set ({folder.name}/*.xml)"
+    return Listing("voc", found, data, entries, classes, problems=(*problems, *more), splits=splits)
 
 
 def names_in(path: Path) -> set[str]:

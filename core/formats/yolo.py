@@ -10,13 +10,21 @@ Source: https://docs.ultralytics.com/datasets/detect/.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
+from dmnet.core import limits
 from dmnet.core.classes import VISDRONE, Classes
-from dmnet.core.errors import InputError
+from dmnet.core.config import parse_yaml
+from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats.rows import fit, read_rows, whole
+from dmnet.core.images import SUFFIXES, image_id_of
+from dmnet.core.listing import Entry, Listing, files_in, images_in, named, within
+from dmnet.core.reading import read_text
 from dmnet.core.records import Annotations, Size
 
 DIGITS = 9
@@ -68,3 +76,146 @@ def read(
     raw = np.round(np.concatenate([middle - half, middle + half], axis=1), 3)
     boxes, keep, warnings = fit(raw, size, lambda i: f"{path}:{lines[i]}")
     return Annotations.of(image_id, size, boxes, index + 1, classes=classes)[keep], warnings
+
+
+# --- data.yaml -----------------------------------------------------------------------------------
+
+_NO_SPLITS = frozenset({"path", "names", "nc", "download", "roboflow"})
+
+
+def write_yaml(classes: Classes) -> str:
+    """A ``data.yaml`` for images and labels in one folder with it."""
+    data = {"path": ".", "train": ".", "val": ".", "nc": len(classes), "names": [*classes.names]}
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def find(data: Path, split: str) -> Listing | None:
+    """List a split of a ``data.yaml`` (or the folder that holds one); None if there is none.
+
+    Labels lie in ``labels`` where images lie in ``images``, else beside the images.
+
+    Raises:
+        InputError: the file is damaged, or names a path outside its folder.
+        MissingInputError: it has no such split, or names files that are not there.
+    """
+    source = _yaml_of(data)
+    if source is None:
+        return None
+    config = _load(source)
+    parts = {key: _texts(value) for key, value in config.items() if key not in _NO_SPLITS}
+    splits = tuple(key for key, value in parts.items() if value)
+    if split not in splits:
+        raise MissingInputError(
+            f"{source}: a YOLO data set without a split '{split}'; it has: {', '.join(splits)}."
+        )
+    root = within(source.parent, str(config.get("path") or "."), source)
+    images, problems = _images(source, root, parts[split])
+    entries = []
+    for name, path in images.items():
+        label = _label_of(root, path)
+        entries.append(Entry(name, path, label if label.is_file() else None))
+    entries.sort(key=lambda entry: entry.file_name)
+    found = f"YOLO data set ({source.name})"
+    classes = _classes(source, config.get("names"))
+    return Listing(
+        "yolo", found, root, tuple(entries), classes, problems=tuple(problems), splits=splits
+    )
+
+
+def _yaml_of(data: Path) -> Path | None:
+    if data.suffix.lower() in (".yaml", ".yml"):
+        return data
+    for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):
+        if (data / name).is_file():
+            return data / name
+    return None
+
+
+def _load(source: Path) -> Mapping[str, Any]:
+    try:
+        config = parse_yaml(read_text(source, limits.YAML_BYTES))
+    except ValueError as error:
+        raise InputError(source, f"not valid YAML ({error})") from error
+    if not isinstance(config, dict) or "names" not in config:
+        raise InputError(source, "no YOLO data.yaml: it needs 'names', and 'train' or 'val'")
+    return {str(key): value for key, value in config.items()}
+
+
+def _texts(value: object) -> list[str]:
+    """A path, or several."""
+    listed = value if isinstance(value, list) else [value]
+    return [text for text in listed if isinstance(text, str) and text.strip()]
+
+
+def _classes(source: Path, names: object) -> Classes:
+    """Names as a list, or as a mapping from index to name without gaps."""
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise InputError(source, f"names: indices {list(names)} are not 0 to {len(names) - 1}")
+        names = [names[index] for index in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise InputError(source, "names: is neither a list of class names nor a mapping of them")
+    return named(source, [str(name) for name in names])
+
+
+def _images(source: Path, root: Path, parts: list[str]) -> tuple[dict[str, Path], list[str]]:
+    """Image files by id, and what cannot be used.
+
+    One folder: ids are relative to it. Else they are relative to the data set, without ``images/``.
+    """
+    if len(parts) == 1 and (folder := _folder(source, root, parts[0])).is_dir():
+        return images_in(folder)
+    images: dict[str, Path] = {}
+    problems = list[str]()
+    for text in parts:
+        place = _folder(source, root, text)
+        listed = files_in(place, SUFFIXES) if place.is_dir() else _listed(place, root)
+        for path in listed:
+            relative = path.relative_to(root).as_posix()
+            name = image_id_of(relative.removeprefix("images/"))
+            if images.setdefault(name, path) != path:
+                problems.append(f"{path}: same name as {images[name].name}; it is left out")
+    return images, problems
+
+
+def _folder(source: Path, root: Path, text: str) -> Path:
+    """A folder or list file of a split; Roboflow writes ``../train`` for ``train``.
+
+    Raises:
+        InputError: the path leaves the data set.
+        MissingInputError: there is nothing.
+    """
+    inner = text.strip()
+    while inner.startswith("../") and (root / inner.removeprefix("../")).exists():
+        inner = inner.removeprefix("../")
+    path = within(root, inner, source)
+    if not path.exists():
+        raise MissingInputError(f"{source}: names {text!r}, but there is no {path}.")
+    return path
+
+
+def _listed(source: Path, root: Path) -> list[Path]:
+    """Paths of a list file, relative to it or to the data set.
+
+    Raises:
+        InputError: a path leaves the data set, or there is no such image; names the line.
+    """
+    found = []
+    for number, line in enumerate(read_text(source).splitlines(), start=1):
+        if not line.strip():
+            continue
+        beside = within(root, str(source.parent.relative_to(root) / line.strip()), source, number)
+        path = beside if beside.is_file() else within(root, line, source, number)
+        if not path.is_file():
+            raise InputError(source, f"there is no image {line.strip()!r}", number)
+        found.append(path)
+    return found
+
+
+def _label_of(root: Path, image: Path) -> Path:
+    """Label file of an image: the last folder ``images`` of its path replaced by ``labels``."""
+    folders = list(image.relative_to(root).parent.parts)
+    if "images" in folders:
+        last = len(folders) - 1 - folders[::-1].index("images")
+        folders[last] = "labels"
+    return root.joinpath(*folders, image.name).with_suffix(".txt")

@@ -69,11 +69,10 @@ def read_coco(path: Path, images: Mapping[str, Path]) -> list[Sample]:
     Raises:
         InputError: damaged, or an unknown category.
     """
-    truth = coco.read(path)
     return [
-        Sample(images[image.image_id], coco.annotations_of(path, truth.classes, image)[0])
-        for image in truth.images
-        if image.image_id in images
+        Sample(images[ann.image_id], ann)
+        for ann in coco.read_ground_truth(path)
+        if ann.image_id in images
     ]
 
 

@@ -1,19 +1,27 @@
-"""Stage ``convert``: VisDrone txt -> VOC XML -> COCO JSON, and YOLO txt; images and crops."""
+"""Stage ``convert``: labels of any data set -> VOC XML -> COCO JSON, and every other format.
+
+Images and crops. Each folder of labels becomes a data set (``DATA=``) when the images are put where
+`PLACES` says.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
+from typing import Any, Literal
 
 from dmnet.core.artifact import Artifact, Item, Product
 from dmnet.core.boxes import Window
+from dmnet.core.classes import VISDRONE, Classes
+from dmnet.core.dataset import Labels
 from dmnet.core.files import digest
-from dmnet.core.formats import coco, voc, yolo
+from dmnet.core.formats import coco, dota, labelme, visdrone, voc, yolo
 from dmnet.core.formats.crops import CropSet
+from dmnet.core.images import image_id_of
+from dmnet.core.listing import CLASS_FILE
 from dmnet.core.ranges import Settings, Share
 from dmnet.core.records import Annotations
 from dmnet.cropping.labels import crop_annotations
@@ -34,12 +42,46 @@ class Config(Settings):
     min_visible: Share | None = None
     """Share of an object that must be inside a crop to be labelled there; none: as ``crop`` has it
     (0.5; 1 in the reference preset). What is cut below becomes an ignored region."""
+    formats: tuple[Literal["yolo", "dota", "labelme", "visdrone"], ...] = ("yolo",)
+    """Formats to write besides Pascal VOC and COCO, which are always written."""
     ignored: bool = True
     """Keep ignored regions and others in the COCO files, marked ``iscrowd`` and ``ignore``."""
 
 
+Write = Callable[[Annotations, str], str]
+"""``write(annotations, file_name)`` of a format."""
+
+WRITERS: dict[str, tuple[str, Write]] = {
+    "voc": ("voc/{}.xml", voc.write),
+    "crop-voc": ("crop-voc/{}.xml", partial(voc.write, folder="crop-images")),
+}
+for _kind in ("", "crop-"):
+    WRITERS |= {
+        f"{_kind}yolo": (f"{_kind}yolo/{{}}.txt", lambda ann, _: yolo.write(ann)),
+        f"{_kind}dota": (f"{_kind}dota/labelTxt/{{}}.txt", lambda ann, _: dota.write(ann)),
+        f"{_kind}labelme": (f"{_kind}labelme/{{}}.json", labelme.write),
+        f"{_kind}visdrone": (
+            f"{_kind}visdrone/annotations/{{}}.txt",
+            lambda ann, _: visdrone.write_annotations(ann),
+        ),
+    }
+"""Where the file of an image goes, and what renders it, by format."""
+
+PLACES = {
+    "voc": "voc/images",
+    "yolo": "yolo, beside the labels",
+    "dota": "dota/images",
+    "labelme": "labelme, beside the labels",
+    "visdrone": "visdrone/images",
+}
+"""Where images belong, so that the folder of a format can be given as ``DATA=``."""
+
+LOSSES = {"yolo": ("ignored", "extras"), "dota": ("extras",), "labelme": ("extras",)}
+"""What a format has no place for: ignored rows; truncation, occlusion and scores beyond 0 and 1."""
+
+
 def plan(context: Context) -> Plan:
-    """One VOC and one YOLO file for every annotated image and for each of its crops."""
+    """One file a format for every annotated image and for each of its crops."""
     config = context.config("convert", Config)
     found = load_crops(context, instead="or convert the images alone: --convert.crops false") if (
         config.crops) else None  # fmt: skip
@@ -48,6 +90,7 @@ def plan(context: Context) -> Plan:
     by_parent = found.crops.by_parent() if found else {}
     crop_names = found.crops.unique_names() if found else {}
     numbers = _numbers(context, found.crops if found else None)
+    labels = context.dataset.labels
     items = [
         Item(
             item.id,
@@ -63,10 +106,10 @@ def plan(context: Context) -> Plan:
     return Plan(
         config,
         items,
-        partial(convert, 1.0 if bound is None else bound),
-        facts={"min_visible": bound},
+        partial(convert, config, 1.0 if bound is None else bound, labels),
+        facts={"min_visible": bound, **labels.facts},
         totals={"numbers": digest(numbers)},
-        finish=partial(sum_up, config, numbers),
+        finish=partial(sum_up, config, numbers, labels.classes),
         problems=context.dataset.problems,
         notes=found.notes if found else (),
         made_from=found.upstream if found else (),
@@ -84,40 +127,84 @@ def _numbers(context: Context, crops: CropSet | None) -> tuple[dict[str, int], d
     return images, {name: crop_id for crop_id, name in crops.unique_names().items()}
 
 
-def convert(min_visible: float, item: Item) -> Product:
-    """VOC and YOLO files of one image and its crops."""
-    annotations, warnings = read_item(item)
-    files = dict(_files("", annotations, item.facts["file_name"]))
+def convert(config: Config, min_visible: float, labels: Labels, item: Item) -> Product:
+    """Files of one image and its crops."""
+    annotations, warnings = read_item(labels, item)
+    formats = ("voc", *config.formats)
+    files = dict(_files(formats, "", annotations, item.facts["file_name"]))
     crops: Sequence[tuple[str, Window]] = item.facts["crops"]
     for name, window in crops:
-        files |= _files("crop-", crop_annotations(annotations, window, min_visible), name)
+        shown = crop_annotations(annotations, window, min_visible)
+        files |= _files(formats, "crop-", shown, name)
     names = [item.facts["file_name"], *(name for name, _ in crops)]
-    return Product(files, {"names": names}, tuple(warnings))
+    extras = annotations.truncation + annotations.occlusion + (annotations.score > 1)
+    lost = {"ignored": int(annotations.ignore.sum()), "extras": int((extras != 0).sum())}
+    return Product(files, {"names": names, "lost": lost}, tuple(warnings))
 
 
-def _files(kind: str, annotations: Annotations, file_name: str) -> Iterator[tuple[str, bytes]]:
-    stem = PurePosixPath(file_name).stem
-    yield f"{kind}voc/{stem}.xml", voc.write(annotations, file_name, f"{kind}images").encode()
-    yield f"{kind}yolo/{stem}.txt", yolo.write(annotations).encode()
+def _files(
+    formats: Sequence[str], kind: str, annotations: Annotations, file_name: str
+) -> Iterator[tuple[str, bytes]]:
+    name = image_id_of(file_name)
+    for each in formats:
+        path, write = WRITERS[kind + each]
+        yield path.format(name), write(annotations, file_name).encode()
 
 
 def sum_up(
-    config: Config, numbers: tuple[dict[str, int], dict[str, int]], artifact: Artifact
+    config: Config,
+    numbers: tuple[dict[str, int], dict[str, int]],
+    classes: Classes,
+    artifact: Artifact,
 ) -> None:
-    """Write the COCO files from the VOC files."""
-    names = [record.value["names"] for record in artifact.good.values()]
-    _coco(artifact, config, "", [listed[0] for listed in names], numbers[0])
+    """Write the COCO files from the VOC files, and the lists of classes."""
+    values = [record.value for record in artifact.good.values()]
+    names = [value["names"] for value in values]
+    _coco(artifact, config, "", [listed[0] for listed in names], numbers[0], classes)
     if config.crops:
         cut = [name for listed in names for name in listed[1:]]
-        _coco(artifact, config, "crop-", cut, numbers[1])
+        _coco(artifact, config, "crop-", cut, numbers[1], classes)
+    for kind in ("", "crop-") if config.crops else ("",):
+        for each in ("voc", *config.formats):
+            artifact.output(*_class_list(kind + each, each, classes))
+    _say_losses(config, values, classes)
+
+
+def _class_list(folder: str, each: str, classes: Classes) -> tuple[str, bytes]:
+    """What names the classes in a format's folder."""
+    if each == "yolo":
+        return f"{folder}/data.yaml", yolo.write_yaml(classes).encode()
+    return f"{folder}/{CLASS_FILE}", "".join(f"{name}\n" for name in classes.names).encode()
+
+
+def _say_losses(config: Config, values: Sequence[Mapping[str, Any]], classes: Classes) -> None:
+    """Name what the formats could not hold, and where images belong."""
+    words = {"ignored": "ignored rows", "extras": "rows with truncation, occlusion or other scores"}
+    for each in ("voc", *config.formats):
+        total = {
+            what: sum(value.get("lost", {}).get(what, 0) for value in values)
+            for what in LOSSES.get(each, ())
+        }
+        lost = ", ".join(f"{number} {words[what]}" for what, number in total.items() if number)
+        if each == "visdrone" and classes.names != VISDRONE.names:
+            lost = f"the names of the classes (they are in {CLASS_FILE})"
+        _log.info(
+            "%s: %s; as a data set its images belong into %s",
+            each, f"no place for {lost}" if lost else "holds everything", PLACES[each],
+        )  # fmt: skip
 
 
 def _coco(
-    artifact: Artifact, config: Config, kind: str, names: list[str], ids: dict[str, int]
+    artifact: Artifact,
+    config: Config,
+    kind: str,
+    names: list[str],
+    ids: dict[str, int],
+    classes: Classes,
 ) -> None:
-    stems = {PurePosixPath(name).stem: name for name in names}
-    read = (_read_voc(artifact, kind, stem) for stem in stems)
-    truth = coco.ground_truth(read, stems, ignored=config.ignored, ids=ids)
+    stems = {image_id_of(name): name for name in names}
+    read = (_read_voc(artifact, kind, stem, classes) for stem in stems)
+    truth = coco.ground_truth(read, stems, ignored=config.ignored, ids=ids, classes=classes)
     artifact.output(f"{kind}instances.json", (json.dumps(truth) + "\n").encode())
     _log.info(
         "%sinstances.json: %d images, %d boxes",
@@ -127,6 +214,5 @@ def _coco(
     )
 
 
-def _read_voc(artifact: Artifact, kind: str, stem: str) -> Annotations:
-    annotations, _ = voc.read(artifact.root / f"{kind}voc" / f"{stem}.xml")
-    return annotations
+def _read_voc(artifact: Artifact, kind: str, name: str, classes: Classes) -> Annotations:
+    return voc.read(artifact.root / f"{kind}voc" / f"{name}.xml", name, classes)[0]

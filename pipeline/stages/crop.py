@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from dmnet.core.artifact import Artifact, Item, Product
+from dmnet.core.dataset import Labels
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.files import digest
 from dmnet.core.formats import crops as crop_format
@@ -22,7 +23,7 @@ from dmnet.cropping.labels import crop_annotations, crop_file_name
 from dmnet.cropping.slicers import CropConfig, slice_image
 from dmnet.pipeline.chain import check_elsewhere, require
 from dmnet.pipeline.context import Context, Plan, Upstream
-from dmnet.pipeline.stages.density import item_size
+from dmnet.pipeline.stages.density import item_size, label_inputs, read_item
 
 VERSION = 1
 MOST = 0.9
@@ -59,8 +60,8 @@ def plan(context: Context) -> Plan:
     return Plan(
         config,
         items,
-        partial(cut, config, read_header_stage(maps)),
-        facts={"density": source},
+        partial(cut, config, read_header_stage(maps), context.dataset.labels),
+        facts={"density": source, **context.dataset.labels.facts},
         totals={"images": digest(context.dataset.numbers)},
         finish=partial(sum_up, config, context.dataset.numbers),
         problems=(*context.dataset.problems, *strange),
@@ -71,8 +72,13 @@ def plan(context: Context) -> Plan:
 
 def read_header_stage(maps: dict[str, Path]) -> bool:
     """Whether the maps are this pipeline's own."""
-    first = next(iter(maps.values()), None)
-    return first is not None and read_header(first.parent) is not None
+    return bool(maps) and read_header(map_folder(maps)) is not None
+
+
+def map_folder(maps: Mapping[str, Path]) -> Path:
+    """The folder that maps by image id lie in; ids may hold folders."""
+    name, path = next(iter(maps.items()))
+    return path.parents[name.count("/")]
 
 
 def density_source(context: Context) -> tuple[dict[str, Path], str, tuple[Upstream, ...]]:
@@ -110,35 +116,36 @@ def density_source(context: Context) -> tuple[dict[str, Path], str, tuple[Upstre
 
 def _items(context: Context, config: Config, maps: dict[str, Path] | None) -> Iterator[Item]:
     dataset = context.dataset
-    missing = next(iter(maps.values())).parent if maps else Path()
+    missing = map_folder(maps) if maps else Path()
     for entry in dataset.entries:
-        files = {}
+        files: dict[str, Path] = {}
+        facts: dict[str, Any] = {"file_name": entry.file_name}
         if maps is not None:
             files["density"] = maps.get(entry.image_id, missing / f"{entry.image_id}.*")
-        size = dataset.sizes.get(entry.image_id)
+        size = dataset.known_size(entry)
         if entry.image is not None and (config.write_images or size is None):
             files["image"] = entry.image
         elif size is None:
             continue  # reported as a problem by the data set
-        if entry.annotation is not None and (config.write_images or config.slicer == "oracle"):
-            files["annotation"] = entry.annotation
-        facts = {"file_name": entry.file_name} | ({"size": list(size)} if size else {})
-        yield Item(entry.image_id, files, facts)
+        if config.write_images or config.slicer == "oracle":
+            own, rows = label_inputs(entry)
+            files, facts = files | own, facts | rows
+        yield Item(entry.image_id, files, facts | ({"size": list(size)} if size else {}))
 
 
-def cut(config: Config, own: bool, item: Item) -> Product:
+def cut(config: Config, own: bool, labels: Labels, item: Item) -> Product:
     """Windows of one image and, if asked for, pixels and labels of its crops."""
     size = item_size(item)
     annotations = None
     warnings: list[str] = []
-    if "annotation" in item.files:
-        annotations, warnings = visdrone.read_annotations(item.files["annotation"], item.id, size)
+    if "annotation" in item.files or "rows" in item.facts:
+        annotations, warnings = read_item(labels, item)
     density = read_map(config, own, item, size) if "density" in item.files else None
     windows = slice_image(config, size, density, annotations)
     files: dict[str, bytes] = {}
     if config.write_images:
         files = dict(_crop_files(config, item, windows, annotations))
-    value = {"size": list(size), "windows": windows, **item.facts}
+    value = {"size": list(size), "windows": windows, "file_name": item.facts["file_name"]}
     return Product(files, value, tuple(warnings))
 
 

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from dmnet.core import config as settings
 from dmnet.core.artifact import Artifact, Item, Product
-from dmnet.core.dataset import Dataset
-from dmnet.core.formats import density_h5, visdrone
+from dmnet.core.classes import VISDRONE
+from dmnet.core.dataset import Dataset, Labels
+from dmnet.core.formats import density_h5
 from dmnet.core.images import read_size
+from dmnet.core.listing import Entry
 from dmnet.core.ranges import Range, Settings
 from dmnet.core.records import Annotations, Size
-from dmnet.density.ground_truth import SigmaConfig, above_bank, density_map, sigmas
+from dmnet.density.ground_truth import (
+    AUTHORS_SIGMAS,
+    SigmaConfig,
+    above_bank,
+    class_sigmas,
+    density_map,
+    sigmas,
+)
 from dmnet.density.kernels import KernelBank
 from dmnet.pipeline.context import Context, Plan
 
@@ -45,15 +54,40 @@ def plan(context: Context) -> Plan:
     """One map for every annotation file."""
     config = context.config("density", Config)
     bank = context.artifacts / context.run / "kernels.h5"
-    items = list(annotated_items(context.dataset))
+    dataset = context.dataset
+    items = list(annotated_items(dataset))
+    sigma = with_class_sigmas(config.sigma, context)
+    config = replace(config, sigma=sigma)
     return Plan(
         config,
         items,
-        partial(make, config, bank),
+        partial(make, config, bank, dataset.labels),
+        facts=dataset.labels.facts,
         prepare=partial(store_bank, bank),
         finish=report_capped,
-        problems=context.dataset.problems,
+        problems=dataset.problems,
     )
+
+
+def with_class_sigmas(config: SigmaConfig, context: Context) -> SigmaConfig:
+    """Fill in the classes' sigmas where none are given: the authors' or measured ones.
+
+    Raises:
+        ConfigError: they have to be measured and the training split has no object.
+        InputError: damaged labels.
+    """
+    classes = context.dataset.classes
+    if config.class_sigmas not in ((), AUTHORS_SIGMAS):
+        return config
+    if classes.names == VISDRONE.names:  # whole numbers, as in artifacts that were made before
+        return replace(config, class_sigmas=AUTHORS_SIGMAS)
+    if config.method != "classwise":
+        return config
+    data = context.dataset_of("train")
+    measured = class_sigmas(data.annotations(entry)[0] for entry in data.with_annotation)
+    listed = ", ".join(f"{n} {s:g}" for n, s in zip(classes.names, measured, strict=True))
+    _log.info("class sigmas measured on the training split: %s", listed)
+    return replace(config, class_sigmas=measured)
 
 
 def report_capped(artifact: Artifact) -> None:
@@ -67,15 +101,22 @@ def report_capped(artifact: Artifact) -> None:
         )
 
 
+def label_inputs(entry: Entry) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Files and facts that stand for the labels of an image in an item's key."""
+    if entry.annotation is not None:
+        return {"annotation": entry.annotation}, {}
+    return {}, {} if entry.rows is None else {"rows": [list(row) for row in entry.rows]}
+
+
 def annotated_items(dataset: Dataset) -> Iterator[Item]:
-    """Items of all entries with an annotation; the size is a fact where a table gives it."""
+    """Items of all entries with labels; the size is a fact where table or labels give it."""
     for entry in dataset.with_annotation:
-        assert entry.annotation is not None
-        size = dataset.sizes.get(entry.image_id)
+        files, facts = label_inputs(entry)
+        size = dataset.known_size(entry)
         if size is not None:
-            yield Item(entry.image_id, {"annotation": entry.annotation}, {"size": list(size)})
+            yield Item(entry.image_id, files, {**facts, "size": list(size)})
         elif entry.image is not None:
-            yield Item(entry.image_id, {"annotation": entry.annotation, "image": entry.image})
+            yield Item(entry.image_id, {**files, "image": entry.image}, facts or None)
 
 
 def item_size(item: Item) -> Size:
@@ -90,13 +131,14 @@ def item_size(item: Item) -> Size:
     return read_size(item.files["image"])
 
 
-def read_item(item: Item) -> tuple[Annotations, list[str]]:
+def read_item(labels: Labels, item: Item) -> tuple[Annotations, list[str]]:
     """Annotations of an item and warnings about dropped rows.
 
     Raises:
         InputError: image or annotation file is damaged.
     """
-    return visdrone.read_annotations(item.files["annotation"], item.id, item_size(item))
+    rows = (item.facts or {}).get("rows")
+    return labels.read(item.id, item_size(item), item.files.get("annotation"), rows)
 
 
 def store_bank(path: Path) -> None:
@@ -112,9 +154,9 @@ def load_bank(path: Path) -> KernelBank:
     return KernelBank.load(path)
 
 
-def make(config: Config, bank: Path, item: Item) -> Product:
+def make(config: Config, bank: Path, labels: Labels, item: Item) -> Product:
     """Make the map of one image."""
-    annotations, warnings = read_item(item)
+    annotations, warnings = read_item(labels, item)
     made = density_map(
         annotations, load_bank(bank), config.sigma, preset=config.preset, stride=config.cell
     )

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from dmnet.core.artifact import Item, Product
 from dmnet.core.curves import curves_png
-from dmnet.core.dataset import Dataset, Entry
+from dmnet.core.dataset import Dataset
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.files import digest
 from dmnet.core.formats import density_h5
+from dmnet.core.listing import Entry
 from dmnet.core.ranges import Decay, Factor, Processes
 from dmnet.core.records import Annotations, DensityMap
 from dmnet.core.training import history_csv, pick_device

@@ -329,7 +329,7 @@ def learn_mmdet(
     usable = {name: images[name] for name in ids}
     samples = read_samples(config, item, usable, classes)
     parts: list[mmdet.Part] = [
-        (item.files["instances"], {images[name].name: images[name] for name in ids})
+        (item.files["instances"], {f"{name}{images[name].suffix}": images[name] for name in ids})
     ]
     if crops:
         parts.append((item.files["crop instances"], crops))

@@ -10,11 +10,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dmnet.core import config
-from dmnet.core.dataset import SPLITS, Dataset, Entry, open_dataset
+from dmnet.core.dataset import Dataset, open_dataset
 from dmnet.core.errors import DmnetError, MissingInputError
 from dmnet.core.files import write_atomic
 from dmnet.core.formats import density_h5
 from dmnet.core.images import encode_jpeg, read_image
+from dmnet.core.listing import Entry
 from dmnet.core.records import Image
 from dmnet.cropping.pictures import contact_sheet, crop_picture
 from dmnet.cropping.slicers import CropConfig
@@ -30,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("ids", nargs="*", metavar="IMAGE", help="image ids; without any, the first four")
     add("--data", type=Path, default=Path("data"), metavar="DIR",
-        help="folder that holds VisDrone2019-DET-<split>/{images,annotations}")  # fmt: skip
-    add("--split", "--mode", choices=[*SPLITS, "test"], default="val",
-        help="part of the data; test is test-dev")  # fmt: skip
+        help="data set: a folder, or its data.yaml or COCO JSON")  # fmt: skip
+    add("--split", "--mode", default="val", metavar="NAME",
+        help="part of the data (VisDrone: test is test-dev)")  # fmt: skip
     add("--maps", type=Path, metavar="DIR", help="density maps; without it, ground truth")
     add("--setting", nargs="*", default=[], metavar="KEY=VALUE", help="settings of 'crop'")
     add("--out", type=Path, default=Path("pictures.jpg"), metavar="FILE", help="file to write")
@@ -77,7 +78,7 @@ def _picture(
 ) -> Image:
     assert entry.image is not None
     image = read_image(entry.image)
-    truth = dataset.annotations(entry)[0] if entry.annotation else None
+    truth = dataset.annotations(entry)[0] if entry.annotated else None
     if maps is not None:
         if entry.image_id not in maps:
             raise MissingInputError("there is no density map of it")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dmnet.core import config
 from dmnet.core.artifact import Item
-from dmnet.core.dataset import SPLITS, open_dataset
+from dmnet.core.dataset import Labels, open_dataset
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.files import write_atomic
 from dmnet.core.formats import density_h5
@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
     add("--data", type=Path, default=Path("data"), metavar="DIR",
-        help="folder that holds VisDrone2019-DET-<split>/annotations")  # fmt: skip
-    add("--split", "--mode", choices=[*SPLITS, "test"], default="val",
-        help="part of the data; test is test-dev")  # fmt: skip
+        help="data set: a folder, or its data.yaml or COCO JSON")  # fmt: skip
+    add("--split", "--mode", default="val", metavar="NAME",
+        help="part of the data (VisDrone: test is test-dev)")  # fmt: skip
     add("--sizes", type=Path, metavar="CSV", help="image sizes instead of image files")
     add("--maps", type=Path, metavar="DIR",
         help="density maps to cut by; without it, ground truth made in memory")  # fmt: skip
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     items = items[:: max(1, len(items) // args.limit)] if args.limit else items
     settings = _settings(args.slicers, args.setting)
     maps = density_h5.maps_in(args.maps) if args.maps else None
-    counts, bad = _count(items, settings, args, maps)
+    counts, bad = _count(items, settings, args, maps, dataset.labels)
     if len(bad) == len(items):
         name, why = next(iter(bad.items()))
         raise InputError(args.maps or dataset.root, f"no image can be used; {name}: {why}")
@@ -118,9 +118,10 @@ def _count(
     settings: Sequence[report.Setting],
     args: argparse.Namespace,
     maps: Mapping[str, Path] | None,
+    labels: Labels,
 ) -> tuple[list[SliceCounts], dict[str, str]]:
     """Counts of every setting, and why images were set aside."""
-    one = partial(_count_item, settings, tuple(args.detector_input), maps)
+    one = partial(_count_item, settings, tuple(args.detector_input), maps, labels)
     total = [SliceCounts()] * len(settings)
     bad: dict[str, str] = {}
     parts = tqdm(_map(one, items, args.workers), total=len(items), desc="slice-report")
@@ -146,11 +147,12 @@ def _count_item(
     settings: Sequence[report.Setting],
     detector_input: tuple[int, int],
     maps: Mapping[str, Path] | None,
+    labels: Labels,
     item: Item,
 ) -> list[SliceCounts] | str:
     """Counts of every setting on one image, or why it cannot be used."""
     try:
-        annotations, _ = read_item(item)
+        annotations, _ = read_item(labels, item)
         if maps is None:
             density = density_map(annotations, KernelBank.build([15.0]), stride=4)
         elif item.id in maps:

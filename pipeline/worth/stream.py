@@ -14,11 +14,12 @@ from tqdm import tqdm
 from dmnet.core import config
 from dmnet.core.artifact import Artifact, Item, Result
 from dmnet.core.classes import Classes
-from dmnet.core.dataset import Dataset, Entry
+from dmnet.core.dataset import Dataset
 from dmnet.core.errors import InputError
 from dmnet.core.files import file_digest
 from dmnet.core.formats import density_h5, parts
 from dmnet.core.images import read_image
+from dmnet.core.listing import Entry
 from dmnet.core.products import Product
 from dmnet.core.records import Annotations, DensityMap, Detections, Image, Size
 from dmnet.cropping import report
@@ -27,6 +28,7 @@ from dmnet.detectors.base import Detector, load_detector
 from dmnet.fusion.evaluation.evaluate import score
 from dmnet.fusion.fuse import FuseConfig
 from dmnet.pipeline.outcome import number
+from dmnet.pipeline.stages.density import label_inputs
 from dmnet.pipeline.worth import measure as worth
 from dmnet.pipeline.worth.measure import Setup
 
@@ -111,11 +113,12 @@ class Gear:
         maps = density_h5.maps_in(self.maps) if self.maps else {}
         items = []
         for entry in entries:
-            assert entry.image is not None and entry.annotation is not None
-            files = {"image": entry.image, "annotation": entry.annotation}
+            assert entry.image is not None
+            labels, facts = label_inputs(entry)
+            files = {"image": entry.image, **labels}
             if entry.image_id in maps:
                 files["density"] = maps[entry.image_id]
-            items.append(Item(entry.image_id, files))
+            items.append(Item(entry.image_id, files, facts or None))
         return items
 
 
