@@ -59,6 +59,25 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         raise ConfigError(f"{where}.{error}".lstrip(".")) from error
 
 
+def own_settings(cls: type[Any] | None, config: Any) -> Any:
+    """The settings that an entry of a table gets (`dmnet.core.plugins`).
+
+    That is ``config``, or, where the entry has a settings class, that one filled from
+    ``config.own``.
+
+    Raises:
+        ValueError: the entry has no settings class, or not these settings.
+    """
+    if cls is None:
+        if config.own:
+            raise ValueError(f"own has to be empty here, got {', '.join(config.own)}")
+        return config
+    try:
+        return build(cls, config.own, "own")
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
 def unknown(full: str, name: str, known: Mapping[str, object]) -> str:
     """Text for a key that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -75,6 +94,10 @@ def _fit(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _fit_union(arguments, value, where)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: holds further settings, got {shown(value)}")
+        return {str(key).replace("-", "_"): each for key, each in value.items()}
     if origin is Literal:
         if value not in arguments:
             raise ConfigError(f"{where}: must be one of {_choices(arguments)}, got {shown(value)}")
@@ -274,9 +297,13 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolved(config: Any) -> dict[str, Any]:
-    """Plain, JSON-ready form of a settings dataclass."""
-    plain: dict[str, Any] = dataclasses.asdict(config)
+    """Plain, JSON-ready form of a settings dataclass; an empty ``own`` is left out."""
+    plain: dict[str, Any] = dataclasses.asdict(config, dict_factory=_without_empty_own)
     return plain
+
+
+def _without_empty_own(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in pairs if value or name != "own"}
 
 
 @cache
@@ -314,7 +341,7 @@ def describe(cls: type, prefix: str) -> Iterator[tuple[str, str, str]]:
             continue
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
+            default = field.default_factory() or "none"
         text = field_docs(cls).get(field.name, "")
         if get_origin(hint) is Literal:
             text = f"{text} ({_choices(get_args(hint))})".strip()

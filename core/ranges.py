@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from dmnet.core.plugins import Choice
+
 
 @dataclass(frozen=True)
 class Range:
@@ -136,9 +138,10 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def ranges(hint: Any) -> Iterator[Range]:
+def ranges(hint: Any) -> Iterator[Range | Choice]:
     """The range of every number in an annotation such as ``tuple[Side, Side] | None``."""
-    yield from (meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Range))
+    known = (Range, Choice)
+    yield from (meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, known))
     for part in get_args(hint):
         yield from ranges(part)
 

@@ -6,15 +6,18 @@ Order is by descending score, ties by input order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from dmnet.core.boxes import Boxes
+from dmnet.core.config import own_settings
 from dmnet.core.errors import ConfigError
 from dmnet.core.overlaps import Floats, Ints, Metric, overlap_matrix
+from dmnet.core.plugins import Choice, find
 from dmnet.core.ranges import Count, Factor, NonNegative, Settings, Share
 from dmnet.core.records import Detections, Labels
 from dmnet.fusion.suppress import (
@@ -26,7 +29,17 @@ from dmnet.fusion.suppress import (
     suppressors,
 )
 
-__all__ = ["MergeConfig", "legacy_topn_fault", "merge", "nmm", "nms", "soft_nms", "wbf"]
+__all__ = [
+    "RULES",
+    "MergeConfig",
+    "Rule",
+    "legacy_topn_fault",
+    "merge",
+    "nmm",
+    "nms",
+    "soft_nms",
+    "wbf",
+]
 
 
 def nmm(
@@ -171,7 +184,7 @@ def _clusters(
 class MergeConfig(Settings):
     """How overlapping detections of one image become one."""
 
-    method: Literal["nms", "soft-nms", "nmm", "wbf", "none", "legacy_topn_fault"] = "nms"
+    method: Annotated[str, Choice(RULES)] = "nms"
     """nms: drop the lower score; soft-nms: lower it; nmm: join the boxes; wbf: average them."""
     iou: Share = 0.7
     """Overlap above which two boxes are one object, 0 to 1."""
@@ -195,6 +208,17 @@ class MergeConfig(Settings):
     """nmm: repeat until no joined boxes overlap."""
     rescale: bool = False
     """wbf: lower the score of boxes that not all detectors found, as published."""
+    own: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Settings of a rule that brings its own."""
+
+    def __post_init__(self) -> None:
+        """Check the values, also those of an outside rule.
+
+        Raises:
+            ValueError: a value outside its range, or a rule that does not exist.
+        """
+        super().__post_init__()
+        _rule_of(self)
 
 
 def merge(
@@ -221,52 +245,96 @@ def merge(
         detections = detections[keep]
         group = None if group is None else group[keep]
         weight = None if weight is None else weight[keep]
-    merged = _merged(detections, config, group, weight)
+    rule, own = _rule_of(config)
+    merged = rule.merge(detections, own, group, weight)
     return merged[: config.top_n] if config.top_n > 0 else merged
 
 
-def _merged(
+@dataclass(frozen=True)
+class Rule:
+    """A way to merge the detections of one image."""
+
+    merge: Callable[[Detections, Any, Ints | None, Floats | None], Detections]
+    """``merge(found, settings, group, weight)``: what stays, by descending score, ties by input
+    order; ``group`` and ``weight`` as in `dmnet.fusion.merge.merge`."""
+    Config: type[Any] | None = None
+    """Class of its settings, filled from ``own``; None: it gets the `MergeConfig`."""
+
+
+def _rule_of(config: MergeConfig) -> tuple[Rule, Any]:
+    """The rule and its settings.
+
+    Raises:
+        ValueError: there is no such rule, or it has no such settings.
+    """
+    try:
+        rule = find(config.method, RULES, Rule)
+    except ConfigError as error:
+        raise ValueError(f"method: {error}") from error
+    return rule, own_settings(rule.Config, config)
+
+
+def _columns(found: Detections) -> tuple[Boxes, Floats, Labels]:
+    return found.boxes, found.scores, found.labels
+
+
+def _nms(
     found: Detections, config: MergeConfig, group: Ints | None, weight: Floats | None
 ) -> Detections:
-    columns = (found.boxes, found.scores, found.labels)
-    iou, agnostic, plus_one = config.iou, config.class_agnostic, config.plus_one
-    match config.method:
-        case "nms":
-            keep = nms(
-                *columns, iou, class_agnostic=agnostic, plus_one=plus_one, metric=config.metric
-            )
-            return found[keep]
-        case "soft-nms":
-            keep, scores = soft_nms(
-                *columns,
-                iou,
-                class_agnostic=agnostic,
-                decay=config.decay,
-                sigma=config.sigma,
-                min_score=config.floor,
-                plus_one=plus_one,
-            )
-            return Detections(found.boxes[keep], scores, found.labels[keep])
-        case "nmm":
-            joined = nmm(
-                *columns,
-                iou,
-                metric=config.metric,
-                class_agnostic=agnostic,
-                plus_one=plus_one,
-                until_stable=config.until_stable,
-            )
-            return Detections(*joined)
-        case "wbf":
-            return _fused(found, config, group, weight)
-        case "legacy_topn_fault":
-            top = config.top_n if config.top_n > 0 else len(found)
-            return found[legacy_topn_fault(*columns, iou, top, class_agnostic=agnostic)]
-        case "none":
-            return found[descending(found.scores)]
+    keep = nms(
+        *_columns(found),
+        config.iou,
+        class_agnostic=config.class_agnostic,
+        plus_one=config.plus_one,
+        metric=config.metric,
+    )
+    return found[keep]
 
 
-def _fused(
+def _soft_nms(
+    found: Detections, config: MergeConfig, group: Ints | None, weight: Floats | None
+) -> Detections:
+    keep, scores = soft_nms(
+        *_columns(found),
+        config.iou,
+        class_agnostic=config.class_agnostic,
+        decay=config.decay,
+        sigma=config.sigma,
+        min_score=config.floor,
+        plus_one=config.plus_one,
+    )
+    return Detections(found.boxes[keep], scores, found.labels[keep])
+
+
+def _nmm(
+    found: Detections, config: MergeConfig, group: Ints | None, weight: Floats | None
+) -> Detections:
+    joined = nmm(
+        *_columns(found),
+        config.iou,
+        metric=config.metric,
+        class_agnostic=config.class_agnostic,
+        plus_one=config.plus_one,
+        until_stable=config.until_stable,
+    )
+    return Detections(*joined)
+
+
+def _legacy(
+    found: Detections, config: MergeConfig, group: Ints | None, weight: Floats | None
+) -> Detections:
+    top = config.top_n if config.top_n > 0 else len(found)
+    agnostic = config.class_agnostic
+    return found[legacy_topn_fault(*_columns(found), config.iou, top, class_agnostic=agnostic)]
+
+
+def _none(
+    found: Detections, config: MergeConfig, group: Ints | None, weight: Floats | None
+) -> Detections:
+    return found[descending(found.scores)]
+
+
+def _wbf(
     found: Detections, config: MergeConfig, group: Ints | None, weight: Floats | None
 ) -> Detections:
     """Weighted box fusion of rows whose scores already carry their weight."""
@@ -287,3 +355,14 @@ def _fused(
             class_agnostic=config.class_agnostic,
         )
     )
+
+
+RULES: dict[str, Rule] = {
+    "nms": Rule(_nms),
+    "soft-nms": Rule(_soft_nms),
+    "nmm": Rule(_nmm),
+    "wbf": Rule(_wbf),
+    "none": Rule(_none),
+    "legacy_topn_fault": Rule(_legacy),
+}
+"""The merge rules by name."""

@@ -280,8 +280,8 @@ def _settings(context: Context, stage: str) -> Iterator[str]:
 def _words(at: str, values: Mapping[str, Any], usual: Mapping[str, Any]) -> Iterator[str]:
     for name, value in values.items():
         here = f"{at}.{name.replace('_', '-')}"
-        if isinstance(value, Mapping) and isinstance(usual.get(name), Mapping):
-            yield from _words(here, value, usual[name])
+        if isinstance(value, Mapping):
+            yield from _words(here, value, usual.get(name) or {})
         elif value != usual.get(name):
             each = value if isinstance(value, (list, tuple)) else [value]
             shown = ["null" if v is None else str(v).lower() if isinstance(v, bool) else str(v)

@@ -122,7 +122,7 @@ def test_yaml_files(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(InputError, match=reason):
             config.read_yaml(path)
-    with pytest.raises(InputError, match="cannot read this preset"):
+    with pytest.raises(InputError, match="cannot be read"):
         config.read_yaml(tmp_path / "none.yaml")
 
 
