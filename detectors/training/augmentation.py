@@ -1,7 +1,8 @@
 """Augmentation of one training image on plain arrays; every random number comes from ``rng``.
 
 Objects of aerial images are a few pixels wide, so nothing here resamples: zooming is cutting out or
-padding (the network scales its input anyway), and the mosaic joins windows at their native scale.
+padding (the network scales its input anyway), and the mosaic joins windows at the scale at which
+the samples are kept.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class AugmentConfig(Settings):
     """probability of mirroring top-bottom (pictures taken straight downwards)"""
     zoom: tuple[Zoom, Zoom] = (0.8, 1.5)
     """bounds of the scale jitter; above 1 cuts out a part, below 1 adds a grey border"""
+    crop_zoom: tuple[Zoom, Zoom] | None = None
+    """bounds for crops, none: as zoom. The network enlarges crops much more than whole images; with
+    zoom 0.8 3 and crop_zoom 0.4 1.2 object sizes of both meet"""
     mosaic: Share = 0.0
     """probability of joining windows of four images"""
     mosaic_off: Count = 5
@@ -51,6 +55,10 @@ class AugmentConfig(Settings):
     """strength of the change of brightness, contrast and saturation; 0 none"""
     min_visible: Share = 0.3
     """share of an object's area that must remain; with less it becomes an ignored region"""
+
+    def bounds(self, is_crop: bool) -> tuple[float, float]:
+        """Least and greatest zoom of a crop, or of a whole image."""
+        return self.crop_zoom if is_crop and self.crop_zoom is not None else self.zoom
 
 
 def cut(scene: Scene, window: Window, min_visible: float) -> Scene:
@@ -155,9 +163,11 @@ def _whole(boxes: Boxes) -> list[list[int]]:
     return rows
 
 
-def vary(scene: Scene, config: AugmentConfig, rng: np.random.Generator) -> Scene:
+def vary(
+    scene: Scene, config: AugmentConfig, rng: np.random.Generator, *, is_crop: bool = False
+) -> Scene:
     """Zoom, mirror and recolour one scene."""
-    low, high = config.zoom
+    low, high = config.bounds(is_crop)
     factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     if factor != 1.0:
         scene = zoom(scene, factor, rng, config.min_visible)

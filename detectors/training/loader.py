@@ -60,7 +60,8 @@ class TrainingData(Dataset[tuple[Tensor, Target]]):
             scene = mosaic(
                 [scene, *(self._scene(other) for other in others)], rng, augment.min_visible
             )
-        scene = vary(scene, augment, rng)
+        is_crop = self.samples[index].window is not None
+        scene = vary(scene, augment, rng, is_crop=is_crop)
         image = torch.from_numpy(np.ascontiguousarray(scene.image.transpose(2, 0, 1)))
         return image, to_target(scene)
 

@@ -63,7 +63,8 @@ class PixelStore:
         self.samples, self.max_pixels = list(samples), config.max_pixels
         self.sizes = [s.annotations.size for s in self.samples]
         if config.shrink:
-            self.sizes = [useful_size(s, net, config.augment.zoom[1]) for s in self.sizes]
+            zooms = [config.augment.bounds(s.window is not None)[1] for s in self.samples]
+            self.sizes = [useful_size(s, net, z) for s, z in zip(self.sizes, zooms, strict=True)]
         self.members: dict[Path, list[int]] = {}
         for index, sample in enumerate(self.samples):
             self.members.setdefault(sample.image, []).append(index)

@@ -54,8 +54,8 @@ class TrainConfig(Settings):
     cpu_bfloat16: bool = False
     """bfloat16 arithmetic on a CPU that has instructions for it: about twice as quick"""
     channels_last: bool = False
-    """keep the channels of a pixel together in memory, on a CPU too: quicker for YOLOv6, not for
-    YOLOX"""
+    """keep the channels of a pixel together in memory, on a CPU too: quicker for YOLOv6, no
+    matter for YOLOX"""
     eval_every: Positive = 1
     """epochs between evaluations; the last epoch is always evaluated"""
     metric: str = "AP"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -129,3 +131,15 @@ def test_boxes_stay_inside(seed: int) -> None:
         assert (boxes[:, 2:] <= [width, height]).all()
         assert (boxes[:, 2:] > boxes[:, :2]).all()
     assert len(done.boxes) == len(done.labels)
+
+
+def test_crops_have_a_zoom_of_their_own() -> None:
+    one = AugmentConfig(zoom=(2.0, 2.0), flip=0.0, photometric=0.0)
+    own = replace(one, crop_zoom=(0.5, 0.5))
+    start = scene([[0, 0, 4, 2]])
+    sizes = [
+        augment.vary(start, config, np.random.default_rng(0), is_crop=is_crop).image.shape[:2]
+        for config in (one, own)
+        for is_crop in (False, True)
+    ]
+    assert sizes == [(3, 4), (3, 4), (3, 4), (12, 16)]

@@ -48,6 +48,13 @@ def test_useful_size_by_hand(net: DetectionNet) -> None:
     assert useful_size((60, 90), net, 8.0) == (60, 90)
 
 
+def test_crops_are_kept_as_large_as_their_own_zoom_needs(net: DetectionNet) -> None:
+    big = Annotations.of("big", (300, 400), [], [])
+    samples = [Sample(Path("a.png"), big), Sample(Path("a.png"), big, (0, 0, 400, 300))]
+    config = DataConfig(augment=AugmentConfig(zoom=(1.0, 3.0), crop_zoom=(0.5, 1.5)))
+    assert PixelStore(samples, net, config).sizes == [(144, 192), (72, 96)]
+
+
 def test_stored_pixels_are_the_decoded_ones(
     scenes: Scenes, net: DetectionNet, tmp_path: Path
 ) -> None:
