@@ -67,8 +67,12 @@ detect: ## run the detector on whole images and on crops
 fuse-eval: ## merge both results with NMS, score them, write the report
 all: ## every stage in order: the train split, then MODE
 status: ## what is done, what is stale, and why
-$(STAGES): $(READY)
+$(filter-out status,$(STAGES)): $(READY)
 	@$(PY) -m dmnet $@ $(OPTIONS)
+
+# A run knows its data: DATA is passed on only where it was named.
+status: $(READY)
+	@$(PY) -m dmnet $@ $(if $(filter file default undefined,$(origin DATA)),$(subst --data "$(DATA)",,$(OPTIONS)),$(OPTIONS))
 
 slice-report: $(READY) ## what each slicer is worth, without a detector
 	$(PY) -m dmnet slice-report --split $(MODE) --data "$(DATA)" $(call option,SIZES,sizes) \

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dmnet.detectors.yolov6 import SIZES, YoloV6, build, quantised
 from dmnet.detectors.yolov6.assigner import Objects, paired_iou, task_aligned
 from dmnet.detectors.yolov6.head import STRIDES, Cells, cells_of
+from dmnet.detectors.yolov6.model import YoloV6, build, quantised
+from dmnet.detectors.yolov6.sizes import SIZES
 
 PUBLISHED = {
     "yolov6-n": (4.3, 11.1),

@@ -85,6 +85,11 @@ class CropConfig(Settings):
             )
 
     @property
+    def needs(self) -> str:
+        """What the slicer looks at: ``nothing``, ``map`` or ``annotations``."""
+        return SLICERS[self.slicer].needs
+
+    @property
     def label_bound(self) -> float:
         """Visible share from which on an object is labelled in a crop."""
         return 1.0 if self.preset == "reference" else self.min_visible
@@ -120,10 +125,18 @@ def slice_image(
                 f"the {name} is for an image of {given.size[0]}x{given.size[1]} (h x w), "
                 f"the image has {size[0]}x{size[1]}: give the one made for this image"
             )
-    return SLICERS[config.slicer](config, size, density, annotations)
+    return SLICERS[config.slicer].cut(config, size, density, annotations)
 
 
-Slicer = Callable[[CropConfig, Size, DensityMap | None, Annotations | None], list[Window]]
+Cut = Callable[[CropConfig, Size, DensityMap | None, Annotations | None], list[Window]]
+
+
+@dataclass(frozen=True)
+class Slicer:
+    """A way to choose the crops of an image, and what it looks at besides the image's size."""
+
+    cut: Cut
+    needs: Literal["nothing", "map", "annotations"] = "nothing"
 
 
 def _none(
@@ -276,9 +289,9 @@ def _oracle(
 
 
 SLICERS: dict[str, Slicer] = {
-    "density": _density,
-    "uniform": _uniform,
-    "grid": _grid,
-    "none": _none,
-    "oracle": _oracle,
+    "density": Slicer(_density, "map"),
+    "uniform": Slicer(_uniform),
+    "grid": Slicer(_grid),
+    "none": Slicer(_none),
+    "oracle": Slicer(_oracle, "annotations"),
 }

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,18 +20,6 @@ from tqdm import tqdm
 from dmnet.core.errors import CheckpointError, ConfigError, optional
 from dmnet.core.images import read_image
 from dmnet.core.progress import Progress, ahead
-from dmnet.core.ranges import (
-    Decay,
-    Factor,
-    LearningRate,
-    Margin,
-    NonNegative,
-    Positive,
-    Range,
-    Seed,
-    Settings,
-    Share,
-)
 from dmnet.core.records import DensityMap
 from dmnet.core.training import (
     Ema,
@@ -48,6 +36,7 @@ from dmnet.density.mobilenet import MobileNet, load_backbone
 from dmnet.density.networks import IMAGENET, Scaling, build, save_network
 from dmnet.density.predict import predict
 from dmnet.density.samples import Augmentation, Pairs, Sample, Shrunk
+from dmnet.density.settings import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -58,123 +47,11 @@ Row = dict[str, float | int | str]
 """One epoch of the history."""
 
 
-@dataclass(frozen=True)
-class TrainConfig(Settings):
-    """Training of the density network."""
-
-    network: Literal["mcnn", "unet", "mobilenet"] = "mcnn"
-    """The network."""
-    backbone: str | None = None
-    """mobilenet: weights file of torchvision's mobilenet_v2 to start the encoder from; none: random
-    ones."""
-    long_side: Margin = 0
-    """Larger images are shrunk until their longer side has this many pixels, in training and in
-    prediction; 0: never."""
-    stride: Literal[4, 8] = 4
-    """Pixels of a side of an output cell, in the shrunk image; mcnn has 4."""
-    width: Annotated[int, Range(1, 1_024)] = 16
-    """unet: channels of the first level (64 as published); the others have a fixed width."""
-    init: Literal["he", "paper"] = "he"
-    """First weights: he (He et al. 2015; 0 in the last layer), or paper: N(0, 0.01) for mcnn."""
-    epochs: Positive = 60
-    """Passes over the training set."""
-    batch: Annotated[int, Range(1, 65_536)] = 8
-    """Images a step."""
-    crop: Annotated[int, Range(0, 16_384)] = 256
-    """Side of the random training crops in pixels, a multiple of 16; 0 takes whole images."""
-    flips: bool = True
-    """Flip left-right and top-bottom at random."""
-    scale_jitter: Annotated[float, Range(0, 9)] = 0.25
-    """Crops are rescaled by a random factor between 1 / (1 + this) and 1 + this."""
-    photometric: Decay = 0.0
-    """Brightness and contrast change at random by up to this share, each colour by a quarter of
-    it."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """adam: AdamW; sgd: with momentum."""
-    lr: LearningRate = 5e-4
-    """Greatest learning rate."""
-    momentum: Decay = 0.95
-    """Momentum of sgd."""
-    weight_decay: NonNegative = 1e-4
-    """Weight decay."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after the warm-up."""
-    warmup: NonNegative = 1.0
-    """Epochs of linear warm-up."""
-    loss: Literal["mse", "l1"] = "mse"
-    """Per cell, summed over an image, mean over the batch."""
-    windows: tuple[Annotated[int, Range(2, 1_024)], ...] = ()
-    """The counts of square windows of so many cells a side count in the loss too: cropping compares
-    such counts with a threshold."""
-    window_weight: NonNegative = 1.0
-    """Weight of each size of windows in the loss; the cells have 1."""
-    balance: Annotated[float, Range(0, 10)] = 0.0
-    """The error of a window with n objects is divided by (1 + n) to the power of this: above 0,
-    crowds do not drown what is nearly empty."""
-    leak: Share = 1.0
-    """Negative answers, which prediction sets to 0, are multiplied by this before the loss: below 1
-    counts do not grow by the noise where nothing is."""
-    target_scale: Factor = 100.0
-    """Targets are multiplied by this in training only (cells hold about 0.01 objects, whose squared
-    errors vanish); the stored network gives objects per cell."""
-    grad_clip: NonNegative = 10.0
-    """Greatest norm of the gradient; 0 for no limit."""
-    ema: Decay = 0.99
-    """Decay of the moving average of the weights, which is judged and stored; 0 for none."""
-    amp: bool = True
-    """bfloat16 arithmetic on a GPU that has it."""
-    cpu_bfloat16: bool = False
-    """bfloat16 arithmetic on a CPU that has instructions for it: about twice as quick."""
-    input_mean: tuple[Annotated[float, Range(-1_000_000, 1_000_000)], ...] | None = None
-    """Subtracted from RGB 0..255: one number, or one a channel; none: 128, and for mobilenet what
-    its encoder was trained with."""
-    input_std: tuple[Factor, ...] | None = None
-    """Divides what is left; none: 64, and for mobilenet what its encoder was trained with."""
-    cache_mb: Annotated[int, Range(0, 10_000_000)] = 1000
-    """Shrunk images and targets are kept in memory up to this many megabytes; what has no room is
-    read again in every epoch."""
-    eval_every: Positive = 1
-    """Epochs between validations; the last epoch is always validated."""
-    seed: Seed = 0
-    """Seed of weights, order and augmentation."""
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ValueError: settings that cannot be trained with.
-        """
-        super().__post_init__()
-        self._check_network()
-        if self.crop % 16:
-            raise ValueError(f"crop must be 0 or a multiple of 16, got {self.crop}")
-        if self.crop == 0 and self.batch != 1:
-            raise ValueError("batch must be 1 with crop 0: whole images differ in size")
-        self._check_windows()
-
-    def _check_network(self) -> None:
-        if self.network == "mcnn" and self.stride != 4:
-            raise ValueError(f"stride of mcnn is 4, got {self.stride}")
-        if self.backbone is not None and self.network != "mobilenet":
-            raise ValueError(f"backbone is for mobilenet; {self.network} has none")
-        for name in ("input_mean", "input_std"):
-            values = getattr(self, name)
-            if values is not None and len(values) not in (1, 3):
-                raise ValueError(f"{name} must be one number or three, got {len(values)}")
-
-    def _check_windows(self) -> None:
-        if self.crop and max(self.windows, default=0) * self.stride > self.crop:
-            raise ValueError(
-                f"windows of {max(self.windows)} cells of {self.stride} pixels are larger than "
-                f"crop, {self.crop} pixels"
-            )
-
-    @property
-    def scaling(self) -> Scaling:
-        """Size and scaling of the network's input."""
-        mean, std = IMAGENET if self.network == "mobilenet" else ((128.0,), (64.0,))
-        mean, std = self.input_mean or mean, self.input_std or std
-        return Scaling(_one(mean), _one(std), self.long_side)
+def scaling_of(config: TrainConfig) -> Scaling:
+    """Size and scaling of the network's input."""
+    mean, std = IMAGENET if config.network == "mobilenet" else ((128.0,), (64.0,))
+    mean, std = config.input_mean or mean, config.input_std or std
+    return Scaling(_one(mean), _one(std), config.long_side)
 
 
 def _one(values: tuple[float, ...]) -> float | tuple[float, ...]:
@@ -258,7 +135,9 @@ def train(
         row: Row = {"epoch": epoch + 1, "lr": lr, "loss": loss}
         finished = _finished(state.judged, config.target_scale)
         if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
-            row |= evaluate(finished, val_samples, config.scaling, device=device, measure=measure)
+            row |= evaluate(
+                finished, val_samples, scaling_of(config), device=device, measure=measure
+            )
         _record(state, row, finished)
         write_atomic(checkpoint, _payload(state, config))
         for key, value in row.items():
@@ -377,7 +256,7 @@ def _epoch(
     )
     steps = -(-len(samples) // config.batch)
     loader = DataLoader(
-        Pairs(samples, how, config.scaling, config.seed, epoch),
+        Pairs(samples, how, scaling_of(config), config.seed, epoch),
         batch_size=config.batch,
         shuffle=True,
         generator=seed_epoch(config.seed, epoch + 1),
@@ -501,6 +380,7 @@ def _result(state: _State, config: TrainConfig) -> TrainResult:
     if config.backbone is not None:
         meta["backbone"] = Path(config.backbone).name
     files = [
-        save_network(n, config.network, config.width, config.scaling, meta) for n in (best, last)
+        save_network(n, config.network, config.width, scaling_of(config), meta)
+        for n in (best, last)
     ]
     return TrainResult(files[0], files[1], state.history)

@@ -26,6 +26,7 @@ from dmnet.core.errors import CheckpointError, ConfigError, DmnetError, InputErr
 from dmnet.core.images import MAX_PIXELS
 from dmnet.core.records import Detections, Image, Size
 from dmnet.detectors.classmap import category_table, translated
+from dmnet.detectors.names import DETECTORS, FOREIGN, NETWORKS
 
 _log = logging.getLogger(__name__)
 
@@ -141,43 +142,6 @@ Builder = Callable[[str, Mapping[str, Any], int], DetectionNet]
 
 LOADED = "loaded"
 """The setting ``weights`` of a network whose backbone weights come with its weights file."""
-
-TORCHVISION = "dmnet.detectors.torchvision.model:build"
-YOLOV6 = "dmnet.detectors.yolov6:build"
-YOLOX = "dmnet.detectors.yolox:build"
-
-NETWORKS: dict[str, str] = {
-    "fasterrcnn-r50": TORCHVISION,
-    "fasterrcnn-r50-v2": TORCHVISION,
-    "fasterrcnn-mobilenetv3": TORCHVISION,
-    "fasterrcnn-mobilenetv2": TORCHVISION,
-    "retinanet-r50": TORCHVISION,
-    "fcos-r50": TORCHVISION,
-    "yolov6-n": YOLOV6,
-    "yolov6-t": YOLOV6,
-    "yolov6-s": YOLOV6,
-    "yolov6-m": YOLOV6,
-    "yolov6-l": YOLOV6,
-    "yolox-nano": YOLOX,
-    "yolox-tiny": YOLOX,
-    "yolox-s": YOLOX,
-}
-"""Networks that the training loop trains: name -> ``module:builder``, see `Builder`."""
-
-FOREIGN: dict[str, str] = {
-    "mmdet": "dmnet.detectors.mmdet.detector:load",
-    "onnx": "dmnet.detectors.onnx:load",
-    "results": "dmnet.detectors.results:load",
-}
-"""Detectors from elsewhere: name -> ``module:load``.
-
-``load(path, settings, device, classes) -> Detector``: ``path`` is the checkpoint, ONNX file or
-results JSON, ``settings`` a mapping, ``device`` a torch device string, ``classes`` those of the
-data set, whose labels the detections have.
-"""
-
-DETECTORS: dict[str, str] = {**NETWORKS, **FOREIGN}
-"""Every detector by name."""
 
 
 def _resolve(name: str, table: Mapping[str, str]) -> Any:

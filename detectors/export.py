@@ -30,7 +30,7 @@ from dmnet.detectors.base import DetectionNet
 from dmnet.detectors.dense import GREY, MULTIPLE
 from dmnet.detectors.torchvision.model import MEAN, STD, TorchvisionNet
 from dmnet.detectors.yolov6.model import YoloV6
-from dmnet.detectors.yolox import YoloX
+from dmnet.detectors.yolox.model import YoloX
 
 KEY = "dmnet"
 OPSET = 17

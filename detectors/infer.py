@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 from dmnet.core.boxes import Window
 from dmnet.core.errors import InputError
@@ -22,8 +22,10 @@ from dmnet.core.images import MAX_PIXELS, read_image
 from dmnet.core.ranges import Pixels, Range, Settings
 from dmnet.core.records import Detections, Image, Size
 from dmnet.core.threads import map_ahead
-from dmnet.detectors.base import Detector
 from dmnet.detectors.packing import PackConfig, PackedDetector, Usage, fitted, input_of
+
+if TYPE_CHECKING:
+    from dmnet.detectors.base import Detector
 
 K = TypeVar("K")
 

@@ -399,5 +399,5 @@ class OnnxDetector:
 def load(
     path: Path, settings: Mapping[str, Any], device: str, classes: Classes = VISDRONE
 ) -> OnnxDetector:
-    """Make the detector from plain settings; see `dmnet.detectors.base.FOREIGN`."""
+    """Make the detector from plain settings; see `dmnet.detectors.names.FOREIGN`."""
     return OnnxDetector(path, settings, device, classes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import cv2
 import numpy as np
@@ -20,7 +20,9 @@ from dmnet.core.boxes import Window
 from dmnet.core.errors import ConfigError
 from dmnet.core.ranges import Range, Settings
 from dmnet.core.records import Detections, Image, Size
-from dmnet.detectors.base import Detector
+
+if TYPE_CHECKING:
+    from dmnet.detectors.base import Detector
 
 GREY = 114
 """Value of the canvas between the crops, as the letterbox of the YOLO family has it."""

@@ -26,7 +26,7 @@ from dmnet.core.errors import (
 )
 from dmnet.core.files import digest
 from dmnet.core.journal import read_header, read_journal
-from dmnet.pipeline.context import OPTIONS, Context, Plan, Upstream, stage_module
+from dmnet.pipeline.context import OPTIONS, STAGES, Context, Plan, Upstream, stage_module
 
 _log = logging.getLogger(__name__)
 
@@ -181,6 +181,16 @@ def require(
         ("upstream", folder),
         lambda: Upstream(stage, made.split, folder, header, read_journal(folder)),
     )
+
+
+def recorded_data(context: Context) -> Path | None:
+    """The data that a run was last made on, as its headers tell; None before its first stage."""
+    for stage in STAGES:
+        for split in (context.split, "train"):
+            data = (read_header(context.folder(stage, split)) or {}).get("options", {}).get("data")
+            if data:
+                return Path(data)
+    return None
 
 
 def _question(made: Context) -> str:

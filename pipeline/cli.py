@@ -140,6 +140,10 @@ def _dispatch(verb: str, rest: list[str]) -> int:
         print(_verb_help(verb))
         return 0
     context = _context(options, settings)
+    if verb == "status" and options.data is None:
+        from dmnet.pipeline.chain import recorded_data
+
+        context = replace(context, data=recorded_data(context) or context.data)
     run = _VERBS.get(verb, _stage(verb))
     bad: dict[str, str] = {}
     for split in _splits(context):
@@ -247,7 +251,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         parser.add_argument(*names, help=help if heeded else argparse.SUPPRESS, **how)
 
     add("-h", "--help", action="store_true", help="this text")
-    add("--data", type=Path, default=Path("data"), metavar="DIR",
+    add("--data", type=Path, metavar="DIR",
         help="data set: a folder of VisDrone, YOLO, Pascal VOC, COCO, DOTA or LabelMe, or its "
         "data.yaml or JSON file")  # fmt: skip
     add("--split", "--mode", default="val", metavar="NAME",
@@ -299,8 +303,9 @@ def _context(options: argparse.Namespace, overrides: list[str]) -> Context:
         for name, value in vars(options).items()
         if name not in ("help", "config", "max_bad")
     }
+    fields["data"] = options.data or Path("data")
     _check_folder("--split", options.split, options.artifacts)
-    fields["split"] = split_name(options.data, options.split)
+    fields["split"] = split_name(fields["data"], options.split)
     _check_folder("--run", options.run, options.artifacts)
     context = Context(**fields, settings=settings)
     context.check_settings()

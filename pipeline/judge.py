@@ -15,7 +15,6 @@ from dmnet.core.dataset import Dataset
 from dmnet.core.images import read_image
 from dmnet.core.listing import Entry
 from dmnet.core.records import Annotations, Detections, Image
-from dmnet.detectors.base import NetDetector
 from dmnet.detectors.training.data import Sample, load_scene
 from dmnet.fusion.evaluation.evaluate import score
 from dmnet.fusion.evaluation.operating_points import operating_point_of
@@ -29,11 +28,19 @@ class Judge:
     protocol: str
     threshold: float
     samples: Sequence[Sample] = ()
+    source: Path | None = None
+    """The file that the samples were read from."""
 
     @classmethod
-    def of(cls, samples: Sequence[Sample], protocol: str, threshold: float) -> Judge:
-        """Judge on training samples."""
-        return cls(None, protocol, threshold, tuple(samples))
+    def of(
+        cls,
+        samples: Sequence[Sample],
+        protocol: str,
+        threshold: float,
+        source: Path | None = None,
+    ) -> Judge:
+        """Judge on samples: of the training set, or of a file of annotations."""
+        return cls(None, protocol, threshold, tuple(samples), source)
 
     @property
     def classes(self) -> Classes:
@@ -45,6 +52,9 @@ class Judge:
     def files(self) -> Mapping[str, Path]:
         """Image and annotation files, as inputs of an item."""
         entries = self.dataset.with_annotation if self.dataset else ()
+        if self.source is not None:
+            images = {f"image {s.annotations.image_id}": s.image for s in self.samples}
+            return {"annotations": self.source} | images
         named = {f"image {e.image_id}": e.image for e in entries if e.image}
         if self.dataset is not None and any(entry.rows is not None for entry in entries):
             named["annotations"] = self.dataset.labels.source
@@ -52,6 +62,8 @@ class Judge:
 
     def scores(self, net: Any, device: str) -> dict[str, float]:
         """AP, AP50, AP75 and, at the score threshold, precision, recall, F1 and mean IoU."""
+        from dmnet.detectors.base import NetDetector
+
         detector = NetDetector(net, device, classes=self.classes)
         truths: list[Annotations] = []
         found: dict[str, Detections] = {}

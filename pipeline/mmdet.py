@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dmnet.core.errors import ConfigError, MissingInputError
-from dmnet.detectors.mmdet.train import MmdetTraining, train_mmdet
+from dmnet.detectors.mmdet.settings import MmdetTraining
 from dmnet.detectors.training.settings import TrainConfig
 from dmnet.pipeline.chain import command, require
 from dmnet.pipeline.context import Context
@@ -97,16 +97,22 @@ def crop_images(context: Context, instances: Path) -> dict[str, Path]:
     return {name: folder / name for name in names}
 
 
-def validation(context: Context, split: str) -> Part:
+def validation(context: Context, config: Any) -> Part:
     """Whole images of the split that epochs are scored on, and their ground truth.
 
     Raises:
         MissingInputError: there is no image, or the ground truth was not converted.
     """
+    split = config.validate_on or "val"
     dataset = context.dataset_of(split)
     images = {entry.image.name: entry.image for entry in dataset.with_image if entry.image}
     if not images:
         raise MissingInputError(f"{dataset.root}: holds no image to score epochs on.")
+    if config.validation is not None:
+        given = Path(config.validation)
+        if not given.is_file():
+            raise MissingInputError(f"train-detector.validation: no such file: {given}.")
+        return given, images
     return require(context, "convert", split, sums=True).folder / "instances.json", images
 
 
@@ -118,6 +124,8 @@ def learn(
     Returns:
         The weights file, one row an epoch, and the number of images and crops.
     """
+    from dmnet.detectors.mmdet.train import train_mmdet
+
     coco = work / "all.json"
     root, count = combine(parts, coco)
     judged = None

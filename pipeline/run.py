@@ -75,21 +75,25 @@ def execute_all(context: Context) -> dict[str, str]:
 
 
 def steps(context: Context) -> list[tuple[str, str]]:
-    """``(split, stage)`` in the order of `execute_all`."""
-    train_density = context.weights is None and context.density in ("", "predicted")
-    train_detector = context.detector_weights is None and context.detections is None
-    first = ["density"] * (train_density or train_detector)
-    first += ["train-density"] * train_density
-    first += ["crop", "convert", "train-detector"] * train_detector
-    predict = ["predict-density"] * (context.density in ("", "predicted"))
-    last = ["density", *predict, "crop", "convert"]
-    last += ["detect"] * (context.detections is None) + ["fuse-eval"]
-    order = [("train", stage) for stage in first]
-    if train_density:
-        judged = context.config("train-density", stage_module("train-density").Config).validate_on
-        if judged is not None:
-            order.insert(1, (judged, "density"))
-    return order + [(context.split, stage) for stage in last if (context.split, stage) not in order]
+    """``(split, stage)`` in the order of `execute_all`: what the slicer and the weights need."""
+    maps = context.config("crop", stage_module("crop").Config).needs == "map"
+    predicted = maps and context.density in ("", "predicted")
+    order: list[tuple[str, str]] = []
+    if predicted and context.weights is None:
+        order += [(split, "density") for split in _mapped(context)] + [("train", "train-density")]
+    if context.detector_weights is None and context.detections is None:
+        order += [("train", "density")] * maps
+        order += [("train", stage) for stage in ("crop", "convert", "train-detector")]
+    last = ["density"] * (maps and context.density == "true") + ["predict-density"] * predicted
+    last += ["crop", "convert"] + ["detect"] * (context.detections is None) + ["fuse-eval"]
+    return list(dict.fromkeys(order + [(context.split, stage) for stage in last]))
+
+
+def _mapped(context: Context) -> list[str]:
+    """Splits whose true maps the density network is trained or judged on."""
+    config = context.config("train-density", stage_module("train-density").Config)
+    judged = [] if config.hold_out or config.validate_on is None else [config.validate_on]
+    return [*config.train_on, *judged]
 
 
 def _step(context: Context, split: str, stage: str) -> dict[str, str]:

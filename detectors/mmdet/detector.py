@@ -190,6 +190,6 @@ def _build_model(config: Any, state: Mapping[str, Tensor], path: Path) -> nn.Mod
 def load(
     path: Path, settings: Mapping[str, Any], device: str, classes: Classes = VISDRONE
 ) -> MmdetDetector:
-    """Make the detector from plain settings; see `dmnet.detectors.base.FOREIGN`."""
+    """Make the detector from plain settings; see `dmnet.detectors.names.FOREIGN`."""
     built = settings_.build(MmdetSettings, settings, "mmdet")
     return MmdetDetector(path, built, device, classes)

@@ -15,49 +15,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from torch import nn
 
 from dmnet.core.errors import CheckpointError, ConfigError, InputError
-from dmnet.core.ranges import Count, Positive, Processes, Range, Seed, Settings, Side
 from dmnet.core.training import pick_device, weights_bytes
 from dmnet.detectors.mmdet import config as fit
 from dmnet.detectors.mmdet.libraries import libraries, read_checkpoint
+from dmnet.detectors.mmdet.settings import MmdetTraining
 
 log = logging.getLogger(__name__)
 
 _COUNTER = itertools.count()
-
-
-@dataclass(frozen=True)
-class MmdetTraining(Settings):
-    """Training with MMDetection's Runner."""
-
-    options: tuple[str, ...] = ()
-    """changes to the config, key=value each, such as optim_wrapper.optimizer.lr=0.001"""
-    input_size: tuple[Side, Side] | None = None
-    """width and height, in pixels, of every resize, crop and pad step; none: as the config says"""
-    epochs: Count = 0
-    """epochs, schedules scaled along; 0: as the config says"""
-    batch: Annotated[int, Range(0, 65_536)] = 0
-    """images a step; 0: as the config says"""
-    workers: Processes = 0
-    """loader processes"""
-    lr: Annotated[float, Range(0, 100)] = 0.0
-    """learning rate; 0: as the config says"""
-    amp: bool = False
-    """mixed precision; needs a GPU"""
-    initial: str = ""
-    """checkpoint whose fitting weights are the start (whole detector); empty: none"""
-    pretrained: Literal["config", "none"] = "config"
-    """backbone weights: what the config names (it may download them), or none"""
-    seed: Seed = 0
-    """seed of weights, order and augmentation"""
-    checkpoint_every: Positive = 1
-    """epochs from one checkpoint to the next; the last epoch always has one"""
-    resume: bool = True
-    """go on from the last checkpoint in the working folder"""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from torch import Tensor
 from dmnet.core import training
 from dmnet.core.config import build as build_settings
 from dmnet.core.errors import ConfigError
-from dmnet.core.ranges import Count, Factor, Positive, Range, Settings, Share
 from dmnet.core.records import Size as ImageSize
 from dmnet.detectors.base import DetectionNet, Found, Target, load_net, load_state
 from dmnet.detectors.dense import GREY, Letterbox, canvas_size, detections, scaled_size
@@ -36,43 +35,8 @@ from dmnet.detectors.yolov6.head import STRIDES, Cells, Outputs, cells_of, dista
 from dmnet.detectors.yolov6.int8 import compile_int8
 from dmnet.detectors.yolov6.quantise import Sensitivity, insert, quantise
 from dmnet.detectors.yolov6.repoptimizer import adopt_scales
+from dmnet.detectors.yolov6.settings import YoloConfig
 from dmnet.detectors.yolov6.sizes import SIZES, Body, Size
-
-
-@dataclass(frozen=True)
-class YoloConfig(Settings):
-    """Settings of the YOLOv6 sizes."""
-
-    input_size: Annotated[int, Range(32, 16_384)] = 1280
-    """longer side of the network's input, pixels"""
-    max_zoom: Factor = 4.0
-    """small crops are enlarged at most this many times"""
-    border: Annotated[int, Range(0, 4_096)] = 0
-    """grey border around each image, pixels within input_size; a mosaic teaches the network to
-    expect one, so without mosaic in the last epochs 0 is best, else half a stride (16)"""
-    form: Literal["rep", "plain", "search", "repopt", "int8"] = "rep"
-    """training form of the 3x3 blocks: three branches, none, or RepOptimizer's two runs; int8: the
-    fused network with 8-bit rounding, made by `quantised`"""
-    pool: Literal["sppf", "csp"] = "sppf"
-    """pyramid pooling: as first published, or that of version 3"""
-    weights: str = "none"
-    """starting weights: none, or a file of the same architecture and form; with form repopt those
-    of a training with form search, which gives the gradients' multipliers"""
-    teacher: str = "none"
-    """distillation: weights file of the same architecture, trained without; with form int8 it
-    teaches the neck's channels, else classes and sides"""
-    atss_epochs: Count = 0
-    """first epochs with ATSS instead of task-aligned assignment"""
-    min_side: Annotated[float, Range(0, 16_384)] = 8.0
-    """objects count as at least this large when cells are assigned, pixels of the input; with 0,
-    as published, objects between the cell centres are never learnt"""
-    score_threshold: Share = 0.03
-    """detections below are dropped"""
-    nms: Share = 0.65
-    """IoU of the detector's own class-wise NMS"""
-    max_detections: Positive = 500
-    """detections per image"""
-
 
 # --- the network ---------------------------------------------------------------------------------
 

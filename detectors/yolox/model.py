@@ -6,15 +6,14 @@ Ge et al., "YOLOX: Exceeding YOLO Series in 2021" (arXiv 2107.08430).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dmnet.core.config import build as build_settings
 from dmnet.core.errors import ConfigError
-from dmnet.core.ranges import Count, Factor, Positive, Range, Settings, Share
 from dmnet.core.records import Size as ImageSize
 from dmnet.detectors.base import DetectionNet, Found, Target
 from dmnet.detectors.dense import (
@@ -30,26 +29,7 @@ from dmnet.detectors.yolov6.fuse import fuse
 from dmnet.detectors.yolox.assigner import Objects, simota
 from dmnet.detectors.yolox.body import SIZES, STRIDES, Body, Outputs, cells_of, to_boxes
 from dmnet.detectors.yolox.criterion import Batch, detection_losses
-
-
-@dataclass(frozen=True)
-class YoloxConfig(Settings):
-    """Settings of the YOLOX sizes."""
-
-    input_size: Annotated[int, Range(32, 16_384)] = 640
-    """longer side of the network's input, pixels"""
-    max_zoom: Factor = 4.0
-    """small crops are enlarged at most this many times"""
-    border: Annotated[int, Range(0, 4_096)] = 0
-    """grey border around each image, pixels within input_size"""
-    l1_epochs: Count = 15
-    """last epochs in which the sides of the boxes are learnt by their plain difference too"""
-    score_threshold: Share = 0.01
-    """detections below are dropped"""
-    nms: Share = 0.65
-    """IoU of the detector's own class-wise NMS"""
-    max_detections: Positive = 500
-    """detections per image"""
+from dmnet.detectors.yolox.settings import YoloxConfig
 
 
 class YoloX(DetectionNet):

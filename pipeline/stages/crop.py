@@ -46,7 +46,7 @@ class Config(CropConfig):
 def plan(context: Context) -> Plan:
     """One list of windows for every image."""
     config = context.config("crop", Config)
-    uses_maps = config.slicer == "density"
+    uses_maps = config.needs == "map"
     maps, source, made = density_source(context) if uses_maps else ({}, "none", ())
     items = list(_items(context, config, maps if uses_maps else None))
     notes = (
@@ -127,7 +127,7 @@ def _items(context: Context, config: Config, maps: dict[str, Path] | None) -> It
             files["image"] = entry.image
         elif size is None:
             continue  # reported as a problem by the data set
-        if config.write_images or config.slicer == "oracle":
+        if config.write_images or config.needs == "annotations":
             own, rows = label_inputs(entry)
             files, facts = files | own, facts | rows
         yield Item(entry.image_id, files, facts | ({"size": list(size)} if size else {}))

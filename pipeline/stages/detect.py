@@ -22,8 +22,8 @@ from dmnet.core.formats.coco_results import results_json
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.ranges import Share
 from dmnet.core.records import Detections
-from dmnet.detectors.base import DETECTORS, FOREIGN, Detector, load_detector
 from dmnet.detectors.infer import InferConfig, detect_items
+from dmnet.detectors.names import DETECTORS, FOREIGN
 from dmnet.detectors.packing import Usage
 from dmnet.detectors.results import ResultsDetector
 from dmnet.pipeline.chain import command, require
@@ -137,6 +137,8 @@ def detect(
     items: list[Item],
 ) -> Iterator[tuple[Item, Result]]:
     """Detect image by image; the items of one image share one decoding."""
+    from dmnet.detectors.base import load_detector
+
     given = read_yaml(Path(config.settings)) if config.settings else {}
     detector = load_detector(
         source.name or source.weights,
@@ -196,10 +198,9 @@ def _product(item: Item, found: list[Detections], threshold: float) -> Product:
 
 
 def _look_up(
-    detector: Detector, config: Config, items: list[Item]
+    detector: ResultsDetector, config: Config, items: list[Item]
 ) -> Iterator[tuple[Item, Result]]:
     """Detections of whole images from a results file, which knows nothing of crops."""
-    assert isinstance(detector, ResultsDetector)
     detector.check({item.facts["id"]: item for item in items if "id" in item.facts})
     for item in items:
         found = [

@@ -3,88 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
-
-import torch
+from typing import Any
 
 from dmnet.core import config as settings
 from dmnet.core.artifact import Item, Product
-from dmnet.core.classes import Classes
-from dmnet.core.curves import Row, curves_png
-from dmnet.core.errors import ConfigError, InputError, MissingInputError
-from dmnet.core.ranges import Count, Range, Share
-from dmnet.core.training import history_csv, pick_device, seed_epoch
-from dmnet.detectors.base import DetectionNet, build_model, to_tensor
-from dmnet.detectors.torchvision.settings import TorchvisionConfig
-from dmnet.detectors.training.data import (
-    Sample,
-    load_scene,
-    read_coco,
-    read_coco_crops,
-    read_voc,
-)
-from dmnet.detectors.training.loop import train
-from dmnet.detectors.training.pixels import PixelStore
-from dmnet.detectors.training.settings import TrainConfig
-from dmnet.detectors.training.start import start_from
-from dmnet.detectors.yolov6 import YoloConfig
-from dmnet.detectors.yolox import YoloxConfig
+from dmnet.core.errors import ConfigError, MissingInputError
+from dmnet.detectors.training.data import read_coco
 from dmnet.pipeline import mmdet
 from dmnet.pipeline.chain import command, require
 from dmnet.pipeline.context import Context, Plan, Upstream
-from dmnet.pipeline.inputs import load_crops, readable
+from dmnet.pipeline.inputs import load_crops
 from dmnet.pipeline.judge import Judge
-from dmnet.pipeline.mmdet import MmdetConfig
-from dmnet.pipeline.predictions import predictions_jpg
+from dmnet.pipeline.learning.settings import DetectorTraining as Config
 from dmnet.pipeline.training import checkpoint_name, remove_checkpoints
 
 VERSION = 1
 CPU_PRESET = Path(__file__).resolve().parents[2] / "configs" / "cpu.yaml"
-STATISTICS = 16
-"""Training images whose statistics go into a normalisation that starting weights come without."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Config(TrainConfig):
-    """Training of the detector (docs/method.md, "Detectors")."""
-
-    model: str = "fasterrcnn-r50"
-    """Network: fasterrcnn-r50, fasterrcnn-r50-v2, fasterrcnn-mobilenetv3, fasterrcnn-mobilenetv2,
-    retinanet-r50, fcos-r50, yolov6-n/-t/-s/-m/-l, yolox-nano/-tiny/-s, or mmdet. Without a GPU,
-    where none is named, the preset cpu is used (configs/cpu.yaml)."""
-    init: str | None = None
-    """Start from the tensors of this file that fit: weights of an earlier training (of other
-    classes or settings too), a plain state_dict, or a published YOLOX ONNX file."""
-    crops: bool = True
-    """Train on the crops too, not on whole images alone."""
-    annotations: str | None = None
-    """COCO JSON, or folder of Pascal VOC XML, of the training images, instead of what 'convert'
-    made; needs crops false."""
-    validate_on: str | None = None
-    """Split on whose whole images every epoch is scored; its best epoch is kept. none: the last
-    epoch is kept, so that no split to be reported is used for the choice."""
-    protocol: str = "coco@500"
-    """Protocol of these scores."""
-    score_threshold: Share = 0.3
-    """Precision, recall, F1 and mean IoU count detections from this score on."""
-    judge_train: Count = 0
-    """Also report them on so many training images."""
-    pictures: Annotated[int, Range(0, 1_000)] = 4
-    """Draw what is found on so many images (of validate_on, else of the training set)."""
-    torchvision: TorchvisionConfig = field(default_factory=TorchvisionConfig)
-    """Settings of the torchvision networks."""
-    yolov6: YoloConfig = field(default_factory=YoloConfig)
-    """Settings of the YOLOv6 networks."""
-    yolox: YoloxConfig = field(default_factory=YoloxConfig)
-    """Settings of the YOLOX networks."""
-    mmdet: MmdetConfig = field(default_factory=MmdetConfig)
-    """Settings of MMDetection."""
 
 
 def plan(context: Context) -> Plan:
@@ -107,11 +47,8 @@ def plan(context: Context) -> Plan:
     root = context.folder("train-detector")
     if config.model == "mmdet":
         return replace(plan_mmdet(context, config, images, files, root), made_from=made)
-    judge = None
-    if config.validate_on is not None:
-        judge = Judge(
-            context.dataset_of(config.validate_on), config.protocol, config.score_threshold
-        )
+    judge = find_judge(context, config)
+    if judge is not None:
         files |= {f"val {name}": path for name, path in judge.files().items()}
     checkpoint = root / checkpoint_name(config, files)
     return Plan(
@@ -122,6 +59,39 @@ def plan(context: Context) -> Plan:
         finish=remove_checkpoints,
         made_from=made,
     )
+
+
+def find_judge(context: Context, config: Config) -> Judge | None:
+    """What every epoch is scored on; None where nothing is asked for.
+
+    Raises:
+        MissingInputError: the split has no annotated image, or the file none of its images.
+        InputError: the file is unusable.
+    """
+    if config.validate_on is None and config.validation is None:
+        return None
+    dataset = context.dataset_of(config.validate_on or "val")
+    ways = (
+        "Give annotations of these images as a COCO JSON file, --train-detector.validation FILE, "
+        "or score no epochs: --train-detector.validate-on null"
+    )
+    if config.validation is None:
+        if not any(entry.image for entry in dataset.with_annotation):
+            raise MissingInputError(
+                f"train-detector.validate_on: no image of {dataset.root} is annotated, so no epoch "
+                f"can be scored. {ways}."
+            )
+        return Judge(dataset, config.protocol, config.score_threshold)
+    path = Path(config.validation)
+    if not path.is_file():
+        raise MissingInputError(f"train-detector.validation: no such file: {path}. {ways}.")
+    images = {entry.image_id: entry.image for entry in dataset.with_image if entry.image}
+    samples = read_coco(path, images)
+    if not samples:
+        raise MissingInputError(
+            f"train-detector.validation: {path} annotates no image of {dataset.root}. {ways}."
+        )
+    return Judge.of(samples, config.protocol, config.score_threshold, path)
 
 
 def annotation_files(
@@ -187,8 +157,11 @@ def for_device(context: Context) -> Context:
 
     A ResNet-50 at full input size takes hours an epoch there.
     """
-    own = context.settings.get("train_detector") or {}
-    if "model" in own or pick_device(context.device) != "cpu":
+    if "model" in (context.settings.get("train_detector") or {}):
+        return context
+    from dmnet.core.training import pick_device
+
+    if pick_device(context.device) != "cpu":
         return context
     preset = settings.read_yaml(CPU_PRESET)
     return replace(context, settings=settings.merged(preset, context.settings))
@@ -212,7 +185,7 @@ def plan_mmdet(
     """As `plan`, for MMDetection: it reads crops from files and has its own checkpoints."""
     mmdet.check_settings(config)
     crops = mmdet.crop_images(context, files["crop instances"]) if config.crops else {}
-    val = mmdet.validation(context, config.validate_on) if config.validate_on else None
+    val = mmdet.validation(context, config) if config.validate_on or config.validation else None
     files = {**files, "mmdet config": config.mmdet.path()}
     files |= {f"crop {name}": path for name, path in crops.items()}
     if config.mmdet.initial:
@@ -230,179 +203,15 @@ def plan_mmdet(
     )
 
 
-def network_settings(config: Any) -> dict[str, Any]:
-    """Settings of the chosen network's family."""
-    name = config.model.partition("-")[0]
-    family = name if name in ("yolov6", "yolox") else "torchvision"
-    return settings.resolved(getattr(config, family))
+def learn(*given: Any) -> Product:
+    """See `dmnet.pipeline.learning.detector.learn`; torch is imported once it is wanted."""
+    from dmnet.pipeline.learning import detector
+
+    return detector.learn(*given)
 
 
-def learn(
-    config: Config,
-    images: Mapping[str, Path],
-    classes: Classes,
-    judge: Judge | None,
-    checkpoint: Path,
-    device: str,
-    item: Item,
-) -> Product:
-    """Train, going on from the checkpoint of a killed run."""
-    seed_epoch(config.seed, 0)  # the starting weights
-    samples = read_samples(config, item, images, classes)
-    net = build_model(config.model, network_settings(config), classes_of(samples))
-    cache = checkpoint.with_suffix(".pixels")
-    damaged = PixelStore(samples, net, config.data, cache).fill()
-    samples, aside = without(samples, images, damaged)
-    whole = [sample for sample in samples if sample.window is None]
-    judges = [("", judge)] if judge else []
-    if config.judge_train:
-        some = whole[: config.judge_train]
-        judges.append(("train_", Judge.of(some, config.protocol, config.score_threshold)))
+def learn_mmdet(*given: Any) -> Product:
+    """See `dmnet.pipeline.learning.detector.learn_mmdet`."""
+    from dmnet.pipeline.learning import detector
 
-    def evaluate(net: Any) -> dict[str, float]:
-        return {
-            f"{prefix}{name}": value
-            for prefix, each in judges
-            for name, value in each.scores(net, device).items()
-        }
-
-    started = start(net, config, samples)
-    loop = replace(config, metric="train_AP") if judges and not judge else config
-    trained = train(
-        net,
-        samples,
-        loop,
-        evaluate=evaluate if judges else None,
-        checkpoint=checkpoint,
-        cache=cache,
-        device=device,
-        log_folder=checkpoint.parent / "tensorboard" if config.tensorboard else None,
-        meta=started,
-    )
-    last = trained.history[trained.best_epoch - 1]
-    value = {"kept": last, "samples": len(samples), **started}
-    files = _files(trained.weights, trained.history)
-    files |= _pictures(config, trained.weights, judge, whole, device)
-    return Product(files, value, set_aside=aside)
-
-
-def start(net: DetectionNet, config: Config, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Put the starting weights in, where a file is named; what came of it, by name."""
-    if config.init is None:
-        return {}
-    some = samples[:: -(-len(samples) // STATISTICS)]
-    scenes = (load_scene(sample, config.data.max_pixels) for sample in some)
-    images = [to_tensor(scene.image, torch.device("cpu")) for scene in scenes]
-    found = start_from(net, Path(config.init), images)
-    return {"init": {"file": Path(config.init).name, "taken": len(found.taken)}}
-
-
-def without(
-    samples: Sequence[Sample], images: Mapping[str, Path], damaged: Mapping[Path, str]
-) -> tuple[list[Sample], dict[str, str]]:
-    """The samples of images that can be decoded, and the reasons of the other images by id.
-
-    Raises:
-        InputError: none is left.
-    """
-    aside = {name: damaged[path] for name, path in images.items() if path in damaged}
-    for name, reason in aside.items():
-        _log.error("set aside %s: %s", name, reason)
-    left = [sample for sample in samples if sample.image not in damaged]
-    if not left:
-        raise InputError(next(iter(images.values())).parent, "no annotated image can be decoded")
-    return left, aside
-
-
-def learn_mmdet(
-    config: Config,
-    images: Mapping[str, Path],
-    classes: Classes,
-    crops: Mapping[str, Path],
-    val: mmdet.Part | None,
-    work: Path,
-    device: str,
-    item: Item,
-) -> Product:
-    """Train through MMDetection, going on from its checkpoints in ``work`` after a kill."""
-    ids, aside = readable(images)
-    usable = {name: images[name] for name in ids}
-    samples = read_samples(config, item, usable, classes)
-    parts: list[mmdet.Part] = [
-        (item.files["instances"], {f"{name}{images[name].suffix}": images[name] for name in ids})
-    ]
-    if crops:
-        parts.append((item.files["crop instances"], crops))
-    weights, rows, count = mmdet.learn(config.mmdet, parts, val, work, device)
-    scored = [row for row in rows if "AP" in row]
-    kept = max(scored, key=lambda row: row["AP"]) if scored else rows[-1]
-    whole = [sample for sample in samples if sample.window is None]
-    files = _files(weights, rows) | _pictures(config, weights, None, whole, device)
-    return Product(files, {"kept": kept, "samples": count}, set_aside=aside)
-
-
-def _pictures(
-    config: Config, weights: bytes, judge: Judge | None, whole: Sequence[Sample], device: str
-) -> dict[str, bytes]:
-    """What the network finds, beside what is annotated."""
-    if not config.pictures:
-        return {}
-    shown = judge or Judge.of(whole, config.protocol, config.score_threshold)
-    sheet = predictions_jpg(
-        weights,
-        shown.pairs(config.pictures),
-        classes=shown.classes,
-        threshold=config.score_threshold,
-        device=device,
-    )
-    return {"predictions.jpg": sheet}
-
-
-def _files(weights: bytes, history: Sequence[Row]) -> dict[str, bytes]:
-    losses = sorted({name for row in history for name in row if "loss" in name})
-    panels = {
-        "loss": losses,
-        "average precision": ["AP", "AP50", "train_AP", "train_AP50"],
-        "at the score threshold": ["precision", "recall", "F1", "train_precision", "train_recall"],
-        "mean IoU of matches": ["mean_iou", "train_mean_iou"],
-    }
-    return {
-        "weights.pt": weights,
-        "history.csv": history_csv(history),
-        "curves.png": curves_png(history, panels),
-    }
-
-
-def classes_of(samples: Sequence[Sample]) -> Classes:
-    """The classes the network learns.
-
-    Raises:
-        ConfigError: images and crops are annotated in different ones.
-    """
-    found = {sample.annotations.classes.names: sample.annotations.classes for sample in samples}
-    if len(found) > 1:
-        listed = "; ".join(map(str, found.values()))
-        raise ConfigError(f"images and crops are annotated in different classes: {listed}")
-    return next(iter(found.values()))
-
-
-def read_samples(
-    config: Config, item: Item, usable: Mapping[str, Path], classes: Classes
-) -> list[Sample]:
-    """Images and crops with their annotations, without images that cannot be decoded.
-
-    Raises:
-        InputError: nothing is left, or damaged annotations.
-    """
-    if "instances" in item.files:
-        samples = read_coco(item.files["instances"], usable)
-    else:
-        samples = read_voc(Path(config.annotations or ""), usable, classes)
-    if config.crops:
-        from dmnet.core.formats import crops as crop_format
-
-        crops = crop_format.read(item.files["crops"])
-        samples += read_coco_crops(item.files["crop instances"], crops, usable)
-    if not samples:
-        raise InputError(next(iter(item.files.values())), "no annotated image can be decoded")
-    return samples
+    return detector.learn_mmdet(*given)

@@ -12,7 +12,8 @@ from dmnet.core.files import write_atomic
 from dmnet.core.training import read_weights
 from dmnet.density import networks as density
 from dmnet.detectors import export
-from dmnet.detectors.base import NETWORKS, load_net
+from dmnet.detectors.base import load_net
+from dmnet.detectors.names import NETWORKS
 
 _log = logging.getLogger(__name__)
 

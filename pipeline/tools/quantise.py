@@ -16,7 +16,8 @@ from dmnet.core.errors import CheckpointError, ConfigError, MissingInputError
 from dmnet.core.files import write_atomic
 from dmnet.core.images import SUFFIXES, read_image
 from dmnet.detectors.base import load_net, save_net, to_tensor
-from dmnet.detectors.yolov6 import Sensitivity, YoloV6, quantised
+from dmnet.detectors.yolov6.model import YoloV6, quantised
+from dmnet.detectors.yolov6.quantise import Sensitivity
 from dmnet.pipeline.outcome import at_least_one, how_many
 
 _log = logging.getLogger(__name__)

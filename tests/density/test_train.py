@@ -21,7 +21,8 @@ from dmnet.density.networks import IMAGENET, Scaling, load_network
 from dmnet.density.networks import build as build_network
 from dmnet.density.predict import predict
 from dmnet.density.samples import Sample
-from dmnet.density.train import TrainConfig, TrainResult, evaluate, train
+from dmnet.density.settings import TrainConfig
+from dmnet.density.train import TrainResult, evaluate, scaling_of, train
 
 SMALL = TrainConfig(epochs=3, batch=2, crop=32, lr=1e-3, seed=3)
 
@@ -67,7 +68,7 @@ def test_history_and_weights(tmp_path: Path) -> None:
     network, meta = load_network(path)
     assert meta["architecture"] == "mcnn"
     assert meta["config"]["crop"] == 32
-    assert Scaling.of(meta) == SMALL.scaling
+    assert Scaling.of(meta) == scaling_of(SMALL)
     row = evaluate(network, samples[:2], Scaling.of(meta))
     assert row["val_mae"] == pytest.approx(result.history[-1]["val_mae"], rel=1e-5)
 
@@ -77,7 +78,7 @@ def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
     result = train(samples, samples, SMALL, checkpoint=tmp_path / "c.pt")
     path = tmp_path / "w.pt"
     path.write_bytes(result.best)
-    found = evaluate(load_network(path)[0], samples, SMALL.scaling)["val_mae"]
+    found = evaluate(load_network(path)[0], samples, scaling_of(SMALL))["val_mae"]
     assert found == pytest.approx(min(float(row["val_mae"]) for row in result.history), rel=1e-5)
 
 
@@ -237,7 +238,7 @@ def test_the_scale_of_the_targets_is_not_in_the_prediction(tmp_path: Path) -> No
     result = train([sample], [], config, checkpoint=tmp_path / "c.pt")
     (tmp_path / "w.pt").write_bytes(result.last)
     network, _ = load_network(tmp_path / "w.pt")
-    found = predict(network, image, config.scaling).values
+    found = predict(network, image, scaling_of(config)).values
     assert found.mean() == pytest.approx(0.5, abs=0.1)
 
 

@@ -23,7 +23,7 @@ from dmnet.detectors.export import (
     export_detector,
 )
 from dmnet.detectors.onnx import OnnxDetector
-from dmnet.detectors.yolox import YoloX
+from dmnet.detectors.yolox.model import YoloX
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

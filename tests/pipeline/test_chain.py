@@ -448,3 +448,53 @@ def test_an_artifact_says_what_it_was_made_from(world: World) -> None:
     assert header["data"]["split"] == "val"
     assert header["settings"]["protocols"] == ["coco@500"]
     assert header["options"]["data"].endswith("data")
+
+
+def states(world: World, *options: str, split: str = "val") -> dict[tuple[str, str], str]:
+    """First word of status for every stage; nothing of the run is repeated on the command line."""
+    assert world.capsys is not None
+    code = main(["status", "--artifacts", str(world.root / "made"), "--split", split, *options])
+    world.said = world.capsys.readouterr().out
+    assert code == 0
+    words = [line.split()[:3] for line in world.said.splitlines()]
+    return {(where, stage): state for where, stage, state in words}
+
+
+def test_status_needs_nothing_repeated(world: World) -> None:
+    found = states(world)
+    assert {found[step] for step in STEPS} == {"fresh"}, world.said
+    assert world.run("crop", "--density", "predicted") == 0
+    assert world.run("detect", "--detect.score-threshold", "0.002") == 0
+    assert world.run("fuse-eval", "--detect.score-threshold", "0.002") == 0
+    found = states(world)
+    assert {state for step, state in found.items() if step != ("val", "convert")} <= {
+        "fresh",
+        "absent",
+    }
+
+
+def test_status_follows_what_is_stale(world: World) -> None:
+    path = world.root / "small.yaml"
+    path.write_text(path.read_text().replace("threshold: 0.3,", "slicer: uniform,"))
+    assert world.run("crop") == 0
+    found = states(world)
+    assert found["val", "crop"] == "fresh" and found["val", "density"] == "fresh"
+    assert found["val", "detect"] == found["val", "fuse-eval"] == found["val", "convert"] == "stale"
+    assert "make detect" in world.said
+    found = states(world, "--crop.rows", "3")
+    assert found["val", "crop"] == "stale" and "rows 2 -> 3" in world.said
+
+
+def test_an_artifact_of_before_is_read_or_refused_with_the_reason(world: World) -> None:
+    """Headers that tell neither options nor settings; detections without their windows."""
+    for stage in ("crop", "detect"):
+        path = world.made(stage) / "stage.json"
+        header = json.loads(path.read_text())
+        for name in ("options", "settings", "made_from", "data"):
+            del header[name]
+        if stage == "detect":
+            header["version"] = 1
+        path.write_text(json.dumps(header))
+    assert world.run("convert") == 0
+    assert world.run("fuse-eval") == 2
+    assert "version 1 -> 2" in world.said and "make detect" in world.said

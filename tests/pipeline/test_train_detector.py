@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -103,9 +104,41 @@ def test_what_was_trained_survives_a_failure_at_the_end(
         raise InputError("sheet", "cannot be drawn")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dmnet.pipeline.stages.train_detector.predictions_jpg", fail)
+        patch.setattr("dmnet.pipeline.learning.detector.history_csv", fail)
         assert dmnet("train-detector", *SMALL, split="train") == 1
     assert list((folder / "train-detector").glob("checkpoint-*.pt"))
     assert dmnet("train-detector", *SMALL, split="train") == 0
     assert "going on after epoch 1" in capsys.readouterr().err
     assert not list((folder / "train-detector").glob("checkpoint-*.pt"))
+
+
+def test_weights_are_not_lost_to_a_picture(
+    dmnet: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object, **options: object) -> bytes:
+        raise InputError("sheet", "cannot be drawn")
+
+    monkeypatch.setattr("dmnet.pipeline.learning.detector.predictions_jpg", fail)
+    assert dmnet("train-detector", *SMALL, split="train") == 0
+    assert "no predictions.jpg: sheet: cannot be drawn" in capsys.readouterr().err
+    assert (folder / "train-detector" / "weights.pt").exists()
+
+
+def test_scores_on_a_split_without_annotations(
+    dmnet: Run, folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused before training; a COCO file of the same images will do."""
+    judged = [*SMALL, "--train-detector.validate-on", "val"]
+    assert dmnet("convert", "--convert.crops", "false") == 0
+    truth = tmp_path / "truth.json"
+    shutil.copy(folder.parent / "val" / "convert" / "instances.json", truth)
+    shutil.rmtree(data / "VisDrone2019-DET-val" / "annotations")
+    capsys.readouterr()
+    assert dmnet("train-detector", *judged, split="train") == 2
+    assert "--train-detector.validation FILE" in capsys.readouterr().err
+    given = ["--train-detector.validation", str(truth)]
+    assert dmnet("train-detector", *judged, *given, split="train") == 0
+    row = next(csv.DictReader(io.StringIO((folder / "train-detector/history.csv").read_text())))
+    assert "AP" in row
+    assert dmnet("train-detector", *SMALL, *given[:1], str(tmp_path / "no"), split="train") == 2
+    assert "train-detector.validation: no such file" in capsys.readouterr().err

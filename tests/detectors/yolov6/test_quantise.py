@@ -12,10 +12,10 @@ from torch import Tensor
 
 from dmnet.core.errors import ConfigError
 from dmnet.detectors.base import build_model, load_net, save_net
-from dmnet.detectors.yolov6 import int8, quantised
+from dmnet.detectors.yolov6 import int8
 from dmnet.detectors.yolov6.blocks import Conv
 from dmnet.detectors.yolov6.int8 import Int8Conv, compile_int8
-from dmnet.detectors.yolov6.model import YoloV6
+from dmnet.detectors.yolov6.model import YoloV6, quantised
 from dmnet.detectors.yolov6.quantise import (
     QuantConv,
     activate,

@@ -16,8 +16,8 @@ from dmnet.core.errors import CheckpointError
 from dmnet.core.images import read_image
 from dmnet.detectors.base import build_model
 from dmnet.detectors.training.start import start_from
-from dmnet.detectors.yolox import YoloX
 from dmnet.detectors.yolox.folded import COCO_ROWS, read_folded, settle
+from dmnet.detectors.yolox.model import YoloX
 
 pytest.importorskip("onnx")
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from dmnet.core.errors import ConfigError
 from dmnet.detectors.base import Target, build_model, load_net, save_net
 from dmnet.detectors.dense import centres_in
-from dmnet.detectors.yolox import YoloX, criterion
+from dmnet.detectors.yolox import criterion
+from dmnet.detectors.yolox.model import YoloX
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What the training stages do once torch is wanted."""
