@@ -13,13 +13,14 @@ import numpy as np
 
 from dmnet.core.classes import Classes
 from dmnet.core.errors import ConfigError
-from dmnet.core.formats import density_h5, visdrone, yolo
+from dmnet.core.formats import visdrone, yolo
 from dmnet.core.formats.coco import categories
 from dmnet.core.formats.coco_results import results_rows
 from dmnet.core.images import encode_jpeg
 from dmnet.core.ranges import Settings, Share
 from dmnet.core.records import Annotations, Detections, Image
 from dmnet.detectors.packing import Usage
+from dmnet.fusion.report.viewer import density_png, picture_jpeg
 from dmnet.pipeline.predict.found import Found
 from dmnet.pipeline.predict.inputs import Input
 from dmnet.pipeline.predict.model import wanted
@@ -33,7 +34,7 @@ LAYERS = ("windows", "density")
 class SaveConfig(Settings):
     """What is written about each picture."""
 
-    kinds: tuple[str, ...] = ("pictures", "coco", "csv", "geo")
+    kinds: tuple[str, ...] = ("pictures", "viewer", "coco", "csv", "geo")
     """Of `KINDS`."""
     layers: tuple[str, ...] = ()
     """Of `LAYERS`."""
@@ -65,22 +66,33 @@ def shown(result: Result, save: SaveConfig, tracks: Sequence[int] = ()) -> Image
     return result.plot(**layers, tracks=tracks, legend=not tracks and result.name != "")
 
 
-def _picture(source: Input, result: Result, save: SaveConfig) -> tuple[str, bytes]:
-    return f"pictures/{source.stem}.jpg", encode_jpeg(shown(result, save), 92)
+def _picture(source: Input, result: Result, save: SaveConfig) -> dict[str, bytes]:
+    return {f"pictures/{source.stem}.jpg": encode_jpeg(shown(result, save), 92)}
 
 
-def _density(source: Input, result: Result, save: SaveConfig) -> tuple[str, bytes] | None:
-    if result.density is None:
-        return None
-    return f"density/{source.stem}.h5", density_h5.write(result.density, {})
+def _viewer(source: Input, result: Result, save: SaveConfig) -> dict[str, bytes]:
+    files = {viewer_picture(source.stem): picture_jpeg(result.image)}
+    if result.density is not None:
+        files[viewer_density(source.stem)] = density_png(result.density.values)
+    return files
 
 
-def _visdrone(source: Input, result: Result, save: SaveConfig) -> tuple[str, bytes]:
-    return f"visdrone/{source.stem}.txt", visdrone.write_results(result.detections).encode()
+def viewer_picture(stem: str) -> str:
+    """File of a picture without boxes, for the viewer."""
+    return f"viewer/{stem}.jpg"
 
 
-def _yolo(source: Input, result: Result, save: SaveConfig) -> tuple[str, bytes]:
-    return f"yolo/{source.stem}.txt", yolo.write(as_annotations(source, result)).encode()
+def viewer_density(stem: str) -> str:
+    """File of a density map as an overlay, for the viewer."""
+    return f"viewer/{stem}.density.png"
+
+
+def _visdrone(source: Input, result: Result, save: SaveConfig) -> dict[str, bytes]:
+    return {f"visdrone/{source.stem}.txt": visdrone.write_results(result.detections).encode()}
+
+
+def _yolo(source: Input, result: Result, save: SaveConfig) -> dict[str, bytes]:
+    return {f"yolo/{source.stem}.txt": yolo.write(as_annotations(source, result)).encode()}
 
 
 def as_annotations(source: Input, result: Result) -> Annotations:
@@ -89,21 +101,21 @@ def as_annotations(source: Input, result: Result) -> Annotations:
     return Annotations.of(source.id, result.size, found.boxes, found.labels, classes=result.classes)
 
 
-Writer = Callable[[Input, Result, SaveConfig], tuple[str, bytes] | None]
+Writer = Callable[[Input, Result, SaveConfig], dict[str, bytes]]
 
 WRITERS: dict[str, Writer] = {
     "pictures": _picture,
-    "density": _density,
+    "viewer": _viewer,
     "visdrone": _visdrone,
     "yolo": _yolo,
 }
-"""Kinds that are one file a picture; they see the detections that are written, no others."""
+"""Kinds that are files of one picture; they see the detections that are written, no others."""
 
 
 def written(source: Input, result: Result, save: SaveConfig) -> dict[str, bytes]:
     """The files of one picture by name."""
     made = (WRITERS[kind](source, result, save) for kind in save.kinds if kind in WRITERS)
-    return dict(each for each in made if each is not None)
+    return {name: data for files in made for name, data in files.items()}
 
 
 @dataclass(frozen=True)

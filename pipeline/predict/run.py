@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tqdm import tqdm
 
@@ -18,14 +19,24 @@ from dmnet.core.classes import Classes
 from dmnet.core.config import resolved
 from dmnet.core.errors import InputError
 from dmnet.core.files import digest, file_digest
+from dmnet.core.formats import density_h5
 from dmnet.core.images import read_image
 from dmnet.core.threads import map_ahead
 from dmnet.detectors.packing import Usage
+from dmnet.fusion.report.viewer import ViewerConfig, ViewerImage, viewer_page
 from dmnet.pipeline.predict.found import Found, read_found
 from dmnet.pipeline.predict.inputs import VIDEOS, Input
 from dmnet.pipeline.predict.model import Model, check_classes
 from dmnet.pipeline.predict.named import Files, open_model
-from dmnet.pipeline.predict.outputs import SUMMARIES, Row, SaveConfig, Totals, written
+from dmnet.pipeline.predict.outputs import (
+    SUMMARIES,
+    Row,
+    SaveConfig,
+    Totals,
+    viewer_density,
+    viewer_picture,
+    written,
+)
 from dmnet.pipeline.predict.parts import RasterParts
 from dmnet.pipeline.predict.raster import is_raster
 from dmnet.pipeline.predict.result import Result
@@ -34,6 +45,8 @@ from dmnet.pipeline.predict.settings import FLOOR
 from dmnet.pipeline.predict.video import VideoParts, frame_name
 
 VERSION = 1
+EMBEDDED = 30_000_000
+"""Bytes of pictures in the viewer; where there are more, it refers to the files beside it."""
 STAGE = "predict"
 _log = logging.getLogger(__name__)
 
@@ -165,18 +178,18 @@ class _Runner:
 
     def _known(self, artifact: Artifact, item: Item) -> Result | None:
         """What an earlier run found with the same model in the same file."""
-        save = self.job.save
-        if "density" in (*save.kinds, *save.layers):
-            return None  # maps are not kept
+        source = self.inputs[item.id]
         try:
-            found = read_found(artifact.root / _name(self.inputs[item.id]), self._digest(item))
+            found = read_found(artifact.root / _name(source), self._digest(item))
             image = read_image(item.files["image"])
+            path = artifact.root / _map_name(source)
+            density = density_h5.read(path) if path.exists() else None
         except InputError:
             return None  # detected again, which names the reason
         if found is None:
             return None
         return Result(
-            found.detections, None, found.windows, {}, image, found.size, self.classes, item.id,
+            found.detections, density, found.windows, {}, image, found.size, self.classes, item.id,
             found.count,
         )  # fmt: skip
 
@@ -187,6 +200,8 @@ class _Runner:
         source, found = self.inputs[item.id], Found.of(result)
         chosen = self.job.save.chosen(found.detections, self.classes)
         files = {_name(source): found.write(mark)}
+        if result.density is not None:
+            files[_map_name(source)] = density_h5.write(result.density, {})
         files |= written(source, replace(result, detections=chosen), self.job.save)
         return item, Product(files, {"objects": len(chosen)})
 
@@ -216,10 +231,43 @@ class _Runner:
         for kind in self.job.save.kinds:
             for name, render in SUMMARIES.get(kind, {}).items():
                 artifact.output(name, render(self.rows(artifact), self.classes))
+        if "viewer" in self.job.save.kinds:
+            artifact.output("viewer.html", self._viewer(artifact).encode())
+
+    def _viewer(self, artifact: Artifact) -> str:
+        """Every picture and raster as one page, with what the slider may still show."""
+        sources = [self.inputs[name] for name in artifact.good if name in self.inputs]
+        stills = [each for each in sources if not isinstance(self.parts.get(each.id), VideoParts)]
+        room = EMBEDDED // max(1, len(stills))
+        config = ViewerConfig(
+            max(self.job.save.confidence, self.facts["floor"]), self.facts["floor"]
+        )
+        images = [self._viewed(artifact.root, source, room) for source in stills]
+        return viewer_page("Predictions", images, self.classes, config=config)
+
+    def _viewed(self, root: Path, source: Input, room: int) -> ViewerImage:
+        found = read_found(root / _name(source))
+        assert found is not None
+        only = replace(self.job.save, confidence=self.facts["floor"])
+        name, density = viewer_picture(source.stem), root / viewer_density(source.stem)
+        small = (root / name).stat().st_size <= room
+        return ViewerImage(
+            source.id,
+            (root / name).read_bytes() if small else quote(name),
+            found.size,
+            {"fused": only.chosen(found.detections, self.classes)},
+            windows=found.windows,
+            density=density.read_bytes() if density.exists() else None,
+            count=found.count,
+        )
 
 
 def _name(source: Input) -> str:
     return f"found/{source.stem}.json"
+
+
+def _map_name(source: Input) -> str:
+    return f"found/{source.stem}.h5"
 
 
 def _read(path: Path) -> ArrayPixels:

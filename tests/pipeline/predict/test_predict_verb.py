@@ -27,12 +27,13 @@ def pictures(tmp_path: Path) -> Path:
 def test_what_is_written(
     predict: Predict, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict(pictures, "--save", "pictures,coco,csv,visdrone,yolo,density") == 0
+    assert predict(pictures, "--save", "pictures,coco,csv,visdrone,yolo,viewer") == 0
     out = tmp_path / "out"
     assert set(tree(out)) == {
         "predictions.json",
         "predictions.csv",
         "counts.csv",
+        "viewer.html",
         *(
             f"{kind}/{stem}.{suffix}"
             for kind, suffix in [
@@ -40,7 +41,9 @@ def test_what_is_written(
                 ("pictures", "jpg"),
                 ("visdrone", "txt"),
                 ("yolo", "txt"),
-                ("density", "h5"),
+                ("found", "h5"),
+                ("viewer", "jpg"),
+                ("viewer", "density.png"),
             ]
             for stem in ("one", "sub/two ä", "empty")
         ),
