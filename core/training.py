@@ -14,6 +14,7 @@ import csv
 import io
 import json
 import math
+import os
 import pickle
 import random
 import struct
@@ -99,6 +100,19 @@ def write_atomic(path: Path, data: bytes) -> None:
     files.write_atomic(path, [data])
 
 
+def portable(values: Any) -> Any:
+    """Settings as they are stored with weights: a path is a place on one machine, its name stays.
+
+    >>> portable({"init": "/home/me/start.pt", "data": {"crops": True}})
+    {'init': 'start.pt', 'data': {'crops': True}}
+    """
+    if isinstance(values, Mapping):
+        return {key: portable(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [portable(value) for value in values]
+    return Path(values).name if isinstance(values, str) and os.sep in values else values
+
+
 def weights_bytes(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     """One weights file: the state_dict and its JSON metadata.
 
@@ -107,7 +121,8 @@ def weights_bytes(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes
         meta: JSON-serialisable; at least ``architecture``, ``input`` (scaling) and ``config``.
     """
     cpu = {key: value.detach().cpu() for key, value in state.items()}
-    payload = {"format": FORMAT, "state_dict": cpu, "meta": json.dumps(meta, sort_keys=True)}
+    stored = {key: portable(value) if key == "config" else value for key, value in meta.items()}
+    payload = {"format": FORMAT, "state_dict": cpu, "meta": json.dumps(stored, sort_keys=True)}
     return to_bytes(payload)
 
 

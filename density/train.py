@@ -377,8 +377,6 @@ def _result(state: _State, config: TrainConfig) -> TrainResult:
     best = copy.deepcopy(last)
     best.load_state_dict(state.best)
     meta = dataclasses.asdict(config)
-    if config.backbone is not None:
-        meta["backbone"] = Path(config.backbone).name
     files = [
         save_network(n, config.network, config.width, scaling_of(config), meta)
         for n in (best, last)
