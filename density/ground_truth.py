@@ -42,9 +42,9 @@ class SigmaConfig(Settings):
     """geometry: how many nearest other objects the mean is taken over."""
     min_sigma: Sigma = 0.0
     """Lower bound of every sigma, in pixels."""
-    class_sigmas: tuple[Sigma, ...] = ()
-    """classwise: sigma in pixels of every class; none: the authors' table for VisDrone's ten, else
-    measured on the training split (half the diagonal of the class's mean box)."""
+    class_sigmas: tuple[Sigma, ...] = AUTHORS_SIGMAS
+    """classwise: sigma in pixels of every class. The authors' table is of VisDrone's ten; for other
+    classes they are measured on the training split (half the diagonal of the class's mean box)."""
     above: Literal["extend", "error"] = "extend"
     """A sigma above the largest of the kernel bank: extend the bank (in the reference preset: use
     its largest kernel, as the published code does, and say so in the log), or stop with an
@@ -54,15 +54,19 @@ class SigmaConfig(Settings):
         """Sigma of every class in the order of their labels, shape ``(C,)``.
 
         Raises:
-            ConfigError: ``class_sigmas`` is of another number of classes, or is needed.
+            ConfigError: the sigmas are those of other classes.
         """
-        table = self.class_sigmas or (AUTHORS_SIGMAS if classes.names == VISDRONE.names else ())
-        if len(table) != len(classes):
+        table = self.class_sigmas
+        if len(table) != len(classes) or not self.is_measured(classes):
             raise ConfigError(
-                f"sigma.class_sigmas: {len(table)} numbers, but there are {len(classes)} classes "
-                f"({classes}); give one sigma in pixels for each"
+                f"sigma.class_sigmas: {len(table)} numbers for other classes than these "
+                f"{len(classes)} ({classes}); give one sigma in pixels for each"
             )
         return np.asarray(table, dtype=np.float64)
+
+    def is_measured(self, classes: Classes) -> bool:
+        """Whether the class sigmas are not the authors' for other classes than VisDrone's."""
+        return classes.names == VISDRONE.names or self.class_sigmas != AUTHORS_SIGMAS
 
 
 def points(annotations: Annotations) -> Points:

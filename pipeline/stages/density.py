@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from dmnet.core import config as settings
 from dmnet.core.artifact import Artifact, Item, Product
-from dmnet.core.classes import VISDRONE
 from dmnet.core.dataset import Dataset, Labels
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_size
@@ -19,7 +18,6 @@ from dmnet.core.listing import Entry
 from dmnet.core.ranges import Range, Settings
 from dmnet.core.records import Annotations, Size
 from dmnet.density.ground_truth import (
-    AUTHORS_SIGMAS,
     SigmaConfig,
     above_bank,
     class_sigmas,
@@ -70,18 +68,14 @@ def plan(context: Context) -> Plan:
 
 
 def with_class_sigmas(config: SigmaConfig, context: Context) -> SigmaConfig:
-    """Fill in the classes' sigmas where none are given: the authors' or measured ones.
+    """Measure the classes' sigmas where they are needed, not given, and not VisDrone's.
 
     Raises:
         ConfigError: they have to be measured and the training split has no object.
         InputError: damaged labels.
     """
     classes = context.dataset.classes
-    if config.class_sigmas not in ((), AUTHORS_SIGMAS):
-        return config
-    if classes.names == VISDRONE.names:  # whole numbers, as in artifacts that were made before
-        return replace(config, class_sigmas=AUTHORS_SIGMAS)
-    if config.method != "classwise":
+    if config.method != "classwise" or config.is_measured(classes):
         return config
     data = context.dataset_of("train")
     measured = class_sigmas(data.annotations(entry)[0] for entry in data.with_annotation)
