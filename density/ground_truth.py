@@ -81,13 +81,48 @@ def points(annotations: Annotations) -> Points:
     return clipped
 
 
-def sigmas(
+def over_classes(config: SigmaConfig, preset: Preset) -> bool:
+    """Whether neighbours are looked for over (x, y, class index), as the published code does."""
+    return preset == "reference" and config.method != "nearest"
+
+
+def neighbour_distances(
     annotations: Annotations, config: SigmaConfig, *, preset: Preset = "corrected"
+) -> NDArray[np.float64]:
+    """Distances in pixels from every object to its ``config.neighbours`` nearest others.
+
+    Returns:
+        ``(N, neighbours)`` ascending, infinite where there are fewer others.
+    """
+    place = points(annotations).astype(np.float64)
+    if over_classes(config, preset):
+        place = np.column_stack([place, annotations.objects.labels - 1])
+    if len(place) == 0:
+        return np.zeros((0, config.neighbours))
+    return np.asarray(KDTree(place).query(place, k=config.neighbours + 1)[0])[:, 1:]
+
+
+def sigmas(
+    annotations: Annotations,
+    config: SigmaConfig,
+    *,
+    preset: Preset = "corrected",
+    distances: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Sigma of every object in pixels, shape ``(N,)``, before the nearest kernel is looked up.
 
     With the preset ``reference`` the distances of ``geometry`` are measured over (x, y, class
     index), and with 2 to ``neighbours`` objects they are infinite, as in the published code.
+
+    Args:
+        annotations: of one image.
+        config: the rule.
+        preset: see `density_map`.
+        distances: `neighbour_distances`, of a map file for example, under any rule for which
+            `over_classes` says the same; None measures them.
+
+    Raises:
+        ConfigError: the rule asks for more neighbours than there are distances.
     """
     labels = annotations.objects.labels
     if config.method == "fixed":
@@ -97,26 +132,29 @@ def sigmas(
     elif len(labels) == 1:
         found = np.array([config.fixed])
     else:
-        place = points(annotations).astype(np.float64)
+        if distances is None:
+            distances = neighbour_distances(annotations, config, preset=preset)
         geometry = config.method == "geometry"
-        if geometry and preset == "reference":
-            place = np.column_stack([place, labels - 1])
-        found = _mean_distance(place, config.neighbours if geometry else 1, preset)
+        found = _mean_distance(distances, config.neighbours if geometry else 1, preset)
         found = found * config.factor if geometry else found
     widths: NDArray[np.float64] = np.maximum(found, config.min_sigma)
     return widths
 
 
 def _mean_distance(
-    place: NDArray[np.float64], neighbours: int, preset: Preset
+    distances: NDArray[np.float64], neighbours: int, preset: Preset
 ) -> NDArray[np.float64]:
     """Mean distance to the nearest other points; infinite distances count only in ``reference``."""
-    if len(place) == 0:
+    if distances.shape[1] < neighbours:
+        raise ConfigError(
+            f"sigma.neighbours: {neighbours} are asked for, but distances to {distances.shape[1]} "
+            "are stored; measure them anew"
+        )
+    if len(distances) == 0:
         return np.zeros(0)
-    distance = np.asarray(KDTree(place).query(place, k=neighbours + 1)[0])
-    others = distance[:, 1:]
+    others = distances[:, :neighbours]
     if preset == "corrected":
-        others = others[:, : len(place) - 1]
+        others = others[:, : len(distances) - 1]
     mean: NDArray[np.float64] = others.mean(axis=1)
     return mean
 
@@ -128,6 +166,7 @@ def density_map(
     *,
     preset: Preset = "corrected",
     stride: int = 1,
+    widths: NDArray[np.float64] | None = None,
 ) -> DensityMap:
     """Sum of one Gaussian an object, in objects per cell.
 
@@ -140,6 +179,7 @@ def density_map(
             empty, as the published code does. There a sigma above the bank (infinite ones too) is
             the largest of the bank; `above_bank` tells which.
         stride: side of a cell in pixels. The map equals the full-size one sum-pooled.
+        widths: what `sigmas` gives for these annotations and settings, if it is at hand.
 
     Returns:
         values ``(ceil(h / stride), ceil(w / stride))`` float32.
@@ -149,7 +189,8 @@ def density_map(
     """
     config = sigma or SigmaConfig()
     height, width = annotations.size
-    widths = sigmas(annotations, config, preset=preset)
+    if widths is None:
+        widths = sigmas(annotations, config, preset=preset)
     if preset == "reference":
         capped = above_bank(widths, bank)
         if config.above == "error":

@@ -22,6 +22,9 @@ from dmnet.density.ground_truth import (
     above_bank,
     class_sigmas,
     density_map,
+    neighbour_distances,
+    over_classes,
+    points,
     sigmas,
 )
 from dmnet.density.kernels import KernelBank
@@ -151,13 +154,17 @@ def load_bank(path: Path) -> KernelBank:
 def make(config: Config, bank: Path, labels: Labels, item: Item) -> Product:
     """Make the map of one image."""
     annotations, warnings = read_item(labels, item)
+    sigma, preset = config.sigma, config.preset
+    distances = neighbour_distances(annotations, sigma, preset=preset)
+    widths = sigmas(annotations, sigma, preset=preset, distances=distances)
     made = density_map(
-        annotations, load_bank(bank), config.sigma, preset=config.preset, stride=config.cell
+        annotations, load_bank(bank), sigma, preset=preset, stride=config.cell, widths=widths
     )
-    attributes = settings.resolved(config) | {"stride": config.cell}
+    over = "x y class" if over_classes(sigma, preset) else "x y"
+    attributes = settings.resolved(config) | {"stride": config.cell, "distances_over": over}
     value = {"objects": len(annotations.objects), "count": made.count}
-    if config.preset == "reference":
-        widths = sigmas(annotations, config.sigma, preset=config.preset)
+    if preset == "reference":
         value["capped"] = int(above_bank(widths, load_bank(bank)).sum())
-    files = {f"{item.id}.h5": density_h5.write(made, attributes)}
+    origin = density_h5.Origin(points(annotations), distances, widths)
+    files = {f"{item.id}.h5": density_h5.write(made, attributes, origin)}
     return Product(files, value, tuple(warnings))

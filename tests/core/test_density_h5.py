@@ -64,6 +64,42 @@ def test_the_file_is_what_is_documented(tmp_path: Path) -> None:
     assert density_h5.read_settings(path) == {"method": "geometry", "klasse": "ä"}
 
 
+def origin(count: int = 2) -> density_h5.Origin:
+    rng = np.random.default_rng(1)
+    distances = np.where(rng.random((count, 3)) < 0.3, np.inf, rng.random((count, 3)))
+    return density_h5.Origin(rng.integers(0, 30, (count, 2)), distances, rng.random(count))
+
+
+@pytest.mark.parametrize("count", [0, 1, 70])
+def test_what_a_map_was_made_from_round_trips(count: int, tmp_path: Path) -> None:
+    made = origin(count)
+    path = stored(tmp_path, density_h5.write(a_map(), {"a": 1}, made))
+    found = density_h5.read_origin(path)
+    assert found is not None and found.points.dtype == np.int64
+    for name in ("points", "distances", "sigmas"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
+    np.testing.assert_array_equal(density_h5.read(path).values, a_map().values)
+    assert density_h5.read_settings(path) == {"a": 1}
+    with h5py.File(path, "r") as file:
+        assert sorted(file) == ["density", "distances", "points", "sigmas"]
+        assert file["points"].fletcher32 == (count > 0)
+
+
+def test_a_map_without_origin_has_none(tmp_path: Path) -> None:
+    assert density_h5.read_origin(stored(tmp_path, density_h5.write(a_map()))) is None
+
+
+def test_tables_of_different_length_are_refused(tmp_path: Path) -> None:
+    made = origin(3)
+    odd = density_h5.Origin(made.points[:2], made.distances, made.sigmas)
+    path = stored(tmp_path, density_h5.write(a_map(), None, odd))
+    with pytest.raises(InputError, match=r"points \(2, 2\), .* do not have one row an object"):
+        density_h5.read_origin(path)
+    path.write_bytes(b"no map")
+    with pytest.raises(InputError, match="damaged or cut-short"):
+        density_h5.read_origin(path)
+
+
 def test_an_empty_map_of_one_pixel(tmp_path: Path) -> None:
     density = DensityMap(np.zeros((1, 1), np.float32), 1, (1, 1))
     path = stored(tmp_path, density_h5.write(density))

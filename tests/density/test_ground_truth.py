@@ -14,10 +14,12 @@ from dmnet.core.formats.visdrone import read_annotations
 from dmnet.core.records import Annotations
 from dmnet.density.ground_truth import (
     AUTHORS_SIGMAS,
+    Preset,
     SigmaConfig,
     above_bank,
     class_sigmas,
     density_map,
+    neighbour_distances,
     points,
     sigmas,
 )
@@ -105,6 +107,34 @@ def test_nearest_sigma_is_the_distance_itself() -> None:
     row = at((9, 90), (0, 5), (7, 5), (30, 5))
     np.testing.assert_allclose(sigmas(row, SigmaConfig("nearest")), [7, 7, 23])
     np.testing.assert_array_equal(sigmas(at((9, 9), (1, 1)), SigmaConfig("nearest")), [15])
+
+
+def test_distances_to_the_nearest_others() -> None:
+    row = at((9, 90), (0, 5), (7, 5), (30, 5))
+    found = neighbour_distances(row, SigmaConfig())
+    np.testing.assert_array_equal(found, [[7, 30, np.inf], [7, 23, np.inf], [23, 30, np.inf]])
+    assert neighbour_distances(at((9, 9)), SigmaConfig(neighbours=2)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("preset", ["corrected", "reference"])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 9])
+def test_another_rule_takes_the_distances_of_the_first(preset: Preset, count: int) -> None:
+    rng = np.random.default_rng(count)
+    some = at(
+        (99, 99), *rng.integers(1, 98, (count, 2)).tolist(), labels=[1 + i for i in range(count)]
+    )
+    kept = neighbour_distances(some, SigmaConfig(), preset=preset)
+    for rule in (SigmaConfig("geometry"), SigmaConfig("geometry", neighbours=1, factor=0.3)):
+        np.testing.assert_array_equal(
+            sigmas(some, rule, preset=preset, distances=kept), sigmas(some, rule, preset=preset)
+        )
+
+
+def test_more_neighbours_than_are_stored_are_refused() -> None:
+    row = at((9, 90), (0, 5), (7, 5), (30, 5))
+    kept = neighbour_distances(row, SigmaConfig(neighbours=2))
+    with pytest.raises(ConfigError, match="5 are asked for, but distances to 2 are stored"):
+        sigmas(row, SigmaConfig("geometry", neighbours=5), distances=kept)
 
 
 def test_objects_in_one_place_meet_the_lower_bound() -> None:
