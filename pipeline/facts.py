@@ -58,9 +58,16 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
         if isinstance(value, Mapping):
             yield from flattened(value, f"{path}.")
         elif isinstance(value, list | tuple):
-            yield path, ",".join(map(str, value))
+            yield path, ",".join(map(_text, value))
         else:
-            yield path, "" if value is None else str(value)
+            yield path, _text(value)
+
+
+def _text(value: Any) -> str:
+    """A value as the command line takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
 
 
 def revision() -> str:

@@ -96,7 +96,12 @@ def draw_boxes(
 
 
 def draw_layers(
-    image: Image, layers: Sequence[Layer], *, legend: bool = True, longest: int | None = None
+    image: Image,
+    layers: Sequence[Layer],
+    *,
+    legend: bool = True,
+    longest: int | None = None,
+    width: int | None = None,
 ) -> Image:
     """Draw boxes layer by layer, the last on top.
 
@@ -105,6 +110,7 @@ def draw_layers(
         layers: boxes, colours, names.
         legend: add a strip with the names of the layers and their numbers of boxes.
         longest: shrink the picture to this longest side.
+        width: of the lines in pixels; a 600th of the picture if None.
     """
     picture = Pil.fromarray(image)
     scale = 1.0
@@ -115,7 +121,7 @@ def draw_layers(
     else:
         picture = picture.copy()
     draw = ImageDraw.Draw(picture)
-    width = max(1, round(max(picture.size) / 600))
+    width = width or max(1, round(max(picture.size) / 600))
     font = ImageFont.load_default(size=max(10, 6 * width))
     for layer in layers:
         for row, box in enumerate((layer.boxes * scale).tolist()):
@@ -164,7 +170,7 @@ def add_legend(image: Image, layers: Sequence[Layer]) -> Image:
 
 
 def patch(
-    image: Image, focus: Boxes, layers: Sequence[Layer], *, side: int = 200, margin: float = 1.0
+    image: Image, focus: Boxes, layers: Sequence[Layer], *, side: int = 180, margin: float = 1.0
 ) -> Image:
     """A square cut-out around boxes, enlarged, with layers drawn on it.
 
@@ -194,4 +200,4 @@ def patch(
         Layer((layer.boxes - [x1, y1, x1, y1]) * scale, layer.colour, layer.name, layer.texts)
         for layer in layers
     ]
-    return draw_layers(np.array(canvas), shifted, legend=False)
+    return draw_layers(np.array(canvas), shifted, legend=False, width=2)
