@@ -32,7 +32,7 @@ OPTIONS     = --split $(MODE) --data "$(DATA)" --run "$(RUN)" --artifacts "$(ART
 
 STAGES = density train-density predict-density crop convert train-detector detect fuse-eval all status
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench data clean-demo $(STAGES) slice-report tune evaluate compare \
+.PHONY: help setup demo test check campaign bench data clean-demo $(STAGES) slice-report tune evaluate compare \
         predict export
 
 help: ## this list
@@ -96,6 +96,9 @@ predict: $(READY) ## objects in your own pictures: IMAGES=folder, MODEL=name, OU
 
 export: $(READY) ## a trained network as an ONNX file, checked: WEIGHTS=file OUT=file.onnx
 	@$(PY) -m dmnet export --weights "$(WEIGHTS)" --out "$(OUT)" $(SET)
+
+campaign: $(READY_DEV) ## try to break it: NAME=fuzz|settings N=1000 (docs/reliability.md)
+	OMP_NUM_THREADS=1 $(PY) -m tests.campaigns.$(NAME) $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED))
 
 bench: $(READY_DEV) $(SAHI)/.ready ## all benchmarks; writes benchmarks/README.md
 	PYTHONPATH=$(SAHI) $(PY) -m benchmarks $(SET)

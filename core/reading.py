@@ -61,7 +61,7 @@ def read_bytes(path: Path, limit: int = limits.FILE_BYTES) -> bytes:
     """
     with opened(path, limit) as stream:
         try:
-            return stream.read(limit + 1)
+            return stream.read(os.fstat(stream.fileno()).st_size)
         except (OSError, MemoryError) as error:
             reason = getattr(error, "strerror", None) or "not enough memory"
             raise InputError(path, f"cannot be read ({reason})") from error

@@ -110,7 +110,7 @@ class TrainConfig(Settings):
         if self.crop % 16:
             raise ValueError(f"crop must be 0 or a multiple of 16, got {self.crop}")
         if self.crop == 0 and self.batch != 1:
-            raise ValueError("batch must be 1 with crop 0: whole images differ in size")
+            raise ValueError("crop 0 needs batch 1: whole images differ in size")
         self._check_windows()
 
     def _check_network(self) -> None:

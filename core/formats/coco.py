@@ -259,6 +259,8 @@ def _split_files(data: Path) -> dict[str, Path]:
 
 def _looks_like_coco(path: Path) -> bool:
     """Whether a JSON file is ground truth, from its first and last bytes."""
+    if not path.is_file():
+        return False
     size = path.stat().st_size
     with path.open("rb") as stream:
         head = stream.read(1 << 16)

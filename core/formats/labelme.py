@@ -127,6 +127,8 @@ def _points(path: Path, index: int, shape: dict[str, Any]) -> Boxes:
 
 def is_labelme(path: Path) -> bool:
     """Whether a JSON file looks like one of LabelMe's, from its beginning."""
+    if not path.is_file():
+        return False
     with path.open("rb") as stream:
         head = stream.read(1 << 16)
     return b'"shapes"' in head and (b'"imagePath"' in head or b'"version"' in head)

@@ -69,4 +69,6 @@ def read_windows(path: Path) -> Mapping[Window, Detections]:
 
 def _detections(rows: Any) -> Detections:
     table = np.asarray(rows, dtype=np.float64).reshape(-1, 6)
+    if not (np.abs(table) < 2**53).all():
+        raise ValueError("a value is not finite")
     return Detections(from_xywh(table[:, :4]), table[:, 4], table[:, 5].astype(np.int64))

@@ -104,5 +104,5 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise InputError(path, f"not a file of detections ({error})") from error

@@ -30,7 +30,7 @@ class RasterConfig(Settings):
     """Overlap of two blocks in pixels; larger objects may be cut by a seam."""
     reduction: Annotated[int, Range(1, 64)] = 2
     """The density network and the look at the whole block see 1/n of the resolution."""
-    bands: tuple[int, ...] = ()
+    bands: tuple[Annotated[int, Range(1, 1_000)], ...] = ()
     """Bands shown as red, green, blue, from 1, or one band for grey; empty: as the file says."""
 
     def __post_init__(self) -> None:
@@ -42,8 +42,8 @@ class RasterConfig(Settings):
         super().__post_init__()
         if 2 * self.overlap >= self.block:
             raise ValueError(f"overlap must be below half of block, got {self.overlap}")
-        if len(self.bands) not in (0, 1, 3) or min(self.bands, default=1) < 1:
-            raise ValueError(f"bands must be one or three numbers from 1, got {self.bands}")
+        if len(self.bands) not in (0, 1, 3):
+            raise ValueError(f"bands must be one or three numbers, got {self.bands}")
 
 
 @dataclass(frozen=True)

@@ -257,7 +257,7 @@ def test_a_loss_that_explodes_is_an_error(tmp_path: Path) -> None:
     ("values", "message"),
     [
         ({"crop": 100}, "multiple of 16"),
-        ({"crop": 0}, r"train_density\.batch must be 1 with crop 0"),
+        ({"crop": 0}, r"train_density\.crop 0 needs batch 1"),
         ({"lr": 0}, "lr must be above 0"),
         ({"scale_jitter": float("nan")}, "scale_jitter must be 0 to 9"),
         ({"ema": 1.0}, "ema must be 0 to below 1"),
