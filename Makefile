@@ -33,7 +33,7 @@ OPTIONS     = --split $(MODE) --data "$(DATA)" --run "$(RUN)" --artifacts "$(ART
 STAGES = density train-density predict-density crop convert train-detector detect fuse-eval all status
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check campaign bench data clean-demo $(STAGES) slice-report tune evaluate compare \
-        predict export
+        quantise pictures demo-data predict export
 
 help: ## this list
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -84,6 +84,7 @@ tune: $(READY) ## crop, packing and fusion settings for WEIGHTS and DETECTOR_WEI
 	  $(call option,DETECTOR,detector) $(call option,DETECTOR_WEIGHTS,detector-weights) $(SET)
 
 evaluate: $(READY) ## score any detections: GT=folder-or-json DT=folder-or-json PROTOCOL=visdrone
+	$(if $(and $(GT),$(DT)),,$(error evaluate: say what is scored, GT=folder-or-json of the annotations and DT=folder-or-json of the detections))
 	@$(PY) -m dmnet evaluate --gt "$(GT)" --dt $(DT) --protocol $(or $(PROTOCOL),visdrone) $(SET)
 
 compare: $(READY) ## scores of RUNS="one two ..." side by side, with intervals: compare.html
@@ -95,10 +96,21 @@ predict: $(READY) ## objects in your own pictures: IMAGES=folder, MODEL=name, OU
 	  $(call option,MODEL,model) $(call option,OUT,out) $(SET)
 
 export: $(READY) ## a trained network as an ONNX file, checked: WEIGHTS=file OUT=file.onnx
+	$(if $(and $(WEIGHTS),$(OUT)),,$(error export: name the weights and the file to write, WEIGHTS=weights.pt OUT=file.onnx))
 	@$(PY) -m dmnet export --weights "$(WEIGHTS)" --out "$(OUT)" $(SET)
 
 campaign: $(READY_DEV) ## try to break it: NAME=fuzz|settings N=1000 (docs/reliability.md)
 	OMP_NUM_THREADS=1 $(PY) -m tests.campaigns.$(NAME) $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED))
+
+quantise: $(READY) ## a trained YOLOv6 with 8-bit weights: WEIGHTS=file IMAGES=folder OUT=file.pt
+	$(if $(and $(WEIGHTS),$(IMAGES),$(OUT)),,$(error quantise: name weights, images and the file to write, WEIGHTS=weights.pt IMAGES=folder OUT=file.pt))
+	@$(PY) -m dmnet quantise --weights "$(WEIGHTS)" --images "$(IMAGES)" --out "$(OUT)" $(SET)
+
+pictures: $(READY) ## density, windows and crops of images as a contact sheet: OUT=sheet.jpg
+	@$(PY) -m dmnet pictures --data "$(DATA)" --split $(MODE) $(call option,OUT,out) $(SET)
+
+demo-data: $(READY) ## draw aerial scenes with annotations, from a seed: OUT=folder
+	@$(PY) -m dmnet demo-data --out "$(or $(OUT),demo-data)" $(SET)
 
 bench: $(READY_DEV) $(SAHI)/.ready ## all benchmarks; writes benchmarks/README.md
 	PYTHONPATH=$(SAHI) $(PY) -m benchmarks $(SET)

@@ -359,7 +359,12 @@ class Artifact(AbstractContextManager["Artifact"]):
     ) -> Iterator[Record | InputError]:
         one = partial(work_on, self.root, work)
         bar = partial(
-            tqdm, total=len(items), desc=label, unit="item", disable=len(items) < 2, mininterval=0.5
+            tqdm,
+            total=len(items),
+            desc=label,
+            unit="item",
+            disable=len(items) < 2 or None,
+            mininterval=0.5,
         )
         own = [self._own(item) for item in items]
         if workers <= 1 or len(items) < 2:

@@ -317,7 +317,7 @@ def _extract(zip_path: Path, scratch: Path) -> None:
         if needed > free:
             raise InputError(zip_path, f"unpacks to {needed:,} bytes, {free:,} are free")
         scratch.mkdir(parents=True)
-        for entry in tqdm(entries, desc=zip_path.stem, unit="file"):
+        for entry in tqdm(entries, desc=zip_path.stem, unit="file", disable=None):
             archive.extract(entry, scratch)
 
 

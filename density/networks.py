@@ -123,7 +123,7 @@ def save_network(
     return weights_bytes(network.state_dict(), meta)
 
 
-def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """Read a network and its metadata from our weights file or from a foreign MCNN state_dict.
 
     A foreign MCNN is known by the shapes of its convolutions, whatever their names; it is taken to
@@ -132,6 +132,7 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         CheckpointError: unreadable, or made for another network.
     """
+    path = Path(path)
     state, meta = read_weights(path)
     if "architecture" not in meta:
         network: nn.Module = MCNN()

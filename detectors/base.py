@@ -384,7 +384,7 @@ def load_net(
 
 def load_detector(
     source: str | Path,
-    path: Path | None = None,
+    path: str | Path | None = None,
     *,
     settings: Mapping[str, Any] | None = None,
     device: str = "auto",
@@ -411,7 +411,7 @@ def load_detector(
     name = str(source) if str(source) in DETECTORS else None
     if name is None and path is not None:
         _resolve(str(source), DETECTORS)
-    file = path if path is not None else (None if name else Path(source))
+    file = Path(path) if path is not None else (None if name else Path(source))
     if file is None:
         raise ConfigError(f"detector '{name}': give its weights file too")
     if name in FOREIGN:

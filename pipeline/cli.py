@@ -12,6 +12,7 @@ import errno
 import importlib
 import itertools
 import logging
+import os
 import shlex
 import sys
 import tempfile
@@ -48,14 +49,20 @@ _HELP = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_overview())
-        return 0
-    verb, rest = arguments[0], arguments[1:]
+    verb, rest = (arguments or ["--help"])[0], arguments[1:]
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
-        with logging_redirect_tqdm():
-            return _dispatch(verb, rest)
+        if verb in ("-h", "--help"):
+            print(_overview())
+            code = 0
+        else:
+            with logging_redirect_tqdm():
+                code = _dispatch(verb, rest)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output has left; as a shell counts it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except DmnetError as error:
         return _fail(str(error))
     except OSError as error:

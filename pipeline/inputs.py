@@ -266,7 +266,7 @@ def readable(images: Mapping[str, Path]) -> tuple[list[str], dict[str, str]]:
     """Decode every image once: ids that can be trained on, and the reasons of the others."""
     good: list[str] = []
     aside: dict[str, str] = {}
-    for image_id, path in tqdm(images.items(), desc="checking images", unit="item"):
+    for image_id, path in tqdm(images.items(), "checking images", unit="item", disable=None):
         try:
             read_image(path)
         except InputError as error:

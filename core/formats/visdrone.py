@@ -105,12 +105,14 @@ def read_results(path: Path, classes: Classes = VISDRONE) -> Detections:
     return Detections(from_xywh(values[:, :4]), values[:, 4], labels)
 
 
-def write_results(det: Detections) -> str:
-    """Render a result file: descending score, ties in input order, at most 500 rows.
+def write_results(det: Detections, limit: int | None = MAX_RESULTS) -> str:
+    """Render a result file: descending score, ties in input order, at most ``limit`` rows.
+
+    The official evaluation reads 500 per image; None writes all.
 
     Boxes are rounded to 1/1000 pixel; scores are written in full, so that rounding makes no ties.
     """
-    best = np.argsort(-det.scores, kind="stable")[:MAX_RESULTS]
+    best = np.argsort(-det.scores, kind="stable")[:limit]
     det = det[best]
     rows = zip(_xywh(det.boxes), det.scores.tolist(), det.labels.tolist(), strict=True)
     return "".join(

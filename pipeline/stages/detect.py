@@ -156,7 +156,7 @@ def detect(
     infer = config if config.across_images else replace(config, open_images=1)
     jobs = [(path, [w for item in group for w in _windows(item)]) for path, group in groups.items()]
     usage = Usage()
-    with tqdm(total=len(items), desc=label, unit="item") as bar:
+    with tqdm(total=len(items), desc=label, unit="item", disable=None) as bar:
         for (path, found), group in zip(
             detect_items(detector, jobs, infer, usage), groups.values(), strict=True
         ):

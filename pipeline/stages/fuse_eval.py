@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from dmnet.core.artifact import Artifact, Item, Product
 from dmnet.core.classes import Classes
 from dmnet.core.config import resolved
-from dmnet.core.errors import ConfigError, InputError
+from dmnet.core.errors import ConfigError, InputError, StaleInputError
 from dmnet.core.formats import parts, visdrone
 from dmnet.core.formats.coco_results import results_json
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.images import read_image
 from dmnet.core.ranges import Range, Share
-from dmnet.core.records import Annotations, Detections
+from dmnet.core.records import Annotations, Detections, Size
 from dmnet.fusion.evaluation.evaluate import check_protocol, score
 from dmnet.fusion.evaluation.scores import Scores
 from dmnet.fusion.fuse import FuseConfig, fuse_image
@@ -86,10 +86,13 @@ def plan(context: Context) -> Plan:
             Item(parent.image_id, files, {"size": parent.size, "windows": windows, "found": facts})
         )
     merging = FuseConfig(**{f.name: getattr(config, f.name) for f in fields(FuseConfig)})
+    uncut = merging.merge.top_n == 0 and "visdrone" not in config.protocols
+    limit = None if uncut else visdrone.MAX_RESULTS
     return Plan(
         merging,
         items,
-        partial(fuse, merging, found),
+        partial(fuse, merging, found, limit),
+        facts={} if limit else {"visdrone_rows": "all"},
         totals={
             "truth": truth_digest(context),
             "scoring": resolved(config),
@@ -104,8 +107,11 @@ def plan(context: Context) -> Plan:
     )
 
 
-def fuse(config: FuseConfig, found: FoundDetections, item: Item) -> Product:
-    """Whole-image, crop and fused detections of one image, in image coordinates."""
+def fuse(config: FuseConfig, found: FoundDetections, limit: int | None, item: Item) -> Product:
+    """Whole-image, crop and fused detections of one image, in image coordinates.
+
+    The value tells how many boxes a cap left out: `merge.top_n`, and ``limit`` of the result file.
+    """
     size = tuple(item.facts["size"])
     windows = [tuple(window) for window in item.facts["windows"]]
     whole, cuts = found.read(item.id, size, windows)
@@ -118,9 +124,30 @@ def fuse(config: FuseConfig, found: FoundDetections, item: Item) -> Product:
     ]
     files = {
         f"parts/{item.id}.json": parts.write(sources),
-        f"visdrone/{item.id}.txt": visdrone.write_results(sources[2]).encode(),
+        f"visdrone/{item.id}.txt": visdrone.write_results(sources[2], limit).encode(),
     }
-    return Product(files, {"detections": [len(source) for source in sources]})
+    value: dict[str, Any] = {"detections": [len(source) for source in sources]}
+    if len(sources[2]) == config.merge.top_n > 0:
+        every = replace(config, merge=replace(config.merge, top_n=0))
+        value["over_top_n"] = len(fuse_image(whole, placed, size, every)) - config.merge.top_n
+    if limit is not None and len(sources[2]) > limit:
+        value["over_visdrone"] = len(sources[2]) - limit
+    return Product(files, value)
+
+
+def caps_hit(artifact: Artifact) -> Iterator[str]:
+    """A sentence for every cap that left boxes out."""
+    texts = {
+        "over_top_n": "fuse-eval.merge.top_n keeps the best boxes per image; "
+        "--fuse-eval.merge.top-n 0 keeps all",
+        "over_visdrone": f"files of visdrone/ hold {visdrone.MAX_RESULTS} boxes per image, as that "
+        "protocol wants",
+    }
+    values = [record.value for record in artifact.good.values()]
+    for name, text in texts.items():
+        over = [value[name] for value in values if value.get(name)]
+        if over:
+            yield f"{sum(over)} boxes of {len(over)} images left out: {text}"
 
 
 def read_parts(folder: Path, image_id: str) -> dict[str, Detections]:
@@ -133,8 +160,11 @@ def sum_up(
     context: Context, config: Config, crops: FoundCrops, found: FoundDetections, artifact: Artifact
 ) -> None:
     """Write the fused COCO results, the scores and the report; print the scores."""
+    for text in caps_hit(artifact):
+        _log.warning("%s", text)
     artifact.output("results.json", _results(artifact, crops.crops, context.dataset.classes))
-    truths = ground_truth(context, set(artifact.good))
+    sizes = {p.image_id: p.size for p in crops.crops.parents if p.image_id in artifact.good}
+    truths = ground_truth(context, sizes)
     if not truths:
         _log.warning("fuse-eval %s: no annotations, so no scores", context.split)
         return
@@ -171,15 +201,30 @@ def _results(artifact: Artifact, crops: CropSet, classes: Classes) -> Iterator[b
     )
 
 
-def ground_truth(context: Context, ids: set[str]) -> list[Annotations]:
-    """Annotations of the fused images, in order."""
+def ground_truth(context: Context, sizes: Mapping[str, Size]) -> list[Annotations]:
+    """Annotations of the fused images, in order.
+
+    Args:
+        context: of this run.
+        sizes: ``(height, width)`` of every fused image, as its crops were cut.
+
+    Raises:
+        StaleInputError: an image of another size is annotated: another data set of equal names.
+    """
     truths = []
     for entry in context.dataset.with_annotation:
-        if entry.image_id in ids:
+        if entry.image_id in sizes:
             try:
                 truths.append(context.dataset.annotations(entry)[0])
             except InputError as error:
                 _log.error("not scored: %s", error)
+    for truth in truths:
+        if tuple(truth.size) != tuple(sizes[truth.image_id]):
+            raise StaleInputError(
+                f"{truth.image_id}: the crops are of an image of {sizes[truth.image_id]} (h, w), "
+                f"the one annotated in {context.dataset.root} has {truth.size}. Give the data that "
+                "crops and detections were made on (DATA=)."
+            )
     return truths
 
 

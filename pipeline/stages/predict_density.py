@@ -100,7 +100,7 @@ def predict_all(
     from dmnet.density.load import load_density
 
     network = load_density(weights, device)
-    for item in tqdm(items, desc=label, unit="item"):
+    for item in tqdm(items, desc=label, unit="item", disable=None):
         try:
             found = network.predict(read_image(item.files["image"]), **resolved(config))
         except InputError as error:

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     maps = density_h5.maps_in(args.maps) if args.maps else None
     rows: list[Image] = []
     bad: dict[str, str] = {}
-    for entry in tqdm(chosen, desc="pictures"):
+    for entry in tqdm(chosen, desc="pictures", disable=None):
         try:
             rows.append(_picture(dataset, entry, settings, maps))
         except DmnetError as error:

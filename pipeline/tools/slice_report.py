@@ -124,7 +124,9 @@ def _count(
     one = partial(_count_item, settings, tuple(args.detector_input), maps, labels)
     total = [SliceCounts()] * len(settings)
     bad: dict[str, str] = {}
-    parts = tqdm(_map(one, items, args.workers), total=len(items), desc="slice-report")
+    parts = tqdm(
+        _map(one, items, args.workers), total=len(items), desc="slice-report", disable=None
+    )
     for item, part in zip(items, parts, strict=True):
         if isinstance(part, str):
             bad[item.id] = part

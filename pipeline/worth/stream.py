@@ -136,7 +136,7 @@ def stream(
     detector, network = gear.load(dataset.classes), gear.network()
     by_id = {entry.image_id: entry for entry in dataset.with_annotation}
     warm = False
-    for item in tqdm(items, desc=label, unit="image"):
+    for item in tqdm(items, desc=label, unit="image", disable=None):
         try:
             image = read_image(item.files["image"])
             truth, _ = dataset.annotations(by_id[item.id])

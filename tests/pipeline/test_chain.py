@@ -21,7 +21,7 @@ import pytest
 from dmnet.core.errors import InputError
 from dmnet.core.formats import parts
 from dmnet.core.images import encode_jpeg
-from dmnet.core.journal import read_header
+from dmnet.core.journal import read_header, read_journal
 from dmnet.core.records import Detections
 from dmnet.pipeline.cli import main
 from dmnet.pipeline.inputs import FoundDetections
@@ -498,3 +498,30 @@ def test_an_artifact_of_before_is_read_or_refused_with_the_reason(world: World) 
     assert world.run("convert") == 0
     assert world.run("fuse-eval") == 2
     assert "version 1 -> 2" in world.said and "make detect" in world.said
+
+
+def test_caps_are_said(world: World) -> None:
+    """`merge.top_n`, and what the files of the VisDrone protocol hold."""
+    every = ["--fuse-eval.merge.top-n", "0"]
+    assert world.run("fuse-eval", *every) == 0
+    assert "left out" not in world.said
+    counts = [record.value["detections"][2]
+              for record in read_journal(world.made("fuse-eval")).values()]  # fmt: skip
+    most = max(counts)
+    assert most > 2
+    assert world.run("fuse-eval", "--fuse-eval.merge.top-n", "2") == 0
+    cut = [count - 2 for count in counts if count > 2]
+    assert f"{sum(cut)} boxes of {len(cut)} images left out: fuse-eval.merge.top_n" in world.said
+
+
+def test_files_of_visdrone_are_cut_only_for_its_protocol(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dmnet.core.formats.visdrone.MAX_RESULTS", 2)
+    every = ["--fuse-eval.merge.top-n", "0"]
+    assert world.run("fuse-eval", *every) == 0
+    files = sorted((world.made("fuse-eval") / "visdrone").glob("*.txt"))
+    assert max(len(path.read_text().splitlines()) for path in files) > 2
+    assert world.run("fuse-eval", *every, "--fuse-eval.protocols", "visdrone") == 0
+    assert "images left out: files of visdrone/ hold 2 boxes per image" in world.said
+    assert max(len(path.read_text().splitlines()) for path in files) == 2

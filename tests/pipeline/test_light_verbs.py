@@ -47,3 +47,33 @@ def test_stages_are_planned_without_torch(stage: str) -> None:
         f"stage_module({stage!r}); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("verb", [["--help"], ["density", "--help"]])
+def test_a_closed_pipe_prints_no_traceback(verb: list[str]) -> None:
+    """As with ``dmnet --help | head -0``."""
+    command = [sys.executable, "-m", "dmnet", *verb]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_progress_leaves_no_carriage_returns_in_files(data: Path, tmp_path: Path) -> None:
+    places = ["--data", str(data), "--artifacts", str(tmp_path / "artifacts")]
+    with (tmp_path / "said").open("wb") as said:
+        subprocess.run([sys.executable, "-m", "dmnet", "density", *places], stderr=said, check=True)
+    text = (tmp_path / "said").read_bytes()
+    assert b"3 done" in text and b"\r" not in text
+
+
+@pytest.mark.parametrize(
+    ("target", "said"), [("evaluate", "GT="), ("export", "WEIGHTS="), ("quantise", "IMAGES=")]
+)
+def test_a_bare_target_says_what_is_missing(target: str, said: str) -> None:
+    root = Path(__file__).resolve().parents[2]
+    words = ["make", "-n", "-o", ".venv/.ready", target]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"*** {target}: " in done.stderr and said in done.stderr
