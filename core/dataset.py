@@ -188,6 +188,17 @@ def open_dataset(data: Path, split: str, sizes: Path | None = None) -> Dataset:
     Raises:
         MissingInputError: no such folder or split.
         InputError: the sizes table or a label file is damaged, or labels cannot be read.
+
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp()) / "val"
+    >>> (root / "annotations").mkdir(parents=True)
+    >>> _ = (root / "annotations" / "a.txt").write_text("10,10,30,20,1,4,0,0")
+    >>> rows = ["split,image,width,height", "val,a,640,480"]
+    >>> _ = (root / "sizes.csv").write_text(chr(10).join(rows))
+    >>> dataset = open_dataset(root.parent, "val", root / "sizes.csv")
+    >>> truth, _ = dataset.annotations(dataset.entries[0])
+    >>> truth.size, truth.boxes.tolist()
+    ((480, 640), [[10.0, 10.0, 40.0, 30.0]])
     """
     found = _list(data, split)
     listing = found or _list_visdrone(data, split)

@@ -73,6 +73,12 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
     Raises:
         InputError: the file is missing, empty, truncated, no image, of floating-point pixels, or
             larger than ``max_pixels``.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "grey.png"
+    >>> _ = path.write_bytes(encode_png(np.full((4, 6, 3), 128, np.uint8)))
+    >>> read_image(path).shape
+    (4, 6, 3)
     """
     with _opened(path, max_pixels) as image:
         turn = _TURNS.get(_orientation(image))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmnet.core.boxes import Boxes, Window, as_boxes
+from dmnet.core.boxes import Boxes, Window, as_boxes, from_xywh, to_xywh
 from dmnet.core.classes import VISDRONE, Classes
+from dmnet.core.errors import optional
 
 Size = tuple[int, int]
 """``(height, width)`` in pixels."""
@@ -34,6 +37,10 @@ class Annotations:
     ``boxes`` ``(N, 4)``, ``labels`` ``(N,)`` labels of ``classes`` (0: a region without
     annotation), ``score`` ``(N,)`` int64 (0: not to be evaluated), ``truncation`` and ``occlusion``
     ``(N,)`` int64.
+
+    >>> truth = Annotations.of("a", (40, 60), [[5, 5, 15, 25], [0, 0, 60, 9]], [4, 0])
+    >>> len(truth), len(truth.objects), truth.classes.scored[4]
+    (2, 1, 'car')
     """
 
     image_id: str
@@ -100,7 +107,16 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Detections:
-    """Boxes ``(N, 4)``, scores ``(N,)`` float64 and labels ``(N,)`` of one image or crop."""
+    """Boxes ``(N, 4)``, scores ``(N,)`` float64 and labels ``(N,)`` of one image or crop.
+
+    >>> found = Detections([[5, 5, 15, 25], [0, 0, 9, 9]], [0.9, 0.4], [4, 1])
+    >>> found[found.scores > 0.5].boxes.tolist()
+    [[5.0, 5.0, 15.0, 25.0]]
+    >>> found.to_coco(image_id=7)[0]
+    {'image_id': 7, 'category_id': 4, 'bbox': [5.0, 5.0, 10.0, 20.0], 'score': 0.9}
+    >>> Detections.from_coco(found.to_coco(7)).labels.tolist()
+    [4, 1]
+    """
 
     boxes: Boxes = field(default_factory=lambda: np.zeros((0, 4)))
     scores: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -126,6 +142,54 @@ class Detections:
     def __getitem__(self, index: NDArray[np.generic] | slice) -> Detections:
         """Select by mask, indices or slice."""
         return Detections(self.boxes[index], self.scores[index], self.labels[index])
+
+    def __repr__(self) -> str:
+        """How many of what, not every number."""
+        labels = np.unique(self.labels).tolist()
+        return f"Detections({len(self)} boxes, labels {labels})"
+
+    def to_coco(self, image_id: int, classes: Classes = VISDRONE) -> list[dict[str, Any]]:
+        """COCO result rows, boxes as ``x, y, width, height``."""
+        ids = [classes.ids_of[label] for label in self.labels.tolist()]
+        columns = zip(ids, to_xywh(self.boxes).tolist(), self.scores.tolist(), strict=True)
+        return [
+            {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
+            for category, box, score in columns
+        ]
+
+    @staticmethod
+    def from_coco(rows: Sequence[Mapping[str, Any]], classes: Classes = VISDRONE) -> Detections:
+        """From COCO result rows (or annotations, which count with score 1) of one image.
+
+        Raises:
+            KeyError: a category that is none of the classes, or a row without box.
+        """
+        return Detections(
+            from_xywh([row["bbox"] for row in rows]),
+            np.array([row.get("score", 1.0) for row in rows], np.float64),
+            np.array([classes.labels_of[row["category_id"]] for row in rows], np.int64),
+        )
+
+    def to_supervision(self, classes: Classes = VISDRONE) -> Any:
+        """As ``supervision.Detections``, class names in ``data["class_name"]``.
+
+        Raises:
+            MissingExtraError: the extra ``viz`` is not installed.
+        """
+        names = [classes.every.get(label, str(label)) for label in self.labels.tolist()]
+        return optional("supervision", "viz").Detections(
+            xyxy=self.boxes.astype(np.float32),
+            confidence=self.scores.astype(np.float32),
+            class_id=self.labels.copy(),
+            data={"class_name": np.array(names, dtype=str)},
+        )
+
+    @staticmethod
+    def from_supervision(found: Any) -> Detections:
+        """From ``supervision.Detections``; ``class_id`` is the label, absent scores are 1."""
+        scores = np.ones(len(found)) if found.confidence is None else found.confidence
+        labels = np.ones(len(found), np.int64) if found.class_id is None else found.class_id
+        return Detections(found.xyxy, scores, labels)
 
     @staticmethod
     def empty() -> Detections:
@@ -183,6 +247,11 @@ class DensityMap:
 
     ``values`` ``(h, w)`` float32, finite and >= 0; one cell covers ``stride x stride`` pixels;
     ``size`` is the ``(height, width)`` of the image, with ``h == ceil(height / stride)``.
+
+    >>> import numpy as np
+    >>> full = DensityMap(np.full((8, 12), 0.25, np.float32), 1, (8, 12))
+    >>> full.count, full.pooled(4).values.shape
+    (24.0, (2, 3))
     """
 
     values: NDArray[np.float32]

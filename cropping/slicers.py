@@ -28,6 +28,9 @@ class CropConfig(Settings):
     The defaults of padding, min_side, max_side and merge_* were chosen on VisDrone train with true
     maps and threshold 0.08: the fewest pixels at which at least 98 % of the objects are whole in a
     crop, with at most 5 crops per image.
+
+    >>> CropConfig(slicer="grid", tile=640).overlap
+    0.2
     """
 
     slicer: Literal["density", "uniform", "grid", "none", "oracle"] = "density"
@@ -116,6 +119,9 @@ def slice_image(
     Raises:
         MissingInputError: the slicer needs a map or boxes and has none.
         ConfigError: map or boxes belong to an image of another size.
+
+    >>> slice_image(CropConfig(slicer="uniform", rows=1, cols=2), (100, 300))
+    [(0, 0, 150, 100), (150, 0, 300, 100)]
     """
     if size[0] < 1 or size[1] < 1:
         raise ConfigError(f"an image must have at least one pixel, got size {size} (h, w)")

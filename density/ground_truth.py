@@ -186,6 +186,11 @@ def density_map(
 
     Raises:
         ConfigError: a finite sigma above the bank, with ``sigma.above`` set to ``error``.
+
+    >>> truth = Annotations.of("a", (80, 120), [[20, 20, 30, 40], [60, 50, 70, 60]], [4, 1])
+    >>> found = density_map(truth, KernelBank.build([15.0]), stride=4)
+    >>> found.values.shape, round(found.count, 3)
+    ((20, 30), 2.0)
     """
     config = sigma or SigmaConfig()
     height, width = annotations.size

@@ -64,6 +64,13 @@ def load_density(path: str | Path, device: str = "auto") -> DensityNetwork:
 
     Raises:
         CheckpointError: unreadable, or no density network.
+
+    >>> import numpy as np
+    >>> from dmnet import configs
+    >>> weights = Path(configs.__file__).parent / "weights" / "mcnn-hit-uav.pt"
+    >>> network = load_density(weights, "cpu")
+    >>> network.predict(np.zeros((64, 96, 3), np.uint8)).values.shape
+    (16, 24)
     """
     path = Path(path)
     if path.suffix.lower() == ".onnx":

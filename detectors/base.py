@@ -407,6 +407,13 @@ def load_detector(
     Raises:
         ConfigError: no such detector, or one of other classes.
         CheckpointError: the file does not fit.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "weights.pt"
+    >>> _ = path.write_bytes(save_net(build_model("yolov6-n", {"input_size": 64})))
+    >>> detector = load_detector(path, device="cpu")
+    >>> len(detector.predict([np.zeros((60, 80, 3), np.uint8)]))
+    1
     """
     name = str(source) if str(source) in DETECTORS else None
     if name is None and path is not None:

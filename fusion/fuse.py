@@ -190,6 +190,11 @@ def fuse_image(
     Returns:
         Detections in image coordinates, by descending score (ties: whole image first, then crops
         in order), at most ``config.merge.top_n``.
+
+    >>> whole = Detections([[10, 10, 60, 60]], [0.8], [4])
+    >>> crop = Detections([[1, 1, 50, 50], [80, 80, 90, 95]], [0.6, 0.9], [4, 1])
+    >>> fuse_image(whole, [((10, 10, 110, 110), crop)], (200, 200)).boxes.tolist()
+    [[90.0, 90.0, 100.0, 105.0], [10.0, 10.0, 60.0, 60.0]]
     """
     config = config or FuseConfig()
     sources = [Origin(whole, None, config.whole_weight, 0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
 
@@ -28,3 +29,14 @@ def test_importing_dmnet_imports_nothing_heavy() -> None:
     loaded = set(output.stdout.split())
     assert "dmnet" in loaded
     assert not loaded & {"torch", "numpy", "cv2", "matplotlib", "dmnet.core.records"}
+
+
+@pytest.mark.parametrize("name", dmnet.__all__)
+def test_examples_run(name: str) -> None:
+    """Every public name has an example in its docstring, and it is right."""
+    value = getattr(dmnet, name)
+    module = sys.modules[value.__module__]
+    found = doctest.DocTestFinder(recurse=False).find(value, name, module, vars(module).copy())
+    assert sum(len(each.examples) for each in found) > 0, f"{name} has no example"
+    for each in found:
+        assert doctest.DocTestRunner(verbose=False).run(each).failed == 0

@@ -84,6 +84,11 @@ def score(
         protocol: one of `PROTOCOLS`.
         ignore_regions: see `evaluate`.
         name: what to call the result.
+
+    >>> truth = Annotations.of("a", (100, 100), [[10, 10, 30, 30]], [4])
+    >>> found = {"a": Detections([[10, 10, 30, 30], [60, 60, 70, 70]], [0.9, 0.1], [4, 4])}
+    >>> round(score([truth], found, "coco@100").summary["AP"], 3)
+    1.0
     """
     check_protocol(protocol)
     return score_images(

@@ -77,6 +77,13 @@ def draw_boxes(
 
     Returns:
         A new image; higher than the given one where there is a legend.
+
+    >>> import numpy as np
+    >>> grey = np.full((60, 80, 3), 128, np.uint8)
+    >>> truth = Annotations.of("a", (60, 80), [[10, 10, 40, 30]], [4])
+    >>> shown = draw_boxes(grey, truth, legend=False)
+    >>> shown.shape, tuple(shown[10, 20].tolist()) == colour_of(4)
+    ((60, 80, 3), True)
     """
     if isinstance(items, Annotations):
         names = names or items.classes.scored

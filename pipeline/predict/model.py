@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,9 @@ from dmnet.fusion.fuse import fuse_image
 from dmnet.pipeline.predict.result import Result
 from dmnet.pipeline.predict.scene import ArrayPixels, Pixels, Scene
 from dmnet.pipeline.predict.settings import FLOOR, PredictConfig
+from dmnet.pipeline.predict.video import Video, frame_name, frames, open_video
+
+_log = logging.getLogger(__name__)
 
 Source = str | Path | Image
 """An image file, or an RGB uint8 array ``(h, w, 3)``."""
@@ -60,6 +64,14 @@ class Model:
 
     ``detector`` is anything with ``predict(images) -> list[Detections]``; ``density`` may be
     None where the slicer needs no maps.
+
+    >>> class Square:
+    ...     def predict(self, images):
+    ...         return [Detections([[8, 8, 24, 24]], [0.9], [4]) for _ in images]
+    >>> from dmnet.cropping.slicers import CropConfig
+    >>> model = Model(Square(), config=PredictConfig(crop=CropConfig(slicer="none")))
+    >>> [result.counts() for result in model.stream([np.zeros((40, 40, 3), np.uint8)] * 2)]
+    [{'car': 1}, {'car': 1}]
     """
 
     detector: Detector
@@ -98,6 +110,28 @@ class Model:
         if isinstance(source, str | Path | np.ndarray):
             return next(iter(self._results([source])))
         return list(self._results(source))
+
+    def stream(
+        self, source: str | Path | Iterable[Source], *, density_every: int | None = None
+    ) -> Iterator[Result]:
+        """Predict frame by frame: a video file, or any iterable of images and paths.
+
+        The density network looks at every ``density_every``-th frame of a video (None: as the
+        settings say). A frame that cannot be decoded is passed over, with a warning.
+
+        Raises:
+            InputError: the video cannot be opened, or an image cannot be used.
+        """
+        if not isinstance(source, str | Path):
+            yield from self._results(source)
+            return
+        video = open_video(Path(source))
+        every = density_every or self.config.video.density_every
+        scenes = _frames(video, every)
+        for scene, result in self.scenes(scenes):
+            if isinstance(result, InputError):
+                raise result
+            yield replace(result, name=scene.name)
 
     def _results(self, sources: Iterable[Source]) -> Iterator[Result]:
         for scene, result in self.scenes(_scene(i, each) for i, each in enumerate(sources)):
@@ -204,6 +238,17 @@ def wanted(
         labels = np.array([classes.label_of(name) for name in only], dtype=np.int64)
         keep &= np.isin(found.labels, labels)
     return np.asarray(keep)
+
+
+def _frames(video: Video, every: int) -> Iterator[Scene]:
+    fresh = True
+    for index, frame in frames(video):
+        fresh |= index % every == 0
+        if frame is None:
+            _log.warning("%s: frame %d cannot be decoded", video.path, index)
+            continue
+        yield Scene(frame_name(video.path.name, index), partial(ArrayPixels, frame), not fresh)
+        fresh = False
 
 
 def _scene(index: int, source: Source) -> Scene:

@@ -172,6 +172,17 @@ def load(
 
     Raises:
         DmnetError: a file is missing or does not fit; names it.
+
+    Any object with ``predict(images) -> list[Detections]`` is a detector:
+
+    >>> import numpy as np
+    >>> from dmnet.core.records import Detections
+    >>> class Square:
+    ...     def predict(self, images):
+    ...         return [Detections([[8, 8, 24, 24]], [0.9], [4]) for _ in images]
+    >>> model = load(detector=Square(), slicer="none")
+    >>> model(np.zeros((100, 200, 3), np.uint8))
+    Result('array 0', 200x100, 0 windows: 1 car)
     """
     merged = dict(settings or {})
     if slicer is not None:

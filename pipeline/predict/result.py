@@ -12,7 +12,7 @@ import numpy as np
 
 from dmnet.core.boxes import Window, as_boxes
 from dmnet.core.classes import VISDRONE, Classes
-from dmnet.core.errors import ConfigError, optional
+from dmnet.core.errors import ConfigError
 from dmnet.core.files import write_atomic
 from dmnet.core.formats.coco import categories
 from dmnet.core.formats.coco_results import results_rows
@@ -31,6 +31,14 @@ class Result:
     ``detections`` are in pixels of the full image, by descending score; ``density`` is the map the
     windows were cut from (None where the slicer needs none), ``windows`` are ``x1 y1 x2 y2``,
     half-open; ``timings`` are seconds by step; ``image`` is RGB uint8, of ``size`` or a reduction.
+
+    >>> found = Detections([[8, 8, 24, 24]], [0.9], [4])
+    >>> image = np.zeros((40, 60, 3), np.uint8)
+    >>> result = Result(found, None, (), {}, image, (40, 60), name="a.jpg")
+    >>> result, result.plot(legend=False).shape
+    (Result('a.jpg', 60x40, 0 windows: 1 car), (40, 60, 3))
+    >>> result.to_coco()["annotations"][0]["bbox"]
+    [8.0, 8.0, 16.0, 16.0]
     """
 
     detections: Detections
@@ -121,14 +129,7 @@ class Result:
         Raises:
             MissingExtraError: the extra ``viz`` is not installed.
         """
-        supervision = optional("supervision", "viz")
-        names = np.array([self.classes.scored[i] for i in self.detections.labels.tolist()], str)
-        return supervision.Detections(
-            xyxy=self.detections.boxes.astype(np.float32),
-            confidence=self.detections.scores.astype(np.float32),
-            class_id=self.detections.labels.astype(int),
-            data={"class_name": names},
-        )
+        return self.detections.to_supervision(self.classes)
 
     def save(self, path: str | Path, **how: Any) -> Path:
         """Write the annotated picture (.jpg, .png) or the detections as COCO (.json).

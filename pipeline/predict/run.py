@@ -37,12 +37,13 @@ from dmnet.pipeline.predict.outputs import (
     viewer_picture,
     written,
 )
-from dmnet.pipeline.predict.parts import RasterParts
 from dmnet.pipeline.predict.raster import is_raster
 from dmnet.pipeline.predict.result import Result
 from dmnet.pipeline.predict.scene import ArrayPixels, Scene
+from dmnet.pipeline.predict.segments import VideoParts
 from dmnet.pipeline.predict.settings import FLOOR
-from dmnet.pipeline.predict.video import VideoParts, frame_name
+from dmnet.pipeline.predict.tiles import RasterParts
+from dmnet.pipeline.predict.video import frame_name
 
 VERSION = 1
 EMBEDDED = 30_000_000

@@ -1,33 +1,18 @@
-"""Videos through OpenCV: frames in order, segments that are done and kept by themselves."""
+"""Videos through OpenCV: frames in order, and annotated ones written."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
-from dmnet.core.artifact import Item, Product
-from dmnet.core.artifact import Result as Outcome
-from dmnet.core.classes import Classes
-from dmnet.core.config import resolved
 from dmnet.core.errors import InputError
-from dmnet.core.progress import ahead
-from dmnet.core.records import Detections, Image, Size
-from dmnet.pipeline.predict.found import Found, read_frames, write_frames
-from dmnet.pipeline.predict.inputs import Input
-from dmnet.pipeline.predict.model import Model
-from dmnet.pipeline.predict.outputs import SaveConfig, frames_csv, shown
-from dmnet.pipeline.predict.result import Result
-from dmnet.pipeline.predict.scene import ArrayPixels, Scene
-from dmnet.pipeline.predict.settings import VideoConfig
-from dmnet.pipeline.predict.tracking import Tracker
+from dmnet.core.records import Image, Size
 
 
 @dataclass(frozen=True)
@@ -118,130 +103,3 @@ class _Closing:
 def frame_name(name: str, index: int) -> str:
     """Name of a frame in tables: ``clip.mp4#000012``."""
     return f"{name}#{index:06d}"
-
-
-@dataclass(frozen=True)
-class VideoParts:
-    """One video: its segments, and what becomes of all of them; see `parts.RasterParts`."""
-
-    source: Input
-    config: VideoConfig
-    save: SaveConfig
-    facts: dict[str, Any]
-
-    @cached_property
-    def video(self) -> Video:
-        """The header; raises `InputError` where the video cannot be opened."""
-        return open_video(self.source.path)
-
-    @cached_property
-    def segments(self) -> list[range]:
-        """Numbers of the frames of each segment; none where the video cannot be opened."""
-        try:
-            count, step = self.video.frames, self.config.segment
-        except InputError:
-            return []
-        return [range(start, min(start + step, count)) for start in range(0, count, step)]
-
-    def items(self) -> list[Item]:
-        """One item a segment, and the video itself."""
-        known = {**self.facts, "density_every": self.config.density_every}
-        listed = [
-            Item(self._part(part), {}, {**known, "frames": [part.start, part.stop]})
-            for part in self.segments
-        ]
-        whole = {**known, "save": resolved(self.save), "track": self.config.track}
-        return [*listed, Item(self.source.id, {}, whole)]
-
-    def _part(self, part: range) -> str:
-        return f"frames/{self.source.id}/{part.start:06d}"
-
-    def _file(self, part: range) -> str:
-        return f"found/{self.source.stem}/{part.start:06d}.json"
-
-    def run(self, model: Model, items: list[Item], root: Path) -> Iterator[tuple[Item, Outcome]]:
-        """Detect in the given segments, then put all of them together."""
-        asked = {item.id: item for item in items}
-        todo = [part for part in self.segments if self._part(part) in asked]
-        lost: set[int] = set()
-        results = model.scenes(self._scenes(todo, lost))
-        for part in todo:
-            founds: list[Found | None] = [None] * len(part)
-            for index, (_, result) in zip(part, results, strict=False):
-                if index not in lost and not isinstance(result, InputError):
-                    founds[index - part.start] = Found.of(result)
-            yield asked[self._part(part)], Product({self._file(part): write_frames(founds)})
-        if self.source.id in asked:
-            item = asked[self.source.id]
-            try:
-                yield item, self._whole(model.classes, root)
-            except InputError as error:
-                yield item, error
-
-    def _scenes(self, todo: list[range], lost: set[int]) -> Iterator[Scene]:
-        """A scene for every frame; one that cannot be decoded is a scene without data."""
-        every = self.config.density_every
-        for index, frame in ahead(frames(self.video, todo)):
-            if frame is None:
-                lost.add(index)
-                blank = np.zeros((*self.video.size, 3), np.uint8)
-                yield Scene(str(index), partial(ArrayPixels, blank, True))
-            else:
-                yield Scene(str(index), partial(ArrayPixels, frame), index % every != 0)
-
-    def founds(self, root: Path) -> list[Found | None]:
-        """What was found in every frame.
-
-        Raises:
-            InputError: a segment is missing.
-        """
-        return [found for part in self.segments for found in read_frames(root / self._file(part))]
-
-    def _whole(self, classes: Classes, root: Path) -> Product:
-        """The annotated video and the table of its frames."""
-        video = self.video
-        tracker = Tracker(self.config.track, classes, video.rate, self.save.confidence)
-        found = [
-            None if each is None
-            else replace(each, detections=self.save.chosen(each.detections, classes))
-            for each in self.founds(root)
-        ]  # fmt: skip
-        tracks = [tracker.follow(each.detections if each else Detections()) for each in found]
-        files: dict[str, bytes] = {}
-        if "pictures" in self.save.kinds:
-            pictures = self._pictures(found, tracks, classes)
-            files[f"pictures/{self.source.stem}.mp4"] = write_mp4(pictures, video.rate, video.size)
-        if "csv" in self.save.kinds:
-            files[f"frames/{self.source.stem}.csv"] = frames_csv(found, tracks, video.rate, classes)
-        lost = [index for index, each in enumerate(found) if each is None]
-        value = {"frames": len(found), "unique": tracker.unique()}
-        return Product(files, value, set_aside=self._set_aside(lost))
-
-    def _pictures(
-        self, found: list[Found | None], tracks: list[list[int]], classes: Classes
-    ) -> Iterator[Image]:
-        """Every frame with its boxes; one that cannot be decoded repeats the one before."""
-        last: Image = np.zeros((*self.video.size, 3), np.uint8)
-        for (index, frame), each in zip(ahead(frames(self.video)), found, strict=True):
-            if frame is not None and each is not None:
-                result = Result(each.detections, None, each.windows, {}, frame, each.size, classes)
-                last = shown(result, self.save, tracks[index])
-            yield last
-
-    def _set_aside(self, lost: list[int]) -> dict[str, str]:
-        if not lost:
-            return {}
-        spans = ", ".join(f"{a}-{b}" if a < b else str(a) for a, b in _spans(lost))
-        name = frame_name(self.source.id, lost[0])
-        return {name: f"{len(lost)} frames cannot be decoded and were skipped: {spans}"}
-
-
-def _spans(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Runs of consecutive numbers as first and last."""
-    first = last = numbers[0]
-    for number in numbers[1:]:
-        if number != last + 1:
-            yield first, last
-            first = number
-        last = number
-    yield first, last

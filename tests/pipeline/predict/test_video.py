@@ -12,6 +12,7 @@ import pytest
 
 from dmnet.core.errors import InputError
 from dmnet.pipeline.predict import video
+from dmnet.pipeline.predict.model import Model
 from dmnet.pipeline.predict.settings import VideoConfig
 from tests.pipeline.conftest import tree
 from tests.pipeline.predict.conftest import Finder, Predict, draw, write_png
@@ -148,3 +149,12 @@ def test_tracking_counts_each_object_once(predict: Predict, clip: Path, tmp_path
     followed = {(r["class"], r["track"]) for r in found if int(r["track"]) >= 0}
     assert {name for name, _ in followed} == {"pedestrian", "car"}
     assert len(followed) == 2
+
+
+def test_stream(clip: Path, model: Model) -> None:
+    results = list(model.stream(clip, density_every=20))
+    assert len(results) == FRAMES
+    assert results[7].name == "clip.avi#000007"
+    assert results[7].windows == results[0].windows
+    assert [len(r.detections) for r in results[:3]] == [2, 2, 2]
+    assert len(list(model.stream([frame(0), frame(1)]))) == 2

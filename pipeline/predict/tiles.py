@@ -1,7 +1,7 @@
-"""Large inputs, done part by part: a raster's blocks, a video's segments.
+"""A raster done block by block.
 
-Each part is an item of the artifact, so that a killed run goes on where it stopped; one more item
-puts the parts together.
+Each block is an item of the artifact, so that a killed run goes on where it stopped; one more item
+puts the blocks together. `segments` does the same for videos.
 """
 
 from __future__ import annotations
