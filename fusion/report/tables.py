@@ -151,13 +151,14 @@ def intervals(
 
 
 def _interval(value: Interval) -> str:
-    return f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
+    return f"{number(value.value)} [{number(value.low)},\u00a0{number(value.high)}]"
 
 
 def _difference(value: Comparison) -> str:
-    points = [100 * part for part in (value.difference.value, value.difference.low)]
-    high = 100 * value.difference.high
-    return f"{points[0]:+.2f} [{points[1]:+.2f}, {high:+.2f}], p = {value.p_value:.2g}"
+    gap = value.difference
+    low, high = f"{100 * gap.low:+.2f}", f"{100 * gap.high:+.2f}"
+    p = f"p\u00a0=\u00a0{value.p_value:.2g}"
+    return f"{100 * gap.value:+.2f} [{low},\u00a0{high}], {p}"
 
 
 def matrix(table: Matched, threshold: float) -> dict[str, Any]:

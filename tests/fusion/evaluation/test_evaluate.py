@@ -18,6 +18,7 @@ from dmnet.core.formats import coco, coco_results
 from dmnet.core.formats.coco_results import stream_objects
 from dmnet.fusion.evaluation.evaluate import evaluate
 from dmnet.fusion.evaluation.inputs import read_found, read_sizes, read_truth
+from dmnet.fusion.evaluation.scores import Scores
 from dmnet.fusion.report.analyse import analyse, names_of, report_files
 from dmnet.fusion.report.page import ReportConfig
 
@@ -420,6 +421,16 @@ def test_report_of_files(gt: Path, tmp_path: Path) -> None:
     assert "data:image/jpeg" in html
     with pytest.raises(ConfigError, match="at least one"):
         report_files(gt, [])
+
+
+def test_scores_come_back_from_json(gt: Path, tmp_path: Path) -> None:
+    found = evaluate(gt, texts(tmp_path / "pred", FOUND), "visdrone")
+    data = json.loads(json.dumps(found.to_json()))
+    assert Scores.from_json(data).to_json() == data
+    assert Scores.from_json(data, "other").name == "other"
+    del data["classes"]
+    with pytest.raises(KeyError):
+        Scores.from_json(data)
 
 
 def test_names_never_repeat() -> None:
