@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dmnet.core.classes import Classes
 from dmnet.core.errors import CheckpointError, ConfigError, InputError
 from dmnet.core.training import read_weights
 from dmnet.detectors import base
@@ -167,3 +169,22 @@ def test_equal_scores_keep_their_order() -> None:
 def test_a_network_in_training_mode_needs_targets() -> None:
     with pytest.raises(ValueError, match="needs targets"):
         build_model(NAME, SMALL)([torch.zeros(3, 8, 8)])
+
+
+def test_weights_of_other_classes_are_mapped_by_name_or_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The network's classes come from its weights file; labels are the data set's."""
+    net = build_model("yolov6-n", {"input_size": 64}, Classes(("bus", "cat", "Car")))
+    path = tmp_path / "weights.pt"
+    path.write_bytes(base.save_net(net))
+    assert read_weights(path)[1]["classes"] == ["bus", "cat", "Car"]
+    with caplog.at_level(logging.WARNING, logger="dmnet"):
+        detector = load_detector(path, device="cpu", classes=Classes(("car", "truck", "bus")))
+    assert isinstance(detector, NetDetector) and detector.table is not None
+    assert detector.table.tolist() == [3, -1, 1]
+    assert "bus -> bus, Car -> car; dropped: cat; never found: truck" in caplog.text
+    same = load_detector(path, device="cpu", classes=Classes(("Bus", "cat", "car")))
+    assert isinstance(same, NetDetector) and same.table is None
+    with pytest.raises(ConfigError, match=r"none of the detector's classes \(bus, cat, Car\)"):
+        load_detector(path, device="cpu", classes=Classes(("ship",)))
