@@ -20,6 +20,7 @@ from scipy.ndimage import gaussian_filter1d
 from sortedcontainers import SortedDict
 
 from dmnet.core.errors import ConfigError, InputError
+from dmnet.core.files import write_atomic
 from dmnet.core.formats.density_h5 import plain_values
 from dmnet.core.reading import DAMAGED, read_bytes
 
@@ -156,9 +157,7 @@ class KernelBank:
 
     def save(self, path: Path) -> None:
         """Write `to_bytes` to ``path`` in one step."""
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_bytes(self.to_bytes())
-        temporary.replace(path)
+        write_atomic(path, [self.to_bytes()])
 
     @classmethod
     def load(cls, path: Path) -> KernelBank:

@@ -95,6 +95,8 @@ def _shapes(path: Path) -> Iterator[dict[str, Any]]:
     for index, shape in enumerate(_load(path)["shapes"]):
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
             raise InputError(path, f"shapes[{index}]: needs a text 'label'")
+        if not isinstance(shape.get("flags") or {}, dict):
+            raise InputError(path, f"shapes[{index}]: 'flags' is not a mapping")
         yield shape
 
 

@@ -16,11 +16,22 @@ import pytest
 from PIL import Image as Pil
 
 from dmnet.core import limits
+from dmnet.core.classes import VISDRONE
 from dmnet.core.config import read_yaml
 from dmnet.core.dataset import open_dataset, read_sizes
 from dmnet.core.errors import InputError
 from dmnet.core.files import remove_temporary, write_atomic
-from dmnet.core.formats import coco, coco_results, crops, density_h5, npy, parts, visdrone, voc
+from dmnet.core.formats import (
+    coco,
+    coco_results,
+    crops,
+    density_h5,
+    labelme,
+    npy,
+    parts,
+    visdrone,
+    voc,
+)
 from dmnet.core.images import read_image, read_size
 from dmnet.core.reading import read_bytes, read_json, read_text
 
@@ -294,6 +305,14 @@ def test_numbers_in_xml(tmp_path: Path) -> None:
     )
     with refused("truncation '1e300' is not a whole number"):
         voc.read(path)
+
+
+def test_flags_of_labelme_are_a_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    shape = {"label": "car", "points": [[0, 0], [3, 3]], "flags": 0.5}
+    path.write_text(json.dumps({"shapes": [shape]}))
+    with refused(r"shapes\[0\]: 'flags' is not a mapping"):
+        labelme.read(path, "a", SIZE, VISDRONE)
 
 
 @pytest.mark.parametrize(

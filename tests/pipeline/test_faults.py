@@ -1,0 +1,164 @@
+"""Faults of discs, files and the program itself, as a user of the command line meets them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image as Pil
+
+from dmnet.core.errors import CheckpointError, InputError
+from dmnet.core.training import read_weights, to_bytes
+from dmnet.pipeline import cli
+from dmnet.pipeline.cli import main
+
+from .conftest import Run
+
+
+def one_paragraph(capsys: pytest.CaptureFixture[str]) -> str:
+    text = capsys.readouterr().err.strip().splitlines()[-1]
+    assert text.startswith("dmnet: ") and "Traceback" not in text
+    return text
+
+
+def test_a_fault_of_the_program_is_one_paragraph(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fails(verb: str, rest: list[str]) -> int:
+        raise IndexError("list index\x07 out of range\nmore")
+
+    monkeypatch.setattr(cli, "_dispatch", fails)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main(["density", "--run", "a b"]) == 70
+    text = one_paragraph(capsys)
+    (kept,) = tmp_path.glob("dmnet-error-*.txt")
+    assert "unexpected IndexError: list index\\x07 out of range" in text and str(kept) in text
+    assert "What is done is kept" in text
+    details = kept.read_text()
+    assert details.startswith("dmnet density --run 'a b'") and "Traceback" in details
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.ENOSPC, "free some space on that disc and run the same command again"),
+        (errno.EROFS, "name another folder (--artifacts, --out)"),
+        (errno.EACCES, "allow this user to use it"),
+    ],
+)
+def test_faults_of_the_disc_name_the_file_and_the_way_out(
+    dmnet: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    code: int, said: str,
+) -> None:  # fmt: skip
+    def replace(self: Path, target: Path) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "replace", replace)
+    assert dmnet("density", "--workers", "1") == 2
+    text = one_paragraph(capsys)
+    assert said in text and "/artifacts/default/kernels.h5" in text
+
+
+def test_what_killed_runs_left_is_removed_by_the_next(dmnet: Run, tmp_path: Path) -> None:
+    assert dmnet("density") == 0
+    folder = tmp_path / "artifacts" / "default" / "val" / "density"
+    left = folder / ".100.h5.4321.tmp"
+    left.write_bytes(b"half")
+    assert dmnet("density") == 0
+    assert not left.exists() and (folder / "100.h5").exists()
+
+
+def test_bad_names_never_stop_the_others(
+    dmnet: Run, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = data / "VisDrone2019-DET-val" / "images"
+    good = (images / "100.jpg").read_bytes()
+    (images / "bell\x07.jpg").write_bytes(good)
+    (images / ("a" * 251 + ".jpg")).write_bytes(good)
+    (images / "loop.jpg").symlink_to("loop.jpg")
+    os.close(os.open(bytes(images) + b"/bad\xff.jpg", os.O_CREAT))
+    os.mkfifo(images / "pipe.jpg")
+    code = dmnet("density", "--max-bad", "9")
+    said = capsys.readouterr().err
+    assert code == 0 and "3 done" in said and "Traceback" not in said
+
+
+def test_an_image_that_is_really_a_program_is_set_aside(
+    dmnet: Run, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import EpsImagePlugin
+
+    def started(*args: object) -> None:
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", started)
+    path = data / "VisDrone2019-DET-val" / "images" / "100.jpg"
+    Pil.new("RGB", (320, 240)).save(path, "EPS")
+    assert dmnet("density", "--max-bad", "1") == 0
+    assert "not an image, whatever its name says" in capsys.readouterr().err
+
+
+def test_crops_that_name_files_elsewhere(
+    dmnet: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign = tmp_path / "crops.json"
+    parent = {"id": 5, "file_name": "../../../secret.jpg", "width": 320, "height": 240}
+    foreign.write_text(json.dumps({"parents": [parent], "images": []}))
+    assert dmnet("detect", "--crops", str(foreign), "--detector", "yolov6-n") == 2
+    assert "climbs out of its folder" in one_paragraph(capsys)
+
+
+def test_settings_that_are_not_a_number_never_make_an_artifact(
+    dmnet: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset = tmp_path / "a.yaml"
+    for text in ("crop: {threshold: .nan}", "crop: {threshold: nan}"):
+        preset.write_text(text)
+        assert dmnet("crop", "--config", str(preset)) == 2
+        one_paragraph(capsys)
+    assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize(
+    "meta", ["{", "[]", '{"settings": 3}', '{"classes": "abc"}', '{"architecture": ["a"]}', 7]
+)
+def test_damaged_metadata_of_weights(tmp_path: Path, meta: object) -> None:
+    path = tmp_path / "a.pt"
+    path.write_bytes(to_bytes({"format": "dmnet-checkpoint-1", "state_dict": {}, "meta": meta}))
+    with pytest.raises(CheckpointError, match="its metadata is damaged"):
+        read_weights(path)
+
+
+def test_damaged_weights(tmp_path: Path) -> None:
+    import torch
+
+    path = tmp_path / "a.pt"
+    good = to_bytes({"weight": torch.ones(64, 64)})
+    for data in (b"", b"PK", good[:100], good[: len(good) // 2], b"\x80\x02}q\x01" + good[200:]):
+        path.write_bytes(data)
+        with pytest.raises(CheckpointError, match=r"a\.pt"):
+            read_weights(path)
+
+
+def test_class_indices_of_onnx_settings() -> None:
+    from dmnet.core.classes import VISDRONE
+    from dmnet.core.errors import ConfigError
+    from dmnet.detectors.onnx import OnnxDecoding, class_table
+
+    for entry in ("1000000000000=1", "9" * 5000 + "=1", "²=1", "0=²"):
+        with pytest.raises(ConfigError, match=r"class_map"):
+            class_table(OnnxDecoding(class_map=(entry,)), VISDRONE)
+    with pytest.raises(ValueError, match="strides must be 1 to"):
+        OnnxDecoding(strides=(0,))
+
+
+def test_kernel_banks_of_strangers(tmp_path: Path) -> None:
+    from dmnet.density.kernels import KernelBank
+
+    path = tmp_path / "kernels.h5"
+    path.write_bytes(KernelBank.build([0, 1]).to_bytes()[:-100])
+    with pytest.raises(InputError, match="not a readable kernel bank"):
+        KernelBank.load(path)
