@@ -278,6 +278,35 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return _underscored(loaded)
 
 
+def read_preset(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a preset and the presets it includes: ``include: [name, ...]`` names files beside it.
+
+    Later ones win over earlier ones, and what the file itself says over all of them.
+
+    Args:
+        path: the file.
+        within: the files that include this one.
+
+    Raises:
+        InputError: see `read_yaml`; or an included file is not there, or includes itself.
+    """
+    own = read_yaml(path)
+    names = own.pop("include", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(path, f"include lists names of presets beside it, got {shown(names)}")
+    if path in within:
+        raise InputError(path, "includes itself")
+    settings: dict[str, Any] = {}
+    beside = {file.stem: file for file in path.parent.glob("*.yaml")}
+    for name in names:
+        if name not in beside:
+            raise InputError(
+                path, unknown(f"include {name}", name, beside).replace("setting", "preset")
+            )
+        settings = merged(settings, read_preset(beside[name], (*within, path)))
+    return merged(settings, own)
+
+
 def _underscored(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {
         str(key).replace("-", "_"): _underscored(value) if isinstance(value, Mapping) else value

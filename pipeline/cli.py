@@ -300,7 +300,7 @@ def _context(options: argparse.Namespace, overrides: list[str]) -> Context:
     """Options, presets and overrides as one `Context`."""
     settings: dict[str, object] = {}
     for preset in options.config:
-        settings = config.merged(settings, config.read_yaml(_preset(preset)))
+        settings = config.merged(settings, config.read_preset(_preset(preset)))
     settings = config.merged(settings, config.parse_overrides(overrides))
     if options.detector:
         short = {"train_detector": {"model": options.detector}}
