@@ -38,8 +38,8 @@ STAGES = density train-density predict-density crop convert train-detector detec
 help: ## this list
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: $(READY) ## the whole pipeline on scenes it draws itself, from nothing to demo/report.html
-	$(PY) -m dmnet demo --out demo $(SET)
+demo: $(READY) ## the whole pipeline on scenes it draws, to demo/report.html (TRAIN=1: train on them too)
+	$(PY) -m dmnet demo --out demo $(if $(TRAIN),--learn) $(SET)
 
 test: $(READY_DEV) ## set up and run the tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(PYTEST)

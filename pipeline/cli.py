@@ -30,6 +30,7 @@ from dmnet.core import config
 from dmnet.core.dataset import SPLITS, Dataset, split_name
 from dmnet.core.errors import ConfigError, DmnetError, MissingInputError, printable
 from dmnet.pipeline.context import STAGES, Context, stage_module
+from dmnet.pipeline.models import weights_file
 from dmnet.pipeline.outcome import Parser, exit_code, how_many, processes
 
 _HELP = {
@@ -312,6 +313,8 @@ def _context(options: argparse.Namespace, overrides: list[str]) -> Context:
     }
     fields["data"] = options.data or Path("data")
     _check_folder("--split", options.split, options.artifacts)
+    fields["weights"] = weights_file(options.weights, "density")
+    fields["detector_weights"] = weights_file(options.detector_weights, "detector")
     fields["split"] = split_name(fields["data"], options.split)
     _check_folder("--run", options.run, options.artifacts)
     context = Context(**fields, settings=settings)

@@ -13,22 +13,11 @@ from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.files import file_digest
 from dmnet.density.load import load_density
 from dmnet.detectors.base import Detector, NetDetector, class_names, load_detector
+from dmnet.pipeline.models import TABLE, entries
 from dmnet.pipeline.predict.model import Model
 from dmnet.pipeline.predict.settings import PredictConfig
 
-CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
-TABLE = CONFIGS / "models.yaml"
 DEFAULT = "visdrone"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A row of the table."""
-
-    detector: str
-    density: str | None = None
-    about: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,13 +43,6 @@ class Files:
     def config(self) -> PredictConfig:
         """The settings, checked."""
         return config.build(PredictConfig, self.settings)
-
-
-def entries() -> dict[str, Entry]:
-    """The table of named models."""
-    rows = config.read_yaml(TABLE)
-    # names keep their dashes, settings do not
-    return {name.replace("_", "-"): config.build(Entry, row, name) for name, row in rows.items()}
 
 
 def find(

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dmnet.core import config
+from dmnet.pipeline.models import entries
 from dmnet.pipeline.outcome import at_least_one, exit_code, how_many, number
 from dmnet.pipeline.predict.inputs import Inputs, find_inputs
-from dmnet.pipeline.predict.named import DEFAULT, entries, find
+from dmnet.pipeline.predict.named import DEFAULT, find
 from dmnet.pipeline.predict.outputs import KINDS, LAYERS, SaveConfig, Totals
 from dmnet.pipeline.predict.run import Job, predict
 from dmnet.pipeline.predict.settings import PredictConfig
