@@ -33,7 +33,7 @@ OPTIONS     = --split $(MODE) --data "$(DATA)" --run "$(RUN)" --artifacts "$(ART
 STAGES = density train-density predict-density crop convert train-detector detect fuse-eval all status
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check campaign bench data clean-demo $(STAGES) slice-report tune evaluate compare \
-        quantise pictures demo-data predict export
+        quantise pictures demo-data predict info doctor export
 
 help: ## this list
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -90,6 +90,12 @@ evaluate: $(READY) ## score any detections: GT=folder-or-json DT=folder-or-json 
 compare: $(READY) ## scores of RUNS="one two ..." side by side, with intervals: compare.html
 	@$(PY) -m dmnet compare $(RUNS) --split $(MODE) --data "$(DATA)" --artifacts "$(ARTIFACTS)" \
 	  $(call option,SIZES,sizes) $(SET)
+
+info: $(READY) ## what a data set is: DATA=path MODE=split
+	@$(PY) -m dmnet info "$(DATA)" --split $(MODE) $(SET)
+
+doctor: $(READY) ## versions, devices, extras, models, a short speed test, what is missing
+	@$(PY) -m dmnet doctor $(SET)
 
 predict: $(READY) ## objects in your own pictures: IMAGES=folder, MODEL=name, OUT=folder
 	@$(PY) -m dmnet predict $(or $(IMAGES),$(error name pictures: make predict IMAGES=path)) \

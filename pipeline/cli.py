@@ -125,6 +125,8 @@ class Tool:
 
 TOOLS: dict[str, Tool] = {
     "predict": Tool("predict", "objects in your own pictures, in one command"),
+    "info": Tool("info", "what a data set is: format, classes, sizes, problems"),
+    "doctor": Tool("doctor", "versions, devices, extras, models, a short speed test"),
     "evaluate": Tool("evaluate", "score any detections by a named protocol"),
     "compare": Tool("compare", "runs side by side, with differences and intervals"),
     "slice-report": Tool("slice_report", "what each slicer is worth, without a detector"),

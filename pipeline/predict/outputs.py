@@ -7,13 +7,14 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from dmnet.core.classes import Classes
 from dmnet.core.errors import ConfigError
-from dmnet.core.formats import visdrone, yolo
+from dmnet.core.formats import labelme, visdrone, yolo
 from dmnet.core.formats.coco import categories
 from dmnet.core.formats.coco_results import results_rows
 from dmnet.core.images import encode_jpeg
@@ -95,6 +96,12 @@ def _yolo(source: Input, result: Result, save: SaveConfig) -> dict[str, bytes]:
     return {f"yolo/{source.stem}.txt": yolo.write(as_annotations(source, result)).encode()}
 
 
+def _labelme(source: Input, result: Result, save: SaveConfig) -> dict[str, bytes]:
+    name = PurePosixPath(source.id).name
+    data = labelme.write(as_annotations(source, result), name)
+    return {f"labelme/{source.stem}.json": data.encode()}
+
+
 def as_annotations(source: Input, result: Result) -> Annotations:
     """What was found, as if somebody had annotated it."""
     found = result.detections
@@ -108,6 +115,7 @@ WRITERS: dict[str, Writer] = {
     "viewer": _viewer,
     "visdrone": _visdrone,
     "yolo": _yolo,
+    "labelme": _labelme,
 }
 """Kinds that are files of one picture; they see the detections that are written, no others."""
 

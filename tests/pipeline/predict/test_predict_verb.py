@@ -27,7 +27,7 @@ def pictures(tmp_path: Path) -> Path:
 def test_what_is_written(
     predict: Predict, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict(pictures, "--save", "pictures,coco,csv,visdrone,yolo,viewer") == 0
+    assert predict(pictures, "--save", "pictures,coco,csv,visdrone,yolo,labelme,viewer") == 0
     out = tmp_path / "out"
     assert set(tree(out)) == {
         "predictions.json",
@@ -41,6 +41,7 @@ def test_what_is_written(
                 ("pictures", "jpg"),
                 ("visdrone", "txt"),
                 ("yolo", "txt"),
+                ("labelme", "json"),
                 ("found", "h5"),
                 ("viewer", "jpg"),
                 ("viewer", "density.png"),
