@@ -107,6 +107,7 @@ def _put(file: h5py.File, name: str, rows: NDArray[Any]) -> None:
         rows: the table, possibly without any row.
     """
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_obj_track_times(False)  # the same map, the same bytes, whenever it is made
     if rows.size:
         layout.set_chunk(rows.shape)
         layout.set_fletcher32()

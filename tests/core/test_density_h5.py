@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,15 @@ def test_the_same_map_gives_the_same_bytes() -> None:
     assert density_h5.write(a_map(), {"a": 1, "b": 2}) == density_h5.write(
         a_map(), {"b": 2, "a": 1}
     )
+
+
+def test_the_same_origin_gives_the_same_bytes_at_any_time() -> None:
+    """HDF5 notes when a dataset was made, to the second, unless it is told not to."""
+    points = np.array([[1, 2], [3, 4]])
+    origin = density_h5.Origin(points, np.array([[2.5], [2.5]]), np.array([15.0, 15.0]))
+    first = density_h5.write(a_map(), {}, origin)
+    time.sleep(1.1)
+    assert density_h5.write(a_map(), {}, origin) == first
 
 
 def test_a_sparse_map_is_small() -> None:

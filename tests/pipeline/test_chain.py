@@ -370,14 +370,32 @@ def ids_in(world: World) -> dict[str, set[int]]:
     }
 
 
-def test_labels_of_other_crops_are_not_trained_on(world: World, tmp_path: Path) -> None:
-    """W3: convert with some crops, train-detector with others of the same names."""
-    given = json.loads((world.made("crop", "train") / "crops.json").read_text())
-    (tmp_path / "a.json").write_text(json.dumps(given))
+def test_numbers_of_given_crops_follow_into_every_result(world: World, tmp_path: Path) -> None:
+    """W2: CROPS= with other ids and the same windows: nothing is detected or merged again."""
+    path = tmp_path / "given.json"
+    given = json.loads((world.made("crop") / "crops.json").read_text())
+    path.write_text(json.dumps(given))
+    for stage in ("detect", "fuse-eval"):
+        assert world.run(stage, "--crops", str(path)) == 0
+    before = ids_in(world)
+    for row in given["parents"]:
+        row["id"] += 50
     for row in given["images"]:
-        row["window"][2] -= 1
-        row["width"] -= 1
-    (tmp_path / "b.json").write_text(json.dumps(given))
+        row["id"], row["parent_id"] = row["id"] + 50, row["parent_id"] + 50
+    path.write_text(json.dumps(given))
+    for stage in ("detect", "fuse-eval"):
+        assert world.run(stage, "--crops", str(path)) == 0
+        assert " 0 done, " in world.said
+    assert ids_in(world) == {name: {i + 50 for i in ids} for name, ids in before.items()}
+
+
+def test_labels_of_other_crops_are_not_trained_on(world: World, tmp_path: Path) -> None:
+    """W3: convert with some crops, train-detector with others of equal names and sizes."""
+    given = json.loads((world.made("crop", "train") / "crops.json").read_text())
+    for name, window in (("a", [0, 0, 100, 100]), ("b", [20, 10, 120, 110])):
+        for row in given["images"]:
+            row |= {"window": window, "width": 100, "height": 100}
+        (tmp_path / f"{name}.json").write_text(json.dumps(given))
     assert world.run("convert", "--crops", str(tmp_path / "a.json"), split="train") == 0
     assert world.run("train-detector", "--crops", str(tmp_path / "b.json"), split="train") == 2
     assert "make convert MODE=train" in world.said
