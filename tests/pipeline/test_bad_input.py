@@ -86,7 +86,9 @@ def test_bad_image_keeps_what_was_done_before(dmnet: Run, val: Path, tmp_path: P
     assert dmnet("density") == 0 and dmnet("crop") == 0
     before = tree(tmp_path / "artifacts/default/val/crop")
     (val / "images" / "100.jpg").write_bytes(b"broken")
-    assert dmnet("crop") == 1
+    assert dmnet("crop") == 2  # its map is of another image
+    assert tree(tmp_path / "artifacts/default/val/crop") == before
+    assert dmnet("density") == 1 and dmnet("crop") == 1
     after = tree(tmp_path / "artifacts/default/val/crop")
     others = [name for name in before if "100" not in name and name != "crops.json"]
     assert others and all(after[name] == before[name] for name in others)
