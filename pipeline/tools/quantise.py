@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the quantised weights, and the sensitivities beside them."""
     if args.out.suffix.lower() != ".pt":
         raise ConfigError(f"--out {args.out}: the name must end in .pt")
-    images = _Pictures(args.images, args.count)
+    images = Pictures(args.images, args.count)
     net = load_net(args.weights)
     if not isinstance(net, YoloV6):
         raise CheckpointError(
@@ -57,10 +57,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class _Pictures(Sequence[Tensor]):
+class Pictures(Sequence[Tensor]):
     """Pictures of a folder, evenly spaced in the order of their names, decoded when asked for."""
 
     def __init__(self, folder: Path, count: int) -> None:
+        """List at most ``count`` pictures.
+
+        Raises:
+            MissingInputError: the folder holds none.
+        """
         found = sorted(folder.iterdir()) if folder.is_dir() else []
         found = [path for path in found if path.suffix.lower() in SUFFIXES]
         if not found:
@@ -69,9 +74,11 @@ class _Pictures(Sequence[Tensor]):
         self.paths = [found[i * len(found) // count] for i in range(count)]
 
     def __len__(self) -> int:
+        """Number of pictures."""
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+        """One picture, ``(3, h, w)``."""
         return to_tensor(read_image(self.paths[index]), torch.device("cpu"))
 
 
