@@ -7,6 +7,7 @@ store or from the image file, and which process or thread asked for them, change
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +37,13 @@ def useful_size(size: Size, net: DetectionNet, zoom: float) -> Size:
     if scale >= 1:
         return size
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def room(folder: Path, gigabytes: float) -> float:
+    """Bytes that a store there may have: as allowed, and at most 90 % of what the disk has left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = sum(path.stat().st_size for path in folder.glob("*.raw"))
+    return min(gigabytes * 1e9, held + 0.9 * shutil.disk_usage(folder).free)
 
 
 class PixelStore:
@@ -71,7 +79,7 @@ class PixelStore:
         self.bytes = [3 * height * width for height, width in self.sizes]
         self.files: dict[Path, Path] = {}
         if folder is not None:
-            self._plan(folder, config.cache_gb * 1e9)
+            self._plan(folder, room(folder, config.cache_gb))
 
     def _plan(self, folder: Path, bound: float) -> None:
         """Which images the store holds: the first ones that fit into ``bound`` bytes."""
@@ -80,9 +88,9 @@ class PixelStore:
             total += sum(self.bytes[i] for i in indices)
             if total > bound:
                 _log.warning(
-                    "%d of %d images are decoded anew in every epoch, as the decoded ones need "
-                    "more than data.cache_gb=%g", len(self.members) - len(self.files),
-                    len(self.members), bound / 1e9,
+                    "%d of %d images are decoded anew in every epoch: data.cache_gb and the disk "
+                    "leave room for %.2g GB of %.2g GB", len(self.members) - len(self.files),
+                    len(self.members), bound / 1e9, sum(self.bytes) / 1e9,
                 )  # fmt: skip
                 break
             if image.exists():

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from dmnet.detectors.base import DetectionNet, build_model
 from dmnet.detectors.training.augmentation import AugmentConfig
 from dmnet.detectors.training.data import DataConfig, Sample
 from dmnet.detectors.training.loader import TrainingData
-from dmnet.detectors.training.pixels import PixelStore, useful_size
+from dmnet.detectors.training.pixels import PixelStore, room, useful_size
 
 Scenes = Callable[..., list[Sample]]
 FULL = DataConfig(shrink=False)
@@ -76,7 +77,17 @@ def test_the_bound_holds(
         pixels = PixelStore(scenes(3), net, config, tmp_path / "store")
     assert "1 of 3 images are decoded anew in every epoch" in caplog.text
     assert pixels.fill() == {}
+    assert "leave room for 2.5e-05 GB of 3.7e-05 GB" in caplog.text
     assert [path.stat().st_size for path in (tmp_path / "store").iterdir()] == [64 * 64 * 3] * 2
+
+
+def test_a_full_disk_bounds_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = SimpleNamespace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    assert room(tmp_path / "store", 20.0) == 900.0
+    (tmp_path / "store" / "a.raw").write_bytes(bytes(50))  # of the run before
+    assert room(tmp_path / "store", 20.0) == 950.0
+    assert room(tmp_path / "store", 3e-7) == pytest.approx(300.0)
 
 
 def test_each_file_is_decoded_once(
