@@ -10,7 +10,7 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,30 +20,25 @@ from dmnet.core.errors import InputError, MissingInputError, printable
 from dmnet.core.formats import coco, dota, labelme, visdrone, voc, yolo
 from dmnet.core.formats.coco import image_ids
 from dmnet.core.images import SUFFIXES, read_size
-from dmnet.core.listing import CLASS_FILE, Entry, Listing, Read, listed_classes, not_a_file
+from dmnet.core.listing import CLASS_FILE, Entry, Format, Listing, listed_classes, not_a_file
+from dmnet.core.plugins import find, is_outside
 from dmnet.core.reading import bad_name, is_whole, read_text
 from dmnet.core.records import Annotations, Size
 
 SPLITS = ("train", "val", "test-dev", "test-challenge")
 """The splits of VisDrone-DET; other data sets have their own."""
 
-READERS: dict[str, Read] = {
-    "visdrone": visdrone.read_annotations,
-    "yolo": yolo.read,
-    "voc": voc.read_labels,
-    "dota": dota.read,
-    "labelme": labelme.read,
+FORMATS: dict[str, Format] = {
+    "yolo": Format(yolo.find, yolo.read, yolo.text, "{}.txt", ".", ("ignored", "extras")),
+    "voc": Format(voc.find, voc.read_labels, voc.write, "{}.xml", "images"),
+    "dota": Format(dota.find, dota.read, dota.text, "labelTxt/{}.txt", "images", ("extras",)),
+    "coco": Format(coco.find),
+    "labelme": Format(labelme.find, labelme.read, labelme.write, "{}.json", ".", ("extras",)),
+    "visdrone": Format(
+        None, visdrone.read_annotations, visdrone.text, "annotations/{}.txt", "images"
+    ),
 }
-"""How the label file of one image is read, by format; COCO has one file for all."""
-
-FINDERS: dict[str, Callable[[Path, str], Listing | None]] = {
-    "yolo": yolo.find,
-    "voc": voc.find,
-    "dota": dota.find,
-    "coco": coco.find,
-    "labelme": labelme.find,
-}
-"""How a split is listed, by format, in the order in which they are asked; VisDrone comes last."""
+"""The formats, in the order in which they are asked; VisDrone is looked for last, in its places."""
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +72,10 @@ class Labels:
             InputError: the labels are damaged.
         """
         if file is not None:
-            return READERS[self.format](file, image_id, size, self.classes)
+            read = find(self.format, FORMATS, Format).read
+            if read is None:
+                raise InputError(file, f"format '{self.format}' has no label files of one image")
+            return read(file, image_id, size, self.classes)
         own = [coco.Row(*row) for row in rows or ()]
         return coco.annotations_of(self.source, self.classes, image_id, size, own)
 
@@ -175,12 +173,13 @@ def open_dataset(data: Path, split: str, sizes: Path | None = None) -> Dataset:
     """List one split.
 
     A YOLO ``data.yaml``, a COCO JSON, or a folder of YOLO, Pascal VOC, DOTA, COCO or LabelMe, as
-    `FINDERS` recognise them. Else VisDrone, looked for in this order:
+    `FORMATS` recognise them. Else VisDrone, looked for in this order:
     ``data/VisDrone2019-DET-<split>``, ``data/<split>``, and ``data`` itself, whichever first holds
     a folder ``images`` or ``annotations``; then a ``data`` folder with image files directly in it.
 
     Args:
-        data: the folder or file given by the user.
+        data: the folder or file given by the user; ``module:name@folder`` for a format of an
+            outside package.
         split: the data set's own name of it (VisDrone: ``test`` means ``test-dev``).
         sizes: CSV with the columns ``split,image,width,height`` (image without suffix); with it
             no image file is needed to know sizes.
@@ -227,13 +226,37 @@ def open_dataset(data: Path, split: str, sizes: Path | None = None) -> Dataset:
 
 def _list(data: Path, split: str) -> Listing | None:
     """The split of a data set that is no VisDrone folder."""
+    name, place = outside(data)
+    if name:
+        return _list_outside(name, place, split)
     if any(any(root.glob("annotations/*.txt")) for root in _roots(data, split)):
         return None
-    for finder in FINDERS.values():
-        found = finder(data, split)
-        if found is not None:
-            return found
-    return None
+    finders = (each.find for each in FORMATS.values() if each.find)
+    return next((found for finder in finders if (found := finder(data, split))), None)
+
+
+def outside(data: Path) -> tuple[str, Path]:
+    """Format and folder of data given as ``module:name@folder``; else no name, and the data.
+
+    >>> outside(Path("my_format:CSV@data/cars"))[0], outside(Path("data/cars"))[0]
+    ('my_format:CSV', '')
+    """
+    name, _, place = str(data).partition("@")
+    return (name, Path(place)) if place and is_outside(name) else ("", data)
+
+
+def absolute(data: Path) -> Path:
+    """The absolute path of data, its format in front where one is given."""
+    name, place = outside(data)
+    return Path(f"{name}@{place.absolute()}") if name else data.absolute()
+
+
+def _list_outside(name: str, place: Path, split: str) -> Listing:
+    finder = find(name, FORMATS, Format).find
+    listing = finder(place, split) if finder else None
+    if listing is None:
+        raise MissingInputError(f"{name} finds no data set with a split '{split}' in {place}.")
+    return replace(listing, format=name)
 
 
 def _with_size(entry: Entry) -> Entry:

@@ -53,7 +53,7 @@ class Entry:
 class Listing:
     """One split as it lies on disk, before it is checked.
 
-    ``format`` is a key of `dmnet.core.dataset.READERS`; ``found`` says what was recognised;
+    ``format`` is a key of `dmnet.core.dataset.FORMATS`; ``found`` says what was recognised;
     ``source`` is the one label file of all images, where there is one.
     """
 
@@ -65,6 +65,25 @@ class Listing:
     source: Path | None = None
     problems: tuple[str, ...] = ()
     splits: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of data sets: how a split is found, read and written."""
+
+    find: Callable[[Path, str], Listing | None] | None = None
+    """``find(data, split)``: the split, or None where there is no data set of this format."""
+    read: Read | None = None
+    """None: one file has the labels of all images, see `Entry.rows`."""
+    write: Callable[[Annotations, str], str] | None = None
+    """``write(annotations, file_name)``: the label file of one image; None: it is not written."""
+    labels: str = ""
+    """Where label files go in the format's folder; ``{}`` is the image id."""
+    images: str = ""
+    """Where images belong, so that the folder can be given as ``DATA=``."""
+    lacks: tuple[str, ...] = ()
+    """What the format has no place for: ``ignored`` rows; ``extras``: truncation, occlusion and
+    scores beyond 0 and 1."""
 
 
 def not_a_file(path: Path) -> str:

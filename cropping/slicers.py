@@ -1,17 +1,19 @@
-"""Slicers: five ways to choose the crops of an image, behind one call."""
+"""Slicers: ways to choose the crops of an image, behind one call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from dmnet.core import boxes as box
 from dmnet.core.boxes import Window
+from dmnet.core.config import own_settings
 from dmnet.core.errors import ConfigError, MissingInputError
+from dmnet.core.plugins import Choice, find
 from dmnet.core.ranges import Decay, Factor, Margin, Positive, Range, Settings, Share, Side
 from dmnet.core.records import Annotations, DensityMap, Size
 from dmnet.cropping import oracle, regions
@@ -33,7 +35,7 @@ class CropConfig(Settings):
     0.2
     """
 
-    slicer: Literal["density", "uniform", "grid", "none", "oracle"] = "density"
+    slicer: Annotated[str, Choice(SLICERS)] = "density"
     """``density``: windows of a density map; ``uniform``: rows x cols; ``grid``: fixed tiles with
     overlap; ``none``: no crops, the whole image only; ``oracle``: from the ground-truth boxes."""
     preset: Literal["corrected", "reference"] = "corrected"
@@ -73,6 +75,8 @@ class CropConfig(Settings):
     min_visible: Share = 0.5
     """Share of an object's area that must be inside a crop for it to be labelled there; what is
     cut below becomes an ignored region. The reference preset uses 1."""
+    own: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Settings of a slicer that brings its own."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -87,10 +91,12 @@ class CropConfig(Settings):
                 f"padding {self.padding}: raise it, or lower the others"
             )
 
+        _slicer_of(self)
+
     @property
     def needs(self) -> str:
         """What the slicer looks at: ``nothing``, ``map`` or ``annotations``."""
-        return SLICERS[self.slicer].needs
+        return _slicer_of(self)[0].needs
 
     @property
     def label_bound(self) -> float:
@@ -131,10 +137,19 @@ def slice_image(
                 f"the {name} is for an image of {given.size[0]}x{given.size[1]} (h x w), "
                 f"the image has {size[0]}x{size[1]}: give the one made for this image"
             )
-    return SLICERS[config.slicer].cut(config, size, density, annotations)
+    slicer, own = _slicer_of(config)
+    windows = slicer.cut(own, size, density, annotations)
+    for x1, y1, x2, y2 in windows:
+        if not (0 <= x1 < x2 <= size[1] and 0 <= y1 < y2 <= size[0]):
+            raise ConfigError(
+                f"slicer '{config.slicer}' cut {x1, y1, x2, y2} out of an image of "
+                f"{size[0]}x{size[1]} (h x w): windows are half-open and inside the image"
+            )
+    return windows
 
 
-Cut = Callable[[CropConfig, Size, DensityMap | None, Annotations | None], list[Window]]
+Cut = Callable[[Any, Size, DensityMap | None, Annotations | None], list[Window]]
+"""``cut(settings, size, density, annotations)``: windows inside the image, in a stable order."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +158,21 @@ class Slicer:
 
     cut: Cut
     needs: Literal["nothing", "map", "annotations"] = "nothing"
+    Config: type[Any] | None = None
+    """Class of its settings, filled from ``own``; None: it gets the `CropConfig`."""
+
+
+def _slicer_of(config: CropConfig) -> tuple[Slicer, Any]:
+    """The slicer and its settings.
+
+    Raises:
+        ValueError: there is no such slicer, or it has no such settings.
+    """
+    try:
+        slicer = find(config.slicer, SLICERS, Slicer)
+    except ConfigError as error:
+        raise ValueError(f"slicer: {error}") from error
+    return slicer, own_settings(slicer.Config, config)
 
 
 def _none(
@@ -301,3 +331,4 @@ SLICERS: dict[str, Slicer] = {
     "none": Slicer(_none),
     "oracle": Slicer(_oracle, "annotations"),
 }
+"""The slicers by name."""

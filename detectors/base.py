@@ -8,7 +8,6 @@ into a `Detector`.
 
 from __future__ import annotations
 
-import importlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dmnet.core import training
+from dmnet.core import plugins, training
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import CheckpointError, ConfigError, DmnetError, InputError
 from dmnet.core.images import MAX_PIXELS
+from dmnet.core.plugins import is_outside
 from dmnet.core.records import Detections, Image, Size
 from dmnet.detectors.classmap import category_table, translated
 from dmnet.detectors.names import DETECTORS, FOREIGN, NETWORKS
@@ -145,10 +145,9 @@ LOADED = "loaded"
 
 
 def _resolve(name: str, table: Mapping[str, str]) -> Any:
-    if name not in table:
+    if name not in table and not is_outside(name):
         raise ConfigError(f"no detector is called '{name}'; there are: {', '.join(sorted(table))}")
-    module, attribute = table[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+    return plugins.load(table.get(name, name))
 
 
 def build_model(
@@ -157,7 +156,7 @@ def build_model(
     """Make a network with fresh (or backbone) weights.
 
     Args:
-        name: a key of `NETWORKS`.
+        name: a key of `NETWORKS`, or ``module:builder`` of an outside package.
         settings: settings of that family, absent ones keep their defaults.
         classes: of the data set, or their number.
 
@@ -367,6 +366,12 @@ def load_net(
         raise CheckpointError(
             path, f"holds weights of '{found}', not of '{name}'; name '{found}' as the detector"
         )
+    if name is None and is_outside(str(found)):
+        raise CheckpointError(
+            path,
+            f"holds weights of '{found}', which is no network of this package; no file says what "
+            f"code is run: name it as the detector, DETECTOR={found}",
+        )
     named = Classes.of(meta["classes"]) if "classes" in meta else None
     held = len(named) if named else (classes or len(VISDRONE))
     if classes is not None and held != classes:
@@ -395,7 +400,8 @@ def load_detector(
     """Make a detector ready to predict.
 
     Args:
-        source: a name of `DETECTORS` with ``path`` its file, or the weights file alone.
+        source: a name of `DETECTORS`, or ``module:builder`` of an outside package, with ``path``
+            its file, or the weights file alone.
         path: weights file, ONNX file, results JSON, or MMDetection checkpoint.
         settings: settings of that detector.
         device: torch device, or ``auto``.
@@ -415,7 +421,7 @@ def load_detector(
     >>> len(detector.predict([np.zeros((60, 80, 3), np.uint8)]))
     1
     """
-    name = str(source) if str(source) in DETECTORS else None
+    name = str(source) if str(source) in DETECTORS or is_outside(str(source)) else None
     if name is None and path is not None:
         _resolve(str(source), DETECTORS)
     file = Path(path) if path is not None else (None if name else Path(source))

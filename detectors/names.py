@@ -38,3 +38,12 @@ data set, whose labels the detections have.
 
 DETECTORS: dict[str, str] = {**NETWORKS, **FOREIGN}
 """Every detector by name."""
+
+
+def family(name: str) -> str:
+    """The settings section of a network: the folder that makes it.
+
+    >>> family("yolox-s"), family("retinanet-r50"), family("mmdet"), family("my_net:build")
+    ('yolox', 'torchvision', 'mmdet', 'own')
+    """
+    return DETECTORS[name].split(".")[2] if name in DETECTORS else "own"

@@ -17,6 +17,7 @@ from typing import Any
 
 from dmnet.core import config
 from dmnet.core.artifact import Artifact
+from dmnet.core.dataset import absolute
 from dmnet.core.errors import (
     ConfigError,
     DmnetError,
@@ -94,7 +95,7 @@ def look(context: Context, stage: str) -> Finding:
 
 def options(context: Context, stage: str) -> dict[str, str]:
     """Options that this stage heeds, as they were given; paths absolute."""
-    found = {"data": str(context.data.absolute())}
+    found = {"data": str(absolute(context.data))}
     for name in OPTIONS[stage]:
         value = getattr(context, name)
         if name in PATHS or (name == "density" and value not in ("", "true", "predicted")):

@@ -24,6 +24,7 @@ def predictions_jpg(
     classes: Classes,
     threshold: float,
     device: str,
+    model: str | None = None,
 ) -> bytes:
     """A sheet with a row per image: annotations left, detections from ``threshold`` on right.
 
@@ -33,11 +34,12 @@ def predictions_jpg(
         classes: of the annotations.
         threshold: detections with lower scores are not drawn.
         device: torch device.
+        model: the network, where the file alone does not decide it; see `load_detector`.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.pt"
         path.write_bytes(weights)
-        detector = load_detector(path, device=device, classes=classes)
+        detector = load_detector(model or path, model and path, device=device, classes=classes)
     sheet: list[Image] = []
     for truth, image in pairs:
         found = detector.predict([image])[0]

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dmnet.core.config import build, resolved
-from dmnet.core.errors import ConfigError
+from dmnet.core.dataset import open_dataset
+from dmnet.core.errors import CheckpointError, ConfigError, MissingInputError
+from dmnet.core.formats import crops
 from dmnet.core.records import Detections
+from dmnet.cropping.slicers import SLICERS, CropConfig, Slicer, slice_image
+from dmnet.detectors.base import build_model, load_detector, load_net, save_net
 from dmnet.fusion.merge import MergeConfig, merge
+from dmnet.pipeline.cli import main
+from dmnet.pipeline.learning.settings import DetectorTraining
 
 CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", CONTRIBUTING, re.DOTALL))
@@ -56,6 +64,79 @@ def test_what_does_not_exist_is_refused_in_one_sentence(
 ) -> None:
     with pytest.raises(ConfigError, match=text):
         build(MergeConfig, given, "merge")
+
+
+def test_a_slicer() -> None:
+    config = build(CropConfig, {"slicer": "my_slicer:MIDDLE", "own": {"share": 0.25}}, "crop")
+    assert config.needs == "nothing"
+    assert slice_image(config, (80, 120)) == [(45, 30, 75, 50)]
+    with pytest.raises(ConfigError, match=r"crop.own.share must be above 0, at most 1, got 2.0"):
+        build(CropConfig, {"slicer": "my_slicer:MIDDLE", "own": {"share": 2}}, "crop")
+    with pytest.raises(ConfigError, match=r"crop.slicer must be one of density, .* got 'gird'"):
+        build(CropConfig, {"slicer": "gird"}, "crop")
+
+
+def test_windows_that_leave_the_image_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    wild = Slicer(lambda config, size, density, annotations: [(0, 0, 9, 99)])
+    monkeypatch.setitem(SLICERS, "wild", wild)
+    with pytest.raises(ConfigError, match=r"\(0, 0, 9, 99\) out of an image of 80x120"):
+        slice_image(CropConfig(slicer="wild"), (80, 120))
+
+
+def test_a_detector(tmp_path: Path) -> None:
+    net = build_model("my_net:build", {"channels": 4}, 2)
+    path = tmp_path / "weights.pt"
+    path.write_bytes(save_net(net))
+    found = load_detector("my_net:build", path, device="cpu").predict(
+        [np.zeros((8, 9, 3), np.uint8)]
+    )
+    assert found[0].boxes.tolist() == [[0, 0, 9, 8]]
+    with pytest.raises(CheckpointError, match="no file says what code is run: name it"):
+        load_net(path)
+    with pytest.raises(ConfigError, match="did you mean 'channels'"):
+        build_model("my_net:build", {"chanels": 4})
+    with pytest.raises(ConfigError, match="nowhere:build: cannot be imported"):
+        build_model("nowhere:build")
+
+
+def test_settings_of_a_network_without_a_section_go_into_own() -> None:
+    assert DetectorTraining(model="my_net:build", own={"channels": 4}).own == {"channels": 4}
+    with pytest.raises(ConfigError, match=r"own has to be empty here: .* are yolox\.\*"):
+        build(DetectorTraining, {"model": "yolox-s", "own": {"channels": 4}}, "train-detector")
+
+
+@pytest.fixture
+def cars(tmp_path: Path) -> str:
+    """A data set in the format of the example."""
+    for split, boxes in (("train", "1,2,9,12\n"), ("val", "10,20,30,50\n40,5,60,25\n")):
+        folder = tmp_path / "cars" / split
+        folder.mkdir(parents=True)
+        Image.new("RGB", (120, 80)).save(folder / "a.jpg")
+        (folder / "a.csv").write_text(boxes)
+    return f"my_format:CSV@{tmp_path / 'cars'}"
+
+
+def test_a_data_format_is_read(cars: str) -> None:
+    dataset = open_dataset(Path(cars), "val")
+    annotations, warnings = dataset.annotations(dataset.entries[0])
+    assert annotations.boxes.tolist() == [[10, 20, 30, 50], [40, 5, 60, 25]]
+    assert (dataset.classes.names, warnings) == (("car",), [])
+    with pytest.raises(MissingInputError, match="my_format:CSV finds no data set with a split 'x'"):
+        open_dataset(Path(cars), "x")
+
+
+def test_all_of_them_on_the_command_line(cars: str, tmp_path: Path) -> None:
+    common = ["--data", cars, "--split", "val", "--artifacts", str(tmp_path / "out")]
+    cut = ["--crop.slicer", "my_slicer:MIDDLE", "--crop.own.share", "0.5"]
+    assert main(["crop", *common, *cut]) == 0
+    made = tmp_path / "out" / "default" / "val"
+    assert [crop.window for crop in crops.read(made / "crop" / "crops.json").crops] == [
+        (30, 20, 90, 60)
+    ]
+    assert main(["convert", *common, *cut, "--convert.formats", "my_format:CSV"]) == 0
+    text = (made / "convert" / "my_format.CSV" / "a.csv").read_text()
+    assert text == "10.0,20.0,30.0,50.0\n40.0,5.0,60.0,25.0\n"
+    assert main(["status", *common]) == 0
 
 
 def test_no_settings_of_its_own_leave_no_trace() -> None:

@@ -38,6 +38,11 @@ def write(ann: Annotations) -> str:
     return "".join(lines)
 
 
+def text(ann: Annotations, file_name: str) -> str:
+    """`write`, whatever the image file is called."""
+    return write(ann)
+
+
 def read(path: Path, image_id: str, size: Size, classes: Classes) -> tuple[Annotations, list[str]]:
     """Read one file.
 

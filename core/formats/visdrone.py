@@ -87,6 +87,11 @@ def write_annotations(ann: Annotations) -> str:
     )
 
 
+def text(ann: Annotations, file_name: str) -> str:
+    """`write_annotations`, whatever the image file is called."""
+    return write_annotations(ann)
+
+
 def read_results(path: Path, classes: Classes = VISDRONE) -> Detections:
     """Read one result file, comma or space separated; rows keep the order of the file.
 

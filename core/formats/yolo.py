@@ -46,6 +46,11 @@ def write(ann: Annotations) -> str:
     return (line * len(rows)) % tuple(values.ravel().tolist())
 
 
+def text(ann: Annotations, file_name: str) -> str:
+    """`write`, whatever the image file is called."""
+    return write(ann)
+
+
 def read(
     path: Path, image_id: str, size: Size, classes: Classes = VISDRONE
 ) -> tuple[Annotations, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from dmnet.core.classes import Classes
 from dmnet.core.curves import Row, curves_png
 from dmnet.core.errors import ConfigError, DmnetError, InputError
 from dmnet.core.formats import crops as crop_format
+from dmnet.core.plugins import is_outside
 from dmnet.core.training import history_csv, seed_epoch
 from dmnet.detectors.base import DetectionNet, build_model, to_tensor
+from dmnet.detectors.names import family
 from dmnet.detectors.training.data import (
     Sample,
     load_scene,
@@ -41,10 +43,9 @@ _log = logging.getLogger(__name__)
 
 
 def network_settings(config: Any) -> dict[str, Any]:
-    """Settings of the chosen network's family."""
-    name = config.model.partition("-")[0]
-    family = name if name in ("yolov6", "yolox") else "torchvision"
-    return settings.resolved(getattr(config, family))
+    """Settings of the chosen network: the section of its family, else ``own``."""
+    section = getattr(config, family(config.model), config.own)
+    return settings.resolved(section) if is_dataclass(section) else dict(section)
 
 
 def learn(
@@ -173,6 +174,7 @@ def _product(
             classes=judge.classes,
             threshold=config.score_threshold,
             device=device,
+            model=config.model if is_outside(config.model) else None,
         )
     except (DmnetError, OSError) as error:
         return Product(files, value, (f"no predictions.jpg: {error}",), aside)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from dmnet.core.ranges import Count, Decay, Factor, Processes, Range, Share
 from dmnet.density import settings as density
+from dmnet.detectors.names import family
 from dmnet.detectors.torchvision.settings import TorchvisionConfig
 from dmnet.detectors.training.settings import TrainConfig
 from dmnet.detectors.yolov6.settings import YoloConfig
@@ -20,8 +22,9 @@ class DetectorTraining(TrainConfig):
 
     model: str = "fasterrcnn-r50"
     """Network: fasterrcnn-r50, fasterrcnn-r50-v2, fasterrcnn-mobilenetv3, fasterrcnn-mobilenetv2,
-    retinanet-r50, fcos-r50, yolov6-n/-t/-s/-m/-l, yolox-nano/-tiny/-s, or mmdet. Without a GPU,
-    where none is named, the preset cpu is used (configs/cpu.yaml)."""
+    retinanet-r50, fcos-r50, yolov6-n/-t/-s/-m/-l, yolox-nano/-tiny/-s, mmdet, or module:builder
+    of an outside package. Without a GPU, where none is named, the preset cpu is used
+    (configs/cpu.yaml)."""
     init: str | None = None
     """Start from the tensors of this file that fit: weights of an earlier training (of other
     classes or settings too), a plain state_dict, or a published YOLOX ONNX file."""
@@ -52,6 +55,18 @@ class DetectorTraining(TrainConfig):
     """Settings of the YOLOX networks."""
     mmdet: MmdetConfig = field(default_factory=MmdetConfig)
     """Settings of MMDetection."""
+    own: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Settings of a network that has no section here."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and that settings go to a network.
+
+        Raises:
+            ValueError: a number outside its range, or settings that the network does not take.
+        """
+        super().__post_init__()
+        if self.own and hasattr(self, section := family(self.model)) and section != "own":
+            raise ValueError(f"own has to be empty here: settings of {self.model} are {section}.*")
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,29 @@
 """Stage ``convert``: labels of any data set -> VOC XML -> COCO JSON, and every other format.
 
 Images and crops. Each folder of labels becomes a data set (``DATA=``) when the images are put where
-`PLACES` says.
+its `Format.images` says.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from dmnet.core.artifact import Artifact, Item, Product
 from dmnet.core.boxes import Window
 from dmnet.core.classes import VISDRONE, Classes
-from dmnet.core.dataset import Labels
+from dmnet.core.dataset import FORMATS, Labels
+from dmnet.core.errors import ConfigError
 from dmnet.core.files import digest
-from dmnet.core.formats import coco, dota, labelme, visdrone, voc, yolo
+from dmnet.core.formats import coco, voc, yolo
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.images import image_id_of
-from dmnet.core.listing import CLASS_FILE
+from dmnet.core.listing import CLASS_FILE, Format
+from dmnet.core.plugins import Choice, find
 from dmnet.core.ranges import Settings, Share
 from dmnet.core.records import Annotations
 from dmnet.cropping.labels import crop_annotations
@@ -30,6 +32,9 @@ from dmnet.pipeline.inputs import load_crops
 from dmnet.pipeline.stages.density import annotated_items, read_item
 
 VERSION = 1
+ALWAYS = "voc"
+WRITABLE = {name: each for name, each in FORMATS.items() if each.write and name != ALWAYS}
+"""Formats that can be asked for."""
 _log = logging.getLogger(__name__)
 
 
@@ -42,42 +47,31 @@ class Config(Settings):
     min_visible: Share | None = None
     """Share of an object that must be inside a crop to be labelled there; none: as ``crop`` has it
     (0.5; 1 in the reference preset). What is cut below becomes an ignored region."""
-    formats: tuple[Literal["yolo", "dota", "labelme", "visdrone"], ...] = ("yolo",)
+    formats: tuple[Annotated[str, Choice(WRITABLE)], ...] = ("yolo",)
     """Formats to write besides Pascal VOC and COCO, which are always written."""
     ignored: bool = True
     """Keep ignored regions and others in the COCO files, marked ``iscrowd`` and ``ignore``."""
 
+    def __post_init__(self) -> None:
+        """Check the values.
 
-Write = Callable[[Annotations, str], str]
-"""``write(annotations, file_name)`` of a format."""
+        Raises:
+            ValueError: a format that does not exist, or cannot be written.
+        """
+        super().__post_init__()
+        for name in self.formats:
+            try:
+                given = find(name, WRITABLE, Format)
+            except ConfigError as error:
+                raise ValueError(f"formats: {error}") from error
+            if given.write is None:
+                raise ValueError(f"formats: {name} can be read, not written")
 
-WRITERS: dict[str, tuple[str, Write]] = {
-    "voc": ("voc/{}.xml", voc.write),
-    "crop-voc": ("crop-voc/{}.xml", partial(voc.write, folder="crop-images")),
-}
-for _kind in ("", "crop-"):
-    WRITERS |= {
-        f"{_kind}yolo": (f"{_kind}yolo/{{}}.txt", lambda ann, _: yolo.write(ann)),
-        f"{_kind}dota": (f"{_kind}dota/labelTxt/{{}}.txt", lambda ann, _: dota.write(ann)),
-        f"{_kind}labelme": (f"{_kind}labelme/{{}}.json", labelme.write),
-        f"{_kind}visdrone": (
-            f"{_kind}visdrone/annotations/{{}}.txt",
-            lambda ann, _: visdrone.write_annotations(ann),
-        ),
-    }
-"""Where the file of an image goes, and what renders it, by format."""
-
-PLACES = {
-    "voc": "voc/images",
-    "yolo": "yolo, beside the labels",
-    "dota": "dota/images",
-    "labelme": "labelme, beside the labels",
-    "visdrone": "visdrone/images",
-}
-"""Where images belong, so that the folder of a format can be given as ``DATA=``."""
-
-LOSSES = {"yolo": ("ignored", "extras"), "dota": ("extras",), "labelme": ("extras",)}
-"""What a format has no place for: ignored rows; truncation, occlusion and scores beyond 0 and 1."""
+    @property
+    def written(self) -> dict[str, Format]:
+        """The formats by the folder that each is written to."""
+        asked = {name.replace(":", "."): find(name, WRITABLE, Format) for name in self.formats}
+        return {ALWAYS: FORMATS[ALWAYS], **asked}
 
 
 def plan(context: Context) -> Plan:
@@ -130,7 +124,7 @@ def _numbers(context: Context, crops: CropSet | None) -> tuple[dict[str, int], d
 def convert(config: Config, min_visible: float, labels: Labels, item: Item) -> Product:
     """Files of one image and its crops."""
     annotations, warnings = read_item(labels, item)
-    formats = ("voc", *config.formats)
+    formats = config.written
     files = dict(_files(formats, "", annotations, item.facts["file_name"]))
     crops: Sequence[tuple[str, Window]] = item.facts["crops"]
     for name, window in crops:
@@ -143,12 +137,15 @@ def convert(config: Config, min_visible: float, labels: Labels, item: Item) -> P
 
 
 def _files(
-    formats: Sequence[str], kind: str, annotations: Annotations, file_name: str
+    formats: Mapping[str, Format], kind: str, annotations: Annotations, file_name: str
 ) -> Iterator[tuple[str, bytes]]:
     name = image_id_of(file_name)
-    for each in formats:
-        path, write = WRITERS[kind + each]
-        yield path.format(name), write(annotations, file_name).encode()
+    for folder, each in formats.items():
+        path = f"{kind}{folder}/{each.labels.format(name)}"
+        if folder == ALWAYS:
+            yield path, voc.write(annotations, file_name, f"{kind}images").encode()
+        elif each.write is not None:
+            yield path, each.write(annotations, file_name).encode()
 
 
 def sum_up(
@@ -165,7 +162,7 @@ def sum_up(
         cut = [name for listed in names for name in listed[1:]]
         _coco(artifact, config, "crop-", cut, numbers[1], classes)
     for kind in ("", "crop-") if config.crops else ("",):
-        for each in ("voc", *config.formats):
+        for each in config.written:
             artifact.output(*_class_list(kind + each, each, classes))
     _say_losses(config, values, classes)
 
@@ -180,17 +177,16 @@ def _class_list(folder: str, each: str, classes: Classes) -> tuple[str, bytes]:
 def _say_losses(config: Config, values: Sequence[Mapping[str, Any]], classes: Classes) -> None:
     """Name what the formats could not hold, and where images belong."""
     words = {"ignored": "ignored rows", "extras": "rows with truncation, occlusion or other scores"}
-    for each in ("voc", *config.formats):
+    for each, form in config.written.items():
         total = {
-            what: sum(value.get("lost", {}).get(what, 0) for value in values)
-            for what in LOSSES.get(each, ())
+            what: sum(value.get("lost", {}).get(what, 0) for value in values) for what in form.lacks
         }
         lost = ", ".join(f"{number} {words[what]}" for what, number in total.items() if number)
         if each == "visdrone" and classes.names != VISDRONE.names:
             lost = f"the names of the classes (they are in {CLASS_FILE})"
         _log.info(
             "%s: %s; as a data set its images belong into %s",
-            each, f"no place for {lost}" if lost else "holds everything", PLACES[each],
+            each, f"no place for {lost}" if lost else "holds everything", f"{each}/{form.images}",
         )  # fmt: skip
 
 

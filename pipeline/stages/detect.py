@@ -20,6 +20,7 @@ from dmnet.core.files import file_digest
 from dmnet.core.formats import parts
 from dmnet.core.formats.coco_results import results_json
 from dmnet.core.formats.crops import CropSet
+from dmnet.core.plugins import is_outside
 from dmnet.core.ranges import Share
 from dmnet.core.records import Detections
 from dmnet.detectors.infer import InferConfig, detect_items
@@ -100,7 +101,7 @@ def find_detector(context: Context) -> tuple[Source, tuple[Upstream, ...]]:
         StaleInputError: those of ``train-detector`` were trained on other inputs.
     """
     name = context.detector
-    if name is not None and name not in DETECTORS:
+    if name is not None and name not in DETECTORS and not is_outside(name):
         raise ConfigError(f"DETECTOR={name}: there are {', '.join(sorted(DETECTORS))}")
     if context.detector_weights is not None:
         if not context.detector_weights.is_file():
@@ -125,7 +126,8 @@ def find_detector(context: Context) -> tuple[Source, tuple[Upstream, ...]]:
             "DETECTOR away, or train: "
             f"{command(context, 'train-detector', split='train')} DETECTOR={name}"
         )
-    return Source("mmdet" if model == "mmdet" else None, trained.folder / "weights.pt"), (trained,)
+    named = model if model == "mmdet" or is_outside(model) else None
+    return Source(named, trained.folder / "weights.pt"), (trained,)
 
 
 def detect(
