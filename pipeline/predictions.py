@@ -39,7 +39,8 @@ def predictions_jpg(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.pt"
         path.write_bytes(weights)
-        detector = load_detector(model or path, model and path, device=device, classes=classes)
+        source, file = (model, path) if model else (path, None)
+        detector = load_detector(source, file, device=device, classes=classes)
     sheet: list[Image] = []
     for truth, image in pairs:
         found = detector.predict([image])[0]
