@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from dmnet.core.journal import tools
-from dmnet.pipeline.predict.named import TABLE, entries
+from dmnet.pipeline.models import TABLE, entries
 
 EXTRAS = {
     "onnx": ("onnx", "onnxruntime"),
