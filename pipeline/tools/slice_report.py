@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     """Write table (csv, json, html) and figure, and print the table."""
     if args.detector_weights is not None:
         return slice_worth.run(args)
+    settings = _settings(args.slicers, args.setting)
     dataset = open_dataset(args.data, args.split, args.sizes)
     items = list(annotated_items(dataset))
     if not items:
@@ -67,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
             f"{dataset.root}: no image of this split has annotations; recall needs them."
         )
     items = items[:: max(1, len(items) // args.limit)] if args.limit else items
-    settings = _settings(args.slicers, args.setting)
     maps = density_h5.maps_in(args.maps) if args.maps else None
     counts, bad = _count(items, settings, args, maps, dataset.labels)
     if len(bad) == len(items):

@@ -69,7 +69,9 @@ def test_status_of_crops_without_maps(dmnet: Run, capsys: pytest.CaptureFixture[
     assert dmnet("status", "--crop.slicer", "uniform") == 0
     line = next(t for t in capsys.readouterr().out.splitlines() if " val crop " in t)
     assert "fresh       3 items" in line
-    assert dmnet("status") == 0
+    assert dmnet("status") == 0  # the run knows how it was made
+    assert line in capsys.readouterr().out
+    assert dmnet("status", "--crop.slicer", "density") == 0
     line = next(t for t in capsys.readouterr().out.splitlines() if " val crop " in t)
     assert "stale" in line and "slicer uniform -> density" in line
 
@@ -90,7 +92,7 @@ def test_reference_says_which_sigmas_it_caps(
         (["--setting", " "], "--setting: needs a name"),
         (["--limit", "-2"], "--limit: must be a whole number, 1 to"),
         (["--detector-input", "0", "0"], "must be a whole number, 1 to"),
-        (["--setting", "mine slicer=foo"], "crop.slicer: must be one of density"),
+        (["--setting", "mine slicer=foo"], "crop.slicer must be one of density"),
     ],
 )
 def test_slice_report_refuses(

@@ -172,7 +172,7 @@ def test_bad_results(
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (json.dumps(TRUTH)[:-20], "not valid JSON, or cut short"),
+        (json.dumps(TRUTH)[:-20], "the file is cut short"),
         ([], "no COCO ground truth"),
         ({**TRUTH, "images": []}, "annotations[0]: image_id 1 is not listed"),
         ({**TRUTH, "images": None}, "images is not a list"),
