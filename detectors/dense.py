@@ -1,9 +1,9 @@
-"""What the one-stage networks share: the letterbox around the images, and the class-wise NMS."""
+"""What the one-stage networks share: letterbox, objects of a batch, class-wise NMS."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.nn import functional
 from torchvision import ops
 
 from dmnet.core.records import Size
-from dmnet.detectors.base import Found
+from dmnet.detectors.base import Found, Target
 
 GREY = 114 / 255
 """Colour of the padding."""
@@ -68,6 +68,19 @@ def canvas_size(size: Size, config: InputConfig) -> Size:
     return height, width
 
 
+class Objects(NamedTuple):
+    """The objects of a batch, image after image."""
+
+    boxes: Tensor
+    """``[N, 4]`` x1 y1 x2 y2 in pixels of the network's input."""
+
+    labels: Tensor
+    """``[N]`` class index from 0."""
+
+    image: Tensor
+    """``[N]`` position of the image in the batch."""
+
+
 class Letterbox:
     """Images of a batch on one grey canvas, and the way back for the boxes."""
 
@@ -96,6 +109,14 @@ class Letterbox:
         plain = (boxes - self.border) / self._ratio(index, boxes)
         clipped: Tensor = ops.clip_boxes_to_image(plain, self.original[index])
         return clipped
+
+
+def objects_of(targets: Sequence[Target], box: Letterbox) -> Objects:
+    """All objects of a batch, on the canvas, classes from 0."""
+    boxes = [box.onto(target["boxes"].float(), i) for i, target in enumerate(targets)]
+    image = [torch.full_like(target["labels"], i) for i, target in enumerate(targets)]
+    labels = [target["labels"] - 1 for target in targets]
+    return Objects(torch.cat(boxes), torch.cat(labels), torch.cat(image))
 
 
 def resized(image: Tensor, size: Size) -> Tensor:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dmnet.detectors.dense import Objects
 from dmnet.detectors.yolov6.head import STRIDES, Cells
 
 PAIRS = 1 << 22
@@ -23,19 +24,6 @@ PAIRS = 1 << 22
 
 ANCHOR = 5.0
 """Side of the box that ATSS puts on a cell, in strides."""
-
-
-class Objects(NamedTuple):
-    """The objects of a batch, image after image."""
-
-    boxes: Tensor
-    """``[N, 4]`` x1 y1 x2 y2 in pixels of the network's input."""
-
-    labels: Tensor
-    """``[N]`` class index from 0."""
-
-    image: Tensor
-    """``[N]`` position of the image in the batch."""
 
 
 class Positives(NamedTuple):

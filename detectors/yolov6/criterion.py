@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from dmnet.core.training import shared_count
+from dmnet.detectors.dense import Objects
 from dmnet.detectors.yolov6 import losses
-from dmnet.detectors.yolov6.assigner import Objects, Positives, inside_pairs
+from dmnet.detectors.yolov6.assigner import Positives, inside_pairs
 from dmnet.detectors.yolov6.head import Cells, Outputs, by_side
 
 CLASS_WEIGHT, BOX_WEIGHT, SIDE_WEIGHT = 1.0, 2.5, 0.5

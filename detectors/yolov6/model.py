@@ -20,9 +20,17 @@ from dmnet.core.config import build as build_settings
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import Size as ImageSize
 from dmnet.detectors.base import DetectionNet, Found, Target, load_net, load_state
-from dmnet.detectors.dense import GREY, Letterbox, canvas_size, detections, scaled_size
+from dmnet.detectors.dense import (
+    GREY,
+    Letterbox,
+    Objects,
+    canvas_size,
+    detections,
+    objects_of,
+    scaled_size,
+)
 from dmnet.detectors.yolov6 import losses
-from dmnet.detectors.yolov6.assigner import Objects, Positives, adaptive, task_aligned
+from dmnet.detectors.yolov6.assigner import Positives, adaptive, task_aligned
 from dmnet.detectors.yolov6.criterion import (
     BOX_LOSSES,
     Batch,
@@ -161,14 +169,6 @@ def cells_for(canvas: Tensor) -> Cells:
     """The cells of a network input ``[B, 3, H, W]``."""
     height, width = canvas.shape[-2:]
     return cells_of([(height // s, width // s) for s in STRIDES], canvas.device)
-
-
-def objects_of(targets: Sequence[Target], box: Letterbox) -> Objects:
-    """All objects of a batch, on the canvas, classes from 0."""
-    boxes = [box.onto(target["boxes"].float(), i) for i, target in enumerate(targets)]
-    image = [torch.full_like(target["labels"], i) for i, target in enumerate(targets)]
-    labels = [target["labels"] - 1 for target in targets]
-    return Objects(torch.cat(boxes), torch.cat(labels), torch.cat(image))
 
 
 def make_body(size: Size, config: YoloConfig, classes: int) -> Body:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmnet.core.records import Size
+from dmnet.detectors.dense import Objects
 from dmnet.detectors.yolox.body import STRIDES
 
 IOU_WEIGHT = 3.0
@@ -25,19 +26,6 @@ IOU_WEIGHT = 3.0
 
 TOP = 10
 """An object gets as many cells as the sum of its so many greatest IoUs says, at least one."""
-
-
-class Objects(NamedTuple):
-    """The objects of a batch, image after image."""
-
-    boxes: Tensor
-    """``[N, 4]`` x1 y1 x2 y2 in pixels of the network's input."""
-
-    labels: Tensor
-    """``[N]`` class index from 0."""
-
-    image: Tensor
-    """``[N]`` position of the image in the batch."""
 
 
 class Positives(NamedTuple):

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmnet.core.training import shared_count
-from dmnet.detectors.yolox.assigner import Objects, Positives, paired_iou
+from dmnet.detectors.dense import Objects
+from dmnet.detectors.yolox.assigner import Positives, paired_iou
 from dmnet.detectors.yolox.body import Cells, Outputs
 
 BOX_WEIGHT = 5.0

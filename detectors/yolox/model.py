@@ -23,10 +23,11 @@ from dmnet.detectors.dense import (
     canvas_size,
     centres_in,
     detections,
+    objects_of,
     scaled_size,
 )
 from dmnet.detectors.yolov6.fuse import fuse
-from dmnet.detectors.yolox.assigner import Objects, simota
+from dmnet.detectors.yolox.assigner import simota
 from dmnet.detectors.yolox.body import SIZES, STRIDES, Body, Outputs, cells_of, to_boxes
 from dmnet.detectors.yolox.criterion import Batch, detection_losses
 from dmnet.detectors.yolox.settings import YoloxConfig
@@ -122,14 +123,6 @@ def as_float(outputs: Outputs) -> Outputs:
     """Single precision, where half precision would lose small losses and far corners."""
     logits, objectness, boxes, grids = outputs
     return Outputs(logits.float(), objectness.float(), boxes.float(), grids)
-
-
-def objects_of(targets: Sequence[Target], box: Letterbox) -> Objects:
-    """All objects of a batch, on the canvas, classes from 0."""
-    boxes = [box.onto(target["boxes"].float(), i) for i, target in enumerate(targets)]
-    image = [torch.full_like(target["labels"], i) for i, target in enumerate(targets)]
-    labels = [target["labels"] - 1 for target in targets]
-    return Objects(torch.cat(boxes), torch.cat(labels), torch.cat(image))
 
 
 def build(name: str, settings: Mapping[str, Any], classes: int) -> YoloX:

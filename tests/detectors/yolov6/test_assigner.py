@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dmnet.detectors.dense import Objects
 from dmnet.detectors.yolov6 import assigner
-from dmnet.detectors.yolov6.assigner import Objects, Positives
+from dmnet.detectors.yolov6.assigner import Positives
 from dmnet.detectors.yolov6.head import STRIDES, Cells, cells_of
 
 SMALL = cells_of([(4, 4), (2, 2), (1, 1)], torch.device("cpu"))  # an input of 32 x 32

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmnet.detectors.yolox.assigner import Objects, candidates, class_cost, least, simota
+from dmnet.detectors.dense import Objects
+from dmnet.detectors.yolox.assigner import candidates, class_cost, least, simota
 from dmnet.detectors.yolox.body import cells_of, to_boxes
 
 GRIDS = ((8, 8), (4, 4), (2, 2))
