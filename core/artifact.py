@@ -37,8 +37,10 @@ from dmnet.core.errors import (
 )
 from dmnet.core.files import (
     Stamp,
+    boot_id,
     digest,
     file_digest,
+    flush,
     named,
     remove_temporary,
     stamp,
@@ -49,6 +51,8 @@ from dmnet.core.journal import (
     JOURNAL,
     Inputs,
     Record,
+    begin_line,
+    header_text,
     read_header,
     scan_journal,
     tools,
@@ -74,6 +78,18 @@ STATES = ("fresh", "aside", "stale", "new", "gone")
 
 Todo = tuple[Item, str, Inputs, str]
 """Item, key, stamps of its inputs, state."""
+
+
+def _changed_since(inputs: Inputs) -> str:
+    """The first input file that is no longer as it was looked at; empty if all are."""
+    for path, size, time, made in inputs.values():
+        try:
+            state = Path(path).stat()
+        except OSError:
+            continue  # what needed it has said so
+        if made != "absent" and [state.st_size, state.st_mtime_ns] != [size, time]:
+            return str(path)
+    return ""
 
 
 class Artifact(AbstractContextManager["Artifact"]):
@@ -130,22 +146,43 @@ class Artifact(AbstractContextManager["Artifact"]):
         self._begun: set[str] = set()
         self._claims: Counter[str] = Counter()
         self._moved = False
+        self._cut = False
+        self._unflushed: set[str] = set()
         self._outputs: dict[str, Stamp] = {}
         self._journal: IO[str] | None = None
         self._lock: IO[str] | None = None
         self._refuse_foreign()
 
+    def _header(self) -> dict[str, Any] | None:
+        """The header; with ``force`` one that is damaged or gone tells nothing, the journal all.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        try:
+            header = read_header(self.root)
+        except InputError as error:
+            if not (self.force and scan_journal(self.root).records):
+                raise
+            _log.warning("%s", error)
+            header = None
+        if header is None and self.force and scan_journal(self.root).records:
+            return {"stage": self.identity["stage"]}
+        return header
+
     def _refuse_foreign(self) -> None:
-        header = read_header(self.root)
+        header = self._header()
         stage = self.identity["stage"]
         if header is None:
             present = sorted(p.name for p in self.root.iterdir()) if self.root.is_dir() else []
             strange = [name for name in present if name not in OWN and not name.endswith(".tmp")]
             if strange:
+                lost = " If it is one of its artifacts whose header is gone, add --force."
                 raise ForeignArtifactError(
                     f"{self.root} holds files that this pipeline did not make (such as "
                     f"{strange[0]!r}); it will not write there. Move them away, name another "
                     "RUN, or give the folder as an input instead (for example DENSITY=folder)."
+                    f"{lost if JOURNAL in present else ''}"
                 )
         elif header["stage"] != stage:
             raise ForeignArtifactError(
@@ -174,10 +211,14 @@ class Artifact(AbstractContextManager["Artifact"]):
         return self
 
     def _load(self) -> None:
-        self.records, self._begun = scan_journal(self.root)
-        self.header = header = read_header(self.root) or {}
+        self.records, self._begun, lost = scan_journal(self.root)
+        for text in lost:
+            _log.warning("%s:%s", self.root / JOURNAL, text)
+        self.header = header = self._header() or {}
+        self._cut = not header.get("complete") and header.get("boot", boot_id()) != boot_id()
         self._claims = Counter(name for record in self.records.values() for name in record.files)
         self._moved = any(header.get(key) != value for key, value in self.origin.items())
+        self._moved |= bool(lost)
         same = all(header.get(key) == value for key, value in self.identity.items())
         same &= header.get("totals", {}) == self.totals
         self._outputs = dict(header.get("outputs", {}))
@@ -188,18 +229,23 @@ class Artifact(AbstractContextManager["Artifact"]):
         self.changed = not (fine and all(state == "same" for state in states.values()))
 
     def _state(self, name: str, known: Stamp) -> str:
-        """``same``, ``missing`` or ``edited``."""
+        """``same``, ``missing`` or ``edited``.
+
+        Where the machine was restarted in the middle of a run, what the journal tells may never
+        have reached the disc: contents decide, and what is not as told counts as missing.
+        """
         path = inside(self.root, name)
         try:
             state = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return "missing"
-        if [state.st_size, state.st_mtime_ns] == known[:2] and not self.verify:
+        trusted = not (self.verify or self._cut)
+        if [state.st_size, state.st_mtime_ns] == known[:2] and trusted:
             return "same"
         if state.st_size == known[0] and file_digest(path) == known[2]:
             known[1] = state.st_mtime_ns
             return "same"
-        return "edited"
+        return "missing" if self._cut else "edited"
 
     def _refuse_edited(self, names: Sequence[str]) -> None:
         if not names:
@@ -224,12 +270,12 @@ class Artifact(AbstractContextManager["Artifact"]):
         for name, path in item.files.items():
             try:
                 state = path.stat()
-                seen = [str(path), state.st_size, state.st_mtime_ns]
+                seen = [str(path.absolute()), state.st_size, state.st_mtime_ns]
                 before = old.inputs.get(name) if old else None
                 trusted = before is not None and before[:3] == seen and not self.verify
                 inputs[name] = [*seen, before[3] if before and trusted else file_digest(path)]
             except OSError:
-                inputs[name] = [str(path), 0, 0, "absent"]
+                inputs[name] = [str(path.absolute()), 0, 0, "absent"]
         parts = {name: value[3] for name, value in inputs.items()}
         return digest([self.identity, parts, item.facts]), inputs
 
@@ -315,7 +361,7 @@ class Artifact(AbstractContextManager["Artifact"]):
 
     def _own(self, item: Item) -> frozenset[str] | None:
         """Files that this item may replace: its own; any, where a killed run left it half made."""
-        if self.force or item.id in self._begun:
+        if self.force or self._cut or item.id in self._begun:
             return None
         return frozenset(self.records[item.id].files if item.id in self.records else ())
 
@@ -334,7 +380,14 @@ class Artifact(AbstractContextManager["Artifact"]):
     def _finish(self, item: Item, key: str, inputs: Inputs, result: Record | InputError) -> None:
         """Append the journal line of one item; files that it no longer has are removed."""
         old = self.records.get(item.id)
-        if isinstance(result, InputError):
+        other = _changed_since(inputs)
+        if other and isinstance(result, Record):
+            why = InputError(other, "changed while it was worked on; run the same command again")
+            self.summary.bad[item.id] = str(why)
+            self.changed = True
+            self._append(replace(result, inputs=inputs, error=str(why)))  # no key: never fresh
+            self._unlink(set(old.files if old else ()) - set(result.files))
+        elif isinstance(result, InputError):
             self.summary.bad[item.id] = str(result)
             _log.error("set aside %s: %s", item.id, result)
             self.changed |= old is None or old.error != str(result)
@@ -391,7 +444,7 @@ class Artifact(AbstractContextManager["Artifact"]):
     def _announce(self, item_id: str) -> None:
         """Say that an item's files may be replaced from now on: a kill between is no edit."""
         self._begin()
-        self._note(json.dumps({"begin": True, "id": item_id}) + "\n")
+        self._note(begin_line(item_id))
 
     def _note(self, line: str) -> None:
         """Write to the journal; an error names it."""
@@ -405,6 +458,7 @@ class Artifact(AbstractContextManager["Artifact"]):
         self._begin()
         self._refuse_removed()
         self._note(record.line())
+        self._unflushed |= record.files.keys()
         if record.id in self.records:
             self._claims.subtract(self.records[record.id].files.keys())
         self._claims.update(record.files.keys())
@@ -426,6 +480,7 @@ class Artifact(AbstractContextManager["Artifact"]):
         path = inside(self.root, name)
         known = write_atomic(path, [chunks] if isinstance(chunks, bytes) else chunks)
         self._outputs[name] = stamp(path, known)
+        self._unflushed.add(name)
         return path
 
     def _refuse_removed(self) -> None:
@@ -452,8 +507,19 @@ class Artifact(AbstractContextManager["Artifact"]):
             "bad": sum(record.error is not None for record in self.records.values()),
             "outputs": dict(sorted(self._outputs.items())),
             "tools": tools(),
+            "journal": file_digest(self.root / JOURNAL) if complete else "",
         }
-        write_atomic(self.root / HEADER, [(json.dumps(header, indent=1) + "\n").encode()])
+        header |= {} if complete else {"boot": boot_id()}
+        write_atomic(self.root / HEADER, [header_text(header).encode()], durable=True)
+
+    def _close(self) -> None:
+        """Write the compact journal, bring all that was written to the disc, then say so."""
+        lines = (self.records[name].line().encode() for name in sorted(self.records))
+        write_atomic(self.root / JOURNAL, lines)
+        files = [path for name in self._unflushed if (path := inside(self.root, name)).exists()]
+        folders = {path.parent for path in files} | {self.root}
+        flush([self.root / JOURNAL, *files, *folders])
+        self._write_header(complete=True)
 
     def __exit__(
         self,
@@ -465,11 +531,10 @@ class Artifact(AbstractContextManager["Artifact"]):
         try:
             if self._journal is not None:
                 self._journal.close()
-            if kind is None and (self._journal is not None or self.changed or self._moved):
+            if kind is None:
                 self._refuse_removed()
-                lines = (self.records[name].line().encode() for name in sorted(self.records))
-                write_atomic(self.root / JOURNAL, lines)
-                self._write_header(complete=True)
+                if self._journal is not None or self.changed or self._moved:
+                    self._close()
         finally:
             if self._lock is not None:
                 self._lock.close()

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,13 @@ def stamp(path: Path, known: str | None = None) -> Stamp:
     return [state.st_size, state.st_mtime_ns, known or file_digest(path)]
 
 
-def write_atomic(path: Path, chunks: Iterable[bytes]) -> str:
+def write_atomic(path: Path, chunks: Iterable[bytes], *, durable: bool = False) -> str:
     """Write through a temporary name in the same folder and return the digest.
+
+    Args:
+        path: the file.
+        chunks: its contents.
+        durable: it is on the disc when this returns, whatever happens to the machine then.
 
     Raises:
         InputError: the name is too long for the file system.
@@ -52,7 +57,11 @@ def write_atomic(path: Path, chunks: Iterable[bytes]) -> str:
                 for chunk in chunks:
                     total.update(chunk)
                     stream.write(chunk)
+            if durable:
+                flush([temporary])
             temporary.replace(path)
+            if durable:
+                flush([path.parent])
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -60,6 +69,29 @@ def write_atomic(path: Path, chunks: Iterable[bytes]) -> str:
             raise InputError(path, "its name is too long here; rename what it is of") from error
         raise named(error, path) from error
     return total.hexdigest()
+
+
+MANY = 4
+"""Files that are flushed one by one, at most; above, one call for all is quicker."""
+
+
+def flush(paths: Collection[Path]) -> None:
+    """Make sure that files and folders are on the disc: a power cut takes nothing of them back."""
+    if len(paths) > MANY:
+        os.sync()
+        return
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def boot_id() -> str:
+    """What is another after the machine was restarted; empty where the system does not tell."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else ""
 
 
 def named(error: OSError, path: Path) -> OSError:
@@ -73,8 +105,8 @@ def remove_temporary(root: Path) -> None:
     """Remove what killed runs left half written in a folder that this process has locked."""
     for folder, _, names in os.walk(root):
         for name in names:
-            if _TEMPORARY.fullmatch(name):
+            if TEMPORARY.fullmatch(name):
                 Path(folder, name).unlink(missing_ok=True)
 
 
-_TEMPORARY = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
-from dmnet.core.errors import InputError
+from dmnet.core import limits
+from dmnet.core.errors import InputError, printable
 from dmnet.core.files import Stamp
+from dmnet.core.reading import opened, read_bytes
+from dmnet.core.seal import damaged, sealed
 
 HEADER, JOURNAL = "stage.json", "items.jsonl"
 _log = logging.getLogger(__name__)
@@ -36,7 +40,7 @@ class Record:
     def line(self) -> str:
         """The journal line; what is empty by default is left out."""
         fields = {k: v for k, v in self.__dict__.items() if v or k not in ("warnings", "set_aside")}
-        return json.dumps(fields, sort_keys=True, separators=(",", ":")) + "\n"
+        return sealed(json.dumps(fields, sort_keys=True, separators=(",", ":"))) + "\n"
 
     def void(self) -> Record:
         """The record of an item that is being made again: only its files' names still count."""
@@ -48,35 +52,71 @@ def escapes(name: str) -> bool:
     return name in ("", ".") or PurePath(name).is_absolute() or ".." in PurePath(name).parts
 
 
+class Journal(NamedTuple):
+    """What a journal tells."""
+
+    records: dict[str, Record]
+    """Finished and set-aside items by id; the latest line of an id wins."""
+    begun: set[str]
+    """Items that were begun and not finished."""
+    damaged: list[str]
+    """Lines that are no journal entries, or not what was written: ``number: why``."""
+
+
+def begin_line(item_id: str) -> str:
+    """The journal line that says that an item's files may be replaced from now on."""
+    return sealed(json.dumps({"begin": True, "id": item_id}, separators=(",", ":"))) + "\n"
+
+
 def read_journal(folder: Path) -> dict[str, Record]:
-    """Finished and set-aside items by id.
+    """Finished and set-aside items by id."""
+    found = scan_journal(folder)
+    for text in found.damaged:
+        _log.warning("%s:%s", folder / JOURNAL, text)
+    return found.records
 
-    A torn last line is ignored; the latest line of an id wins.
+
+def scan_journal(folder: Path) -> Journal:
+    """Read a journal; lines that cannot be used are skipped and named.
+
+    Raises:
+        InputError: it is larger than `limits.JOURNAL_BYTES`.
     """
-    return scan_journal(folder)[0]
-
-
-def scan_journal(folder: Path) -> tuple[dict[str, Record], set[str]]:
-    """As `read_journal`, and the ids of items that were begun and not finished."""
+    found = Journal({}, set(), [])
     path = folder / JOURNAL
-    records: dict[str, Record] = {}
-    begun: set[str] = set()
     if not path.exists():
-        return records, begun
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            fields = json.loads(line)
-            if fields.get("begin"):
-                begun.add(_text(fields["id"]))
-                if fields["id"] in records:
-                    records[fields["id"]] = records[fields["id"]].void()
-            else:
-                record = _record(fields)
-                records[record.id] = record
-                begun.discard(record.id)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            _log.warning("%s:%d: skipped a line that is no journal entry (%s)", path, number, error)
-    return records, begun
+        return found
+    with opened(path, limits.JOURNAL_BYTES) as stream:
+        number = 0
+        while line := stream.readline(limits.LINE_BYTES):
+            number += 1
+            try:
+                _take(found, line.rstrip(b"\r\n"))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                reason = printable(str(error))[:200]
+                found.damaged.append(
+                    f"{number}: skipped a line that is no journal entry ({reason})"
+                )
+    return found
+
+
+def _take(journal: Journal, line: bytes) -> None:
+    """Add what a line says; lines of before there were check sums have none."""
+    if not line:
+        return
+    fields = json.loads(line)
+    if fields.pop("sum", None) is not None and damaged(line):
+        raise ValueError("its check sum does not fit")
+    if fields.get("begin"):
+        if fields.keys() != {"begin", "id"}:
+            raise ValueError("it has other entries than 'begin' and 'id'")
+        journal.begun.add(_text(fields["id"]))
+        if fields["id"] in journal.records:
+            journal.records[fields["id"]] = journal.records[fields["id"]].void()
+    else:
+        record = _record(fields)
+        journal.records[record.id] = record
+        journal.begun.discard(record.id)
 
 
 def _record(fields: dict[str, Any]) -> Record:
@@ -114,27 +154,38 @@ def _numbers(size: Any, time: Any, *texts: Any) -> None:
         _text(text)
 
 
+def header_text(header: Mapping[str, Any]) -> str:
+    """A header as a file."""
+    return sealed(json.dumps(header, indent=1)) + "\n"
+
+
 def read_header(folder: Path) -> dict[str, Any] | None:
     """The header of an own artifact, or None for a foreign or absent folder.
 
     Raises:
-        InputError: ``stage.json`` is there and is not a header.
+        InputError: ``stage.json`` is there and is not a header, or not as it was written.
     """
     path = folder / HEADER
     if not path.exists():
         return None
+    data = read_bytes(path, limits.HEADER_BYTES)
     try:
-        header = json.loads(path.read_text(encoding="utf-8"))
+        header = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        raise InputError(
-            path, f"not a readable header ({error}); remove this folder to make it again"
-        ) from error
+        raise InputError(path, f"not a readable header ({error}); {_MEND}") from error
     if not isinstance(header, dict) or not isinstance(header.get("stage"), str):
         raise InputError(path, "not a header of this pipeline; remove this folder or name another")
+    if (header.pop("sum", None) is not None or SINCE in header) and damaged(data.rstrip(b"\n")):
+        raise InputError(path, f"changed since the pipeline wrote it (check sum); {_MEND}")
     for name in ("config", "facts", "totals", "outputs", "options", "settings"):
         if not isinstance(header.setdefault(name, {}), dict):
-            raise InputError(path, f"{name} is not a mapping; remove this folder to make it again")
+            raise InputError(path, f"{name} is not a mapping; {_MEND}")
     return header
+
+
+SINCE = "journal"
+"""Entry that every header with a check sum has."""
+_MEND = "make it again with --force (make ... SET=--force), or remove this folder"
 
 
 def tools() -> dict[str, str]:

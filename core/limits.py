@@ -30,6 +30,15 @@ FILE_BYTES = 4_000_000_000
 WEIGHTS_BYTES = 8_000_000_000
 """Bytes of a weights file once it is unpacked."""
 
+HEADER_BYTES = 16_000_000
+"""Bytes of an artifact's ``stage.json``."""
+
+JOURNAL_BYTES = 8_000_000_000
+"""Bytes of an artifact's journal (200,000 items are 100 MB)."""
+
+LINE_BYTES = 64_000_000
+"""Bytes of one line of a journal."""
+
 OBJECTS = 100_000
 """Objects or detections of one image in one file."""
 

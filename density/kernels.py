@@ -156,8 +156,8 @@ class KernelBank:
         return image
 
     def save(self, path: Path) -> None:
-        """Write `to_bytes` to ``path`` in one step."""
-        write_atomic(path, [self.to_bytes()])
+        """Write `to_bytes` to ``path`` in one step, safe from a power cut."""
+        write_atomic(path, [self.to_bytes()], durable=True)
 
     @classmethod
     def load(cls, path: Path) -> KernelBank:

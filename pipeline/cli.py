@@ -2,7 +2,7 @@
 
 Exit codes: 0 all done; 1 done, and some items were set aside (``--max-bad`` allows a number);
 2 could not run: one paragraph on stderr says why and the way out; 70 a fault of the program, whose
-traceback is kept in a file.
+traceback is kept in a file; 130 and 143 stopped by Ctrl-C and by SIGTERM, as shells count it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ import itertools
 import logging
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import textwrap
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -53,14 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb, rest = (arguments or ["--help"])[0], arguments[1:]
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
-        if verb in ("-h", "--help"):
-            print(_overview())
-            code = 0
-        else:
-            with logging_redirect_tqdm():
-                code = _dispatch(verb, rest)
-        sys.stdout.flush()
-        return code
+        with _stoppable():
+            if verb in ("-h", "--help"):
+                print(_overview())
+                code = 0
+            else:
+                with logging_redirect_tqdm():
+                    code = _dispatch(verb, rest)
+            sys.stdout.flush()
+            return code
     except BrokenPipeError:  # whoever read the output has left; as a shell counts it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -69,10 +74,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         text = f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")
         return _fail(f"{text}{_WAYS_OUT.get(error.errno or 0, '')}")
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on where this one stopped")
+    except KeyboardInterrupt as error:
+        _fail("interrupted; the same command goes on where this one stopped")
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - a fault of the program; never a page of traceback
         return _unexpected(error, arguments)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM end a run as Ctrl-C does: workers too, and nothing half written stays."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 _GO_ON = "and run the same command again: it goes on where it stopped"
@@ -126,6 +149,7 @@ class Tool:
 TOOLS: dict[str, Tool] = {
     "predict": Tool("predict", "objects in your own pictures, in one command"),
     "info": Tool("info", "what a data set is: format, classes, sizes, problems"),
+    "verify": Tool("verify", "whether a run is what it says: every file hashed again"),
     "doctor": Tool("doctor", "versions, devices, extras, models, a short speed test"),
     "evaluate": Tool("evaluate", "score any detections by a named protocol"),
     "compare": Tool("compare", "runs side by side, with differences and intervals"),

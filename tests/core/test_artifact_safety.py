@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dmnet.core import files, limits
 from dmnet.core.artifact import Artifact, Item, Product
-from dmnet.core.errors import EditedArtifactError, InputError, RemovedArtifactError
+from dmnet.core.errors import (
+    EditedArtifactError,
+    ForeignArtifactError,
+    InputError,
+    RemovedArtifactError,
+)
 from dmnet.core.files import file_digest
-from dmnet.core.journal import HEADER, JOURNAL, read_journal
+from dmnet.core.journal import HEADER, JOURNAL, header_text, read_header, read_journal, scan_journal
 
 
 def write(name: str, item: Item) -> Product:
@@ -56,6 +64,7 @@ def test_an_output_outside_the_folder_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "art", "a")
     header = json.loads((tmp_path / "art" / HEADER).read_text())
     header["outputs"] = {"../precious": [1, 1, "x"]}
+    del header["sum"], header["journal"]  # as an older version wrote it
     (tmp_path / "art" / HEADER).write_text(json.dumps(header))
     with pytest.raises(InputError, match="would leave"):
         run(tmp_path / "art", "a")
@@ -170,3 +179,161 @@ def test_a_folder_taken_away_at_the_end_is_an_error(tmp_path: Path) -> None:
     ):
         artifact.process([Item("a")], partial(write, "{}.out"))
         shutil.rmtree(tmp_path / "art")
+
+
+def flipped(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Every single-bit flip: its byte, and the bytes with it."""
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        yield bit // 8, bytes(changed)
+
+
+def test_every_flipped_bit_of_a_journal_is_seen_at_its_line(tmp_path: Path) -> None:
+    run(tmp_path / "art", "ab")
+    journal = tmp_path / "art" / JOURNAL
+    good = journal.read_bytes()
+    second = good.index(b"\n") + 1
+    for at, data in flipped(good):
+        journal.write_bytes(data)
+        numbers = [int(text.partition(":")[0]) for text in scan_journal(tmp_path / "art").damaged]
+        if at < len(good) - 1:  # the last line end is nobody's
+            assert numbers[:1] == [1 if at < second else 2], (at, numbers)
+
+
+def test_every_flipped_bit_of_a_header_is_seen(tmp_path: Path) -> None:
+    run(tmp_path / "art", "a")
+    path = tmp_path / "art" / HEADER
+    good = path.read_bytes()
+    for _, data in flipped(good):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=r"stage\.json"):
+            read_header(tmp_path / "art")
+
+
+def test_a_damaged_header_is_made_again_with_force_and_no_item(tmp_path: Path) -> None:
+    root = tmp_path / "art"
+    run(root, "ab")
+    (root / HEADER).write_bytes(
+        (root / HEADER).read_bytes().replace(b'"version": 1', b'"version": 3')
+    )
+    with pytest.raises(InputError, match=r"changed since .* --force"):
+        run(root, "ab")
+    again = run(root, "ab", force=True)
+    assert (again.summary.done, again.summary.kept) == (0, 2)
+    header = read_header(root)
+    assert header is not None and header["complete"] and header["version"] == 1
+
+
+def test_artifacts_of_before_there_were_check_sums_are_read(tmp_path: Path) -> None:
+    root = tmp_path / "art"
+    run(root, "ab")
+    header = json.loads((root / HEADER).read_text())
+    del header["sum"], header["journal"]
+    (root / HEADER).write_text(json.dumps(header, indent=1) + "\n")
+    lines = [json.loads(text) for text in (root / JOURNAL).read_text().splitlines()]
+    for fields in lines:
+        del fields["sum"]
+    (root / JOURNAL).write_text("".join(json.dumps(fields) + "\n" for fields in lines))
+    again = run(root, "ab")
+    assert (again.summary.done, again.summary.kept, again.changed) == (0, 2, False)
+
+
+def test_lines_and_files_beyond_the_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, "ab")
+    monkeypatch.setattr(limits, "LINE_BYTES", 100)
+    assert scan_journal(tmp_path).damaged and not scan_journal(tmp_path).records
+    for name in ("HEADER_BYTES", "JOURNAL_BYTES"):
+        monkeypatch.setattr(limits, name, 100)
+    for read in (read_header, scan_journal):
+        with pytest.raises(InputError, match="more than the limit of 100"):
+            read(tmp_path)
+
+
+def after_a_restart(root: Path, name: str, content: bytes) -> None:
+    """As a power cut may leave it: a run under way, a file of the same time and other bytes."""
+    state = (root / name).stat()
+    (root / name).write_bytes(content)
+    os.utime(root / name, ns=(state.st_atime_ns, state.st_mtime_ns))
+    header = json.loads((root / HEADER).read_text()) | {"complete": False, "boot": "another"}
+    del header["sum"]
+    (root / HEADER).write_text(header_text(header))
+
+
+@pytest.mark.parametrize("content", [bytes(10), b"", b"made"])
+def test_what_a_power_cut_took_is_made_again(tmp_path: Path, content: bytes) -> None:
+    root = tmp_path / "art"
+    run(root, "ab")
+    after_a_restart(root, "a.out", content)
+    again = run(root, "ab")
+    assert (again.summary.done, again.summary.kept) == (1, 1)
+    assert (root / "a.out").read_text() == "made for a"
+    header = read_header(root)
+    assert header is not None and header["complete"] and "boot" not in header
+
+
+def test_what_was_never_told_after_a_power_cut_is_made_again(tmp_path: Path) -> None:
+    root = tmp_path / "art"
+    run(root, "ab")
+    after_a_restart(root, "a.out", b"half")
+    (root / JOURNAL).write_bytes(bytes(200))
+    assert run(root, "ab").summary.done == 2
+    assert (root / "a.out").read_text() == "made for a"
+
+
+def test_a_finished_artifact_is_on_the_disc_before_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything is flushed before the header that says 'complete' takes its place."""
+    flushed: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: flushed.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+    )
+    run(tmp_path / "art", "ab")
+    names = [Path(path).name for path in flushed]
+    header = f".{HEADER}.{os.getpid()}.tmp"
+    assert names[:2] == names[-2:] == [header, "art"]
+    assert sorted(names[2:-2]) == ["a.out", "art", "b.out", JOURNAL]
+
+
+def test_many_files_are_flushed_by_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    monkeypatch.setattr(os, "sync", lambda: called.append("sync"))
+    files.flush([Path("absent")] * 9)
+    assert called == ["sync"]
+
+
+def test_a_folder_removed_while_there_is_nothing_to_do(tmp_path: Path) -> None:
+    root = tmp_path / "art"
+    run(root, "ab")
+    with pytest.raises(RemovedArtifactError), Artifact(root, "demo", 1, {}) as artifact:
+        artifact.process([Item(each) for each in "ab"], partial(write, "{}.out"))
+        shutil.rmtree(root)
+
+
+def test_an_input_that_changes_while_it_is_worked_on_is_done_again(tmp_path: Path) -> None:
+    """Also where it is then put back: what was made from the other one never counts as fresh."""
+    source = tmp_path / "in"
+    source.write_text("good")
+    item = Item("a", {"text": source})
+
+    def swapped(item: Item) -> Product:
+        source.write_text("else")
+        return Product({"a.out": source.read_bytes()})
+
+    with Artifact(tmp_path / "art", "demo", 1, {}) as artifact:
+        artifact.process([item], swapped)
+    assert "changed while it was worked on" in artifact.summary.bad["a"] and not artifact.good
+    source.write_text("good")
+    with Artifact(tmp_path / "art", "demo", 1, {}) as artifact:
+        artifact.process([item], lambda _: Product({"a.out": source.read_bytes()}))
+    assert artifact.summary.done == 1 and (tmp_path / "art" / "a.out").read_text() == "good"
+
+
+def test_a_header_that_is_gone_is_made_again_with_force(tmp_path: Path) -> None:
+    root = tmp_path / "art"
+    run(root, "ab")
+    (root / HEADER).unlink()
+    with pytest.raises(ForeignArtifactError, match="did not make"):
+        run(root, "ab")
+    assert run(root, "ab", force=True).summary.kept == 2

@@ -1,0 +1,143 @@
+"""``dmnet verify``: what is damaged, missing, stale or foreign is named, with what mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from dmnet.pipeline.cli import main
+
+from .conftest import Run
+
+
+@pytest.fixture
+def made(dmnet: Run, tmp_path: Path) -> Path:
+    """Density maps and crops of three images."""
+    assert dmnet("density") == dmnet("crop") == 0
+    return tmp_path / "artifacts" / "default" / "val"
+
+
+def verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    capsys.readouterr()
+    code = main(["verify", "--artifacts", str(tmp_path / "artifacts")])
+    return code, capsys.readouterr().out
+
+
+def mend(said: str) -> list[int]:
+    """Run the commands of the lines ``mend``, in their order."""
+    lines = [text.removeprefix("mend") for text in said.splitlines() if text.startswith("mend")]
+    return [run(shlex.split(line)[1:]) for line in lines]
+
+
+def run(words: list[str]) -> int:
+    verb, *rest = words
+    given = dict(word.split("=", 1) for word in rest)
+    extra = shlex.split(given.pop("SET", ""))
+    names = {"MODE": "--split"}
+    options = [x for k, v in given.items() for x in (names.get(k, f"--{k.lower()}"), v)]
+    return main([verb, *options, *extra])
+
+
+def keep_time(path: Path, data: bytes) -> None:
+    state = path.stat()
+    path.write_bytes(data)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def test_a_sound_run_is_fine(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = verify(tmp_path, capsys)
+    assert code == 0, said
+    assert "fine       val/density" in said and "all as written" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("density/101.h5", "not the bytes that were written for 101"),
+        ("crop/crops.json", "not the bytes that were written for all items"),
+        ("crop/stage.json", "stage.json"),
+        ("density/items.jsonl", "items.jsonl:2: skipped a line"),
+    ],
+)
+def test_a_flipped_bit_is_named_and_mended(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, told: str
+) -> None:
+    """Under the same size and time, which ordinary runs trust."""
+    path = made / name
+    good = path.read_bytes()
+    middle = bytearray(good)
+    middle[len(good) // 2] ^= 4
+    keep_time(path, bytes(middle))
+    code, said = verify(tmp_path, capsys)
+    assert code == 1
+    assert f"damaged    {path}" in said and told in said, said
+    assert set(mend(said)) == {0}, capsys.readouterr().err
+    code, said = verify(tmp_path, capsys)
+    assert code == 0, said
+
+
+def test_what_is_gone_or_was_put_there(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (made / "density" / "102.h5").unlink()
+    (made / "crop" / "notes.txt").write_text("mine")
+    (made / "crop" / ".100.json.77.tmp").write_text("half")
+    code, said = verify(tmp_path, capsys)
+    assert code == 1
+    assert f"missing    {made / 'density' / '102.h5'}" in said
+    assert f"foreign    {made / 'crop' / 'notes.txt'}: no item made it" in said
+    assert "left by a killed run" in said and "move them elsewhere" in said
+
+
+def test_what_it_was_made_from_has_changed(
+    made: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An annotation under the same size and time; then a setting."""
+    path = data / "VisDrone2019-DET-val" / "annotations" / "101.txt"
+    rows = path.read_text()
+    keep_time(path, rows.replace("1", "2", 1).encode())
+    code, said = verify(tmp_path, capsys)
+    assert code == 1
+    assert f"stale      {path}: has changed since 101 was made from it" in said
+    assert set(mend(said)) == {0}
+
+
+def test_lines_of_the_journal_are_lost(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = made / "density" / "items.jsonl"
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[1:]))
+    code, said = verify(tmp_path, capsys)
+    assert code == 1 and "lines were lost or added" in said
+    assert set(mend(said)) == {0}
+    assert verify(tmp_path, capsys)[0] == 0
+
+
+def test_kernels_and_runs_that_are_not_there(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernels = made.parent / "kernels.h5"
+    kernels.write_bytes(kernels.read_bytes()[:-1] + b"?")
+    code, said = verify(tmp_path, capsys)
+    assert code == 1 and f"damaged    {kernels}" in said
+    assert main(["verify", "nothing", "--artifacts", str(tmp_path / "artifacts")]) == 2
+    assert "no run 'nothing'" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = json.loads((made / "crop" / "stage.json").read_text())
+    assert header["complete"] is True
+    del header["journal"], header["sum"]
+    (made / "crop" / "stage.json").write_text(json.dumps(header | {"complete": False}))
+    code, said = verify(tmp_path, capsys)
+    assert code == 1 and "unfinished" in said
+    assert set(mend(said)) == {0}
+    assert verify(tmp_path, capsys)[0] == 0
