@@ -278,24 +278,39 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return _underscored(loaded)
 
 
-def read_preset(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_preset(path: Path) -> dict[str, Any]:
     """Read a preset and the presets it includes: ``include: [name, ...]`` names files beside it.
 
-    Later ones win over earlier ones, and what the file itself says over all of them.
-
-    Args:
-        path: the file.
-        within: the files that include this one.
+    Later ones win over earlier ones, and what the file itself says over all of them. Each file is
+    read once, however many others include it.
 
     Raises:
         InputError: see `read_yaml`; or an included file is not there, or includes itself.
     """
+    return _preset(path, (), {})
+
+
+def _preset(
+    path: Path, within: tuple[Path, ...], known: dict[Path, dict[str, Any]]
+) -> dict[str, Any]:
+    """One preset; ``within`` includes it, ``known`` are those that were read already."""
+    if path in within:
+        raise InputError(path, "includes itself")
+    if path not in known:
+        known[path] = _included(path, (*within, path), known)
+    return known[path]
+
+
+def _included(
+    path: Path, within: tuple[Path, ...], known: dict[Path, dict[str, Any]]
+) -> dict[str, Any]:
+    """A preset over what it includes."""
     own = read_yaml(path)
     names = own.pop("include", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(path, f"include lists names of presets beside it, got {shown(names)}")
-    if path in within:
-        raise InputError(path, "includes itself")
+    if len(within) > limits.YAML_DEPTH:
+        raise InputError(path, f"included through more than {limits.YAML_DEPTH} files")
     settings: dict[str, Any] = {}
     beside = {file.stem: file for file in path.parent.glob("*.yaml")}
     for name in names:
@@ -303,7 +318,7 @@ def read_preset(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
             raise InputError(
                 path, unknown(f"include {name}", name, beside).replace("setting", "preset")
             )
-        settings = merged(settings, read_preset(beside[name], (*within, path)))
+        settings = merged(settings, _preset(beside[name], within, known))
     return merged(settings, own)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from dmnet.core.errors import InputError, RemovedArtifactError
 from dmnet.core.files import Stamp, stamp, write_atomic
 from dmnet.core.journal import HEADER, JOURNAL, Record, escapes
+from dmnet.core.memory import is_out_of_memory, release
 from dmnet.core.reading import bad_name
 
 LOCK, LOG = ".lock", "log.txt"
@@ -126,3 +127,15 @@ def work_on(
         return write_product(root, item, work(item), own)
     except InputError as error:
         return error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        release()
+        return out_of_memory(item, error)
+
+
+def out_of_memory(item: Item, error: BaseException, way: str = "fewer --workers") -> InputError:
+    """Why an item is set aside that there is not enough memory for; ``way`` needs less."""
+    path = next(iter(item.files.values()), item.id)
+    reason = str(error).partition("\n")[0][:120] or "MemoryError"
+    return InputError(path, f"not enough memory for it ({reason}); {way} needs less")

@@ -115,6 +115,16 @@ def is_whole(text: str, least: int = 0) -> bool:
     )  # fmt: skip
 
 
+def refuse_many(path: Path, count: int, what: str = "objects") -> None:
+    """Refuse a file with more objects of one image than any picture shows.
+
+    Raises:
+        InputError: more than `limits.OBJECTS`.
+    """
+    if count > limits.OBJECTS:
+        raise InputError(path, f"{count:,} {what} of one image, more than {limits.OBJECTS:,}")
+
+
 def shape_limit(shape: tuple[int, ...], itemsize: int, cells: int = limits.MAP_CELLS) -> str:
     """Why an array of a declared shape is not read; empty where it is.
 

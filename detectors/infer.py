@@ -9,6 +9,7 @@ depends on the other windows that are detected with it.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 from dmnet.core.boxes import Window
 from dmnet.core.errors import InputError
 from dmnet.core.images import MAX_PIXELS, read_image
+from dmnet.core.memory import is_out_of_memory, release
 from dmnet.core.ranges import Pixels, Range, Settings
 from dmnet.core.records import Detections, Image, Size
 from dmnet.core.threads import map_ahead
@@ -26,6 +28,8 @@ from dmnet.detectors.packing import PackConfig, PackedDetector, Usage, fitted, i
 
 if TYPE_CHECKING:
     from dmnet.detectors.base import Detector
+
+_log = logging.getLogger(__name__)
 
 K = TypeVar("K")
 
@@ -124,10 +128,29 @@ class _Groups:
 
     def detect(self, shape: Size) -> None:
         """Detect the pieces of one group."""
-        pieces = self.waiting.pop(shape)
-        found = self._predict(shape, [piece.pixels for piece in pieces])
-        for piece, detections in zip(pieces, found, strict=True):
-            piece.owner.found[piece.index] = detections
+        self._place(shape, self.waiting.pop(shape))
+
+    def _place(self, shape: Size, pieces: list[_Piece]) -> None:
+        """Detect pieces together; where memory does not suffice, each half by itself.
+
+        An image of which not even a single piece can be detected is set aside.
+        """
+        try:
+            found = self._predict(shape, [piece.pixels for piece in pieces])
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            release()
+            if len(pieces) == 1:
+                pieces[0].owner.error = _too_large(pieces[0], error)
+                return
+            half = len(pieces) // 2
+            _log.warning("not enough memory for %d pieces at once; trying half", len(pieces))
+            self._place(shape, pieces[:half])
+            self._place(shape, pieces[half:])
+        else:
+            for piece, detections in zip(pieces, found, strict=True):
+                piece.owner.found[piece.index] = detections
 
     def _predict(self, shape: Size, images: list[Image]) -> list[Detections]:
         if self.packed is not None and shape == PACKED:
@@ -141,6 +164,16 @@ class _Groups:
         for shape, pieces in list(self.waiting.items()):
             if any(piece.owner is owner for piece in pieces):
                 self.detect(shape)
+
+
+def _too_large(piece: _Piece, error: BaseException) -> InputError:
+    height, width = piece.pixels.shape[:2]
+    reason = str(error).partition("\n")[0][:120] or "MemoryError"
+    return InputError(
+        str(piece.owner.key),
+        f"not enough memory to detect {width}x{height} pixels by themselves ({reason}); use a "
+        "smaller input or smaller crops, or another --device",
+    )
 
 
 def cut_window(image: Image, window: Window | None, path: Path) -> Image:

@@ -26,7 +26,7 @@ from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.formats.rows import fit
 from dmnet.core.images import image_id_of
 from dmnet.core.listing import Entry, Listing, within
-from dmnet.core.reading import read_json
+from dmnet.core.reading import read_json, refuse_many
 from dmnet.core.records import Annotations, Size
 
 Json = dict[str, Any]
@@ -178,6 +178,7 @@ def read(path: Path) -> CocoTruth:
             reason = f"image_id {row.get('image_id')!r} is not listed"
             raise bad(path, "annotations", index, reason)
         rows[row["image_id"]].append(_row(path, index, row, classes, labels))
+    refuse_many(path, max(map(len, rows.values()), default=0))
     listed = (CocoImage(*images[key], tuple(rows[key])) for key in sorted(images))
     return CocoTruth(path, classes, tuple(listed))
 

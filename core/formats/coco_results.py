@@ -18,7 +18,7 @@ from dmnet.core.boxes import from_xywh, to_xywh
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError
 from dmnet.core.formats.coco import Json, bad, box_of, is_finite
-from dmnet.core.reading import opened
+from dmnet.core.reading import opened, refuse_many
 from dmnet.core.records import Detections
 
 _CHUNK = 1 << 22
@@ -89,6 +89,7 @@ def read_results(
         if box[2] < 0 or box[3] < 0:
             raise bad(path, "results", index, "negative width or height in bbox")
         grouped.setdefault(image_id, []).append([*box, score, label])
+    refuse_many(path, max(map(len, grouped.values()), default=0), "detections")
     return {image_id: _detections(rows) for image_id, rows in grouped.items()}
 
 

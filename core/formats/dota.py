@@ -19,7 +19,7 @@ from dmnet.core.errors import InputError
 from dmnet.core.formats.rows import fit, is_number
 from dmnet.core.formats.visdrone import number
 from dmnet.core.listing import Listing, by_id, files_in, images_in, listed_classes, pair
-from dmnet.core.reading import read_text
+from dmnet.core.reading import read_text, refuse_many
 from dmnet.core.records import Annotations, Size
 
 _HEADERS = ("imagesource:", "gsd:")
@@ -87,6 +87,7 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
         if not sound:
             raise InputError(path, f"not a row of the form {_MEANING}", line)
         rows.append((line, cells))
+    refuse_many(path, len(rows))
     return rows
 
 

@@ -24,7 +24,7 @@ from dmnet.core.errors import InputError
 from dmnet.core.formats.rows import fit
 from dmnet.core.images import SUFFIXES
 from dmnet.core.listing import Listing, by_id, files_in, images_in, listed_classes, pair
-from dmnet.core.reading import read_json
+from dmnet.core.reading import read_json, refuse_many
 from dmnet.core.records import Annotations, Size
 
 _FLAGS = ("ignore", "difficult")
@@ -88,6 +88,7 @@ def _load(path: Path) -> dict[str, Any]:
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("shapes"), list):
         raise InputError(path, "no LabelMe file: it needs a list 'shapes'")
+    refuse_many(path, len(data["shapes"]))
     return data
 
 

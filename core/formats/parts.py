@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dmnet.core import limits
 from dmnet.core.boxes import Window, from_xywh, to_xywh
 from dmnet.core.errors import InputError
 from dmnet.core.reading import read_json
@@ -69,6 +70,8 @@ def read_windows(path: Path) -> Mapping[Window, Detections]:
 
 def _detections(rows: Any) -> Detections:
     table = np.asarray(rows, dtype=np.float64).reshape(-1, 6)
+    if len(table) > limits.OBJECTS:
+        raise ValueError(f"more than {limits.OBJECTS:,} detections")
     if not (np.abs(table) < 2**53).all():
         raise ValueError("a value is not finite")
     return Detections(from_xywh(table[:, :4]), table[:, 4], table[:, 5].astype(np.int64))

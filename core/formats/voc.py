@@ -26,7 +26,7 @@ from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats.rows import fit, is_number
 from dmnet.core.formats.visdrone import number
 from dmnet.core.listing import Listing, by_id, files_in, id_list, images_in, listed_classes, pair
-from dmnet.core.reading import is_whole, read_bytes
+from dmnet.core.reading import is_whole, read_bytes, refuse_many
 from dmnet.core.records import Annotations, Size
 
 Element = Any
@@ -106,6 +106,7 @@ def read(
     root = _parse(path)
     size = size or (_side(path, root, "height"), _side(path, root, "width"))
     objects = root.findall("object")
+    refuse_many(path, len(objects))
     rows = [_row(path, element, index, classes) for index, element in enumerate(objects, start=1)]
     raw = np.round(as_boxes([row[:4] for row in rows]) - [1.0, 1.0, 0.0, 0.0], 6)
     boxes, keep, warnings = fit(raw, size, lambda i: f"{path}: object {i + 1}")

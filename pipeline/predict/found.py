@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from dmnet.core import limits
 from dmnet.core.boxes import Window, from_xywh, to_xywh
 from dmnet.core.errors import InputError
+from dmnet.core.reading import read_json
 from dmnet.core.records import Detections, Size
 from dmnet.pipeline.predict.result import Result
 
@@ -62,10 +65,15 @@ class Found:
             ValueError, TypeError, KeyError: it is something else.
         """
         table = np.asarray(data["detections"], dtype=np.float64).reshape(-1, 6)
+        if len(table) > limits.OBJECTS or not (np.abs(table) < 2**53).all():
+            raise ValueError("too many detections, or one that is not finite")
+        count = data["count"]
+        if not (count is None or (isinstance(count, int | float) and math.isfinite(count))):
+            raise ValueError("the count is no number")
         height, width = data["size"]
         windows = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in data["windows"])
         found = Detections(from_xywh(table[:, :4]), table[:, 4], table[:, 5].astype(np.int64))
-        return cls((int(height), int(width)), found, windows, data["count"])
+        return cls((int(height), int(width)), found, windows, count)
 
 
 def read_found(path: Path, made_from: str | None = None) -> Found | None:
@@ -75,7 +83,7 @@ def read_found(path: Path, made_from: str | None = None) -> Found | None:
         InputError: missing or damaged.
     """
     with _damage(path):
-        data: dict[str, Any] = json.loads(path.read_bytes())
+        data: dict[str, Any] = read_json(path)
         other = made_from is not None and data["made_from"] != made_from
         return None if other else Found.of_plain(data)
 
@@ -93,7 +101,7 @@ def read_frames(path: Path) -> list[Found | None]:
         InputError: missing or damaged.
     """
     with _damage(path):
-        data = json.loads(path.read_bytes())
+        data = read_json(path)
         return [None if each is None else Found.of_plain(each) for each in data]
 
 

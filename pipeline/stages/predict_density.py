@@ -20,6 +20,8 @@ from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.files import file_digest
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_image
+from dmnet.core.memory import is_out_of_memory, release
+from dmnet.core.products import out_of_memory
 from dmnet.core.ranges import Margin, Pixels, Range, Settings
 from dmnet.density.metrics import count_errors
 from dmnet.pipeline.chain import require
@@ -105,6 +107,12 @@ def predict_all(
             found = network.predict(read_image(item.files["image"]), **resolved(config))
         except InputError as error:
             yield item, error
+            continue
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            release()
+            yield item, out_of_memory(item, error, "a smaller predict-density.max-pixels")
             continue
         side = network.scaling.long_side if config.long_side is None else config.long_side
         data = density_h5.write(found, {"network": network.name, "long_side": side})

@@ -337,3 +337,15 @@ def test_a_header_that_is_gone_is_made_again_with_force(tmp_path: Path) -> None:
     with pytest.raises(ForeignArtifactError, match="did not make"):
         run(root, "ab")
     assert run(root, "ab", force=True).summary.kept == 2
+
+
+def test_an_item_without_enough_memory_is_set_aside_and_the_others_go_on(tmp_path: Path) -> None:
+    def greedy(item: Item) -> Product:
+        if item.id == "b":
+            raise MemoryError
+        return write("{}.out", item)
+
+    with Artifact(tmp_path / "art", "demo", 1, {}) as artifact:
+        artifact.process([Item(each) for each in "abc"], greedy)
+    assert "not enough memory" in artifact.summary.bad["b"]
+    assert sorted(artifact.good) == ["a", "c"]

@@ -8,6 +8,7 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -17,7 +18,7 @@ from PIL import Image as Pil
 
 from dmnet.core import limits
 from dmnet.core.classes import VISDRONE
-from dmnet.core.config import read_yaml
+from dmnet.core.config import read_preset, read_yaml
 from dmnet.core.dataset import open_dataset, read_sizes
 from dmnet.core.errors import InputError
 from dmnet.core.files import remove_temporary, write_atomic
@@ -26,6 +27,7 @@ from dmnet.core.formats import (
     coco_results,
     crops,
     density_h5,
+    dota,
     labelme,
     npy,
     parts,
@@ -313,6 +315,86 @@ def test_flags_of_labelme_are_a_mapping(tmp_path: Path) -> None:
     path.write_text(json.dumps({"shapes": [shape]}))
     with refused(r"shapes\[0\]: 'flags' is not a mapping"):
         labelme.read(path, "a", SIZE, VISDRONE)
+
+
+def many_files() -> dict[str, str]:
+    """Files with three objects of one image, in every format that has a file of its own."""
+    sides = "<xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax>"
+    thing = f"<name>car</name><bndbox>{sides}</bndbox>"
+    shape = {"label": "car", "points": [[0, 0], [3, 3]]}
+    image = {"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}
+    row = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 3, 3]}
+    truth = {"images": [image], "annotations": [row] * 3, "categories": [{"id": 1, "name": "car"}]}
+    return {
+        "voc.xml": "<annotation><size><width>9</width><height>9</height></size>"
+        f"{f'<object>{thing}</object>' * 3}</annotation>",
+        "labelme.json": json.dumps({"shapes": [shape] * 3}),
+        "dota.txt": "0 0 3 0 3 3 0 3 car 0\n" * 3,
+        "visdrone.txt": "0,0,3,3,1,4,0,0\n" * 3,
+        "coco.json": json.dumps(truth),
+        "results.json": json.dumps([row | {"score": 0.5}] * 3),
+        "parts.json": json.dumps([[[0, 0, 3, 3, 0.5, 4]] * 3]),
+    }
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "voc.xml": voc.read,
+    "labelme.json": lambda path: labelme.read(path, "a", SIZE, VISDRONE),
+    "dota.txt": lambda path: dota.read(path, "a", SIZE, VISDRONE),
+    "visdrone.txt": lambda path: visdrone.read_annotations(path, "a", SIZE),
+    "coco.json": coco.read,
+    "results.json": coco_results.read_results,
+    "parts.json": parts.read,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_objects_of_one_image_have_a_limit(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    path.write_text(many_files()[name])
+    READERS[name](path)
+    monkeypatch.setattr(limits, "OBJECTS", 2)
+    with refused("more than 2"):
+        READERS[name](path)
+
+
+def test_presets_that_include_each_other_over_and_over_are_read_once(tmp_path: Path) -> None:
+    """Thirty files, each including the next one twice: two to the thirtieth ways."""
+    for index in range(30):
+        text = f"include: [p{index + 1}, p{index + 1}]\n" if index < 29 else ""
+        (tmp_path / f"p{index}.yaml").write_text(f"{text}crop: {{threshold: 0.{index + 1}}}\n")
+    assert read_preset(tmp_path / "p0.yaml") == {"crop": {"threshold": 0.1}}
+    (tmp_path / "p29.yaml").write_text("include: [p0]\n")
+    with refused("includes itself"):
+        read_preset(tmp_path / "p0.yaml")
+
+
+def test_chains_of_presets_have_an_end(tmp_path: Path) -> None:
+    for index in range(60):
+        (tmp_path / f"p{index}.yaml").write_text(f"include: [p{index + 1}]\n")
+    with refused("included through more than 32 files"):
+        read_preset(tmp_path / "p0.yaml")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("detections", [[0, 0, 3, 3, 0.5, 1e300]]), ("count", "many"), ("size", [9]), ("windows", 3)],
+)
+def test_records_of_predictions(tmp_path: Path, field: str, value: object) -> None:
+    from dmnet.pipeline.predict.found import read_found
+
+    good = {"made_from": "x", "size": [9, 9], "count": 1.5, "windows": [[0, 0, 3, 3]],
+            "detections": [[0, 0, 3, 3, 0.5, 4]]}  # fmt: skip
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(good))
+    found = read_found(path, "x")
+    assert found is not None and found.detections.labels.tolist() == [4]
+    assert read_found(path, "y") is None
+    path.write_text(json.dumps(good | {field: value}))
+    with refused("not a file of detections"):
+        read_found(path)
 
 
 @pytest.mark.parametrize(

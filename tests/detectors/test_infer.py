@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dmnet.core.errors import InputError
 from dmnet.core.images import encode_png, read_image
@@ -131,3 +132,52 @@ def test_batches_change_nothing_for_a_network(scenes: Scenes) -> None:
         for x, y in zip(a, b, strict=True):
             np.testing.assert_allclose(x.scores, y.scores, atol=1e-5)
             assert len(x) > 100
+
+
+class Small(Mean):
+    """Has memory for so many pixels at once; says what torch says where there is not enough."""
+
+    def __init__(self, room: int, error: Exception) -> None:
+        super().__init__()
+        self.room, self.error = room, error
+
+    def predict(self, images: Sequence[Image]) -> list[Detections]:
+        if sum(image.shape[0] * image.shape[1] for image in images) > self.room:
+            raise self.error
+        return super().predict(images)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_a_batch_that_does_not_fit_is_halved(
+    tmp_path: Path, rng: np.random.Generator, error: Exception
+) -> None:
+    jobs: list[Job] = [(path, [None]) for path in images_of(tmp_path, 7, rng)]
+    config = InferConfig(batch=7)
+    detector = Small(2 * 40 * 60, error)
+    found = list(detect_items(detector, jobs, config))
+    assert {len(batch) for batch in detector.batches} == {1, 2}
+    for (path, got), (_, good) in zip(found, detect_items(Mean(), jobs, config), strict=True):
+        assert not isinstance(got, InputError) and not isinstance(good, InputError), path
+        assert got[0].scores.tolist() == good[0].scores.tolist()
+
+
+def test_an_image_that_never_fits_is_set_aside_and_the_others_go_on(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    paths = images_of(tmp_path, 3, rng)
+    paths[1].write_bytes(encode_png(np.zeros((400, 600, 3), np.uint8)))
+    detector = Small(40 * 60, MemoryError())
+    found = dict(detect_items(detector, [(path, [None]) for path in paths], InferConfig(batch=3)))
+    assert isinstance(found[paths[1]], InputError)
+    assert "not enough memory to detect 600x400 pixels by themselves" in str(found[paths[1]])
+    assert all(not isinstance(found[path], InputError) for path in (paths[0], paths[2]))
+
+
+def test_other_faults_of_a_detector_are_no_lack_of_memory(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    jobs: list[Job] = [(path, [None]) for path in images_of(tmp_path, 2, rng)]
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        list(detect_items(Small(0, RuntimeError("shapes do not fit")), jobs))

@@ -1,0 +1,28 @@
+"""Out of memory: recognised whatever raises it, on the CPU or on a device."""
+
+from __future__ import annotations
+
+import sys
+
+_SAID = ("out of memory", "can't allocate memory", "failed to allocate memory", "alloc_failed")
+"""How torch (CPU), CUDA libraries and onnxruntime word it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA out of memory."))
+    (True, True)
+    >>> is_out_of_memory(RuntimeError("shapes do not fit"))
+    False
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(t in str(error).lower() for t in _SAID)
+
+
+def release() -> None:
+    """Give back what a device's allocator keeps, where torch is in use at all."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
