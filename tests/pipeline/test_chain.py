@@ -7,6 +7,8 @@ commands until nothing is refused must end well.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -69,11 +71,11 @@ class World:
     def run(self, stage: str, *options: str, split: str = "val", data: str = "data") -> int:
         places = ["--data", str(self.root / data), "--artifacts", str(self.root / "made")]
         settings = ["--config", str(self.root / "small.yaml"), "--workers", "1"]
-        code = main([stage, *places, *settings, "--split", split, *options])
-        if self.capsys is not None:
-            caught = self.capsys.readouterr()
-            self.said = caught.err + caught.out
-            self.history.append(self.said)
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = main([stage, *places, *settings, "--split", split, *options])
+        self.said = said.getvalue()
+        self.history.append(self.said)
         return code
 
     def follow(self) -> int:
@@ -96,8 +98,12 @@ class World:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("chain"))
+
+
+def make_base(root: Path) -> Path:
     """A whole run that nothing disturbed."""
-    world = World(tmp_path_factory.mktemp("chain"))
+    world = World(root)
     write_split(world.root / "data", "train", range(2), (120, 160))
     write_split(world.root / "data", "val", range(100, 103), (120, 160))
     (world.root / "small.yaml").write_text(SETTINGS)

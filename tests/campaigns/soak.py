@@ -1,0 +1,173 @@
+"""``soak``: many items through the stages, and drawn pictures through predict: memory stays flat.
+
+Items are annotation files with a table of image sizes and no pictures; density, crop, convert and
+fuse-eval run on them, each in a process of its own. Predict runs on drawn pictures with the network
+shipped with the package. Two sizes of each, N and N/2: the slope is the growth of the peak of
+resident memory from one to the other, in bytes an item. What a journal holds of an item is some
+kilobytes; a picture or a map that is kept would be hundreds. A stage survives if its slope is below
+the limit, it ends with exit code 0, and it has as many open descriptors at its end as at its start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dmnet.core.formats import coco_results, visdrone
+from dmnet.core.images import encode_jpeg
+from dmnet.core.records import Annotations, Detections
+from tests.campaigns.world import forked, place, preload
+from tests.pipeline.conftest import draw_scene
+
+LIMIT = 16_384
+"""Bytes an item that memory may grow by."""
+
+PICTURE = 65_536
+"""The same of a picture of predict, whose pixels are 230,400 bytes."""
+
+Measure = tuple[int, int]
+"""Peak of resident memory in bytes, and descriptors that stayed open."""
+
+
+def annotations(root: Path, n: int, seed: int) -> None:
+    """``n`` images of 540x960 with 5 to 40 objects, as files and sizes."""
+    folder = root / "data" / "VisDrone2019-DET-val" / "annotations"
+    folder.mkdir(parents=True)
+    rng = random.Random(seed)
+    with (root / "sizes.csv").open("w") as sizes:
+        sizes.write("split,image,width,height\n")
+        for index in range(n):
+            boxes = [_box(rng) for _ in range(rng.randint(5, 40))]
+            found = Annotations.of("", (540, 960), boxes, [rng.randint(1, 10) for _ in boxes])
+            (folder / f"{index:07d}.txt").write_text(visdrone.write_annotations(found))
+            sizes.write(f"val,{index:07d},960,540\n")
+
+
+def _box(rng: random.Random) -> list[int]:
+    x, y = rng.randint(0, 900), rng.randint(0, 480)
+    return [x, y, x + rng.randint(4, 60), y + rng.randint(4, 60)]
+
+
+def pictures(root: Path, n: int) -> None:
+    """``n`` drawn pictures of 240x320."""
+    (root / "pictures").mkdir(parents=True)
+    for index in range(n):
+        path = root / "pictures" / f"{index:06d}.jpg"
+        path.write_bytes(encode_jpeg(draw_scene(index)[0]))
+
+
+def found(root: Path) -> None:
+    """Detections of every image and crop as another program would give them."""
+    crops = json.loads((root / "runs" / "default" / "val" / "crop" / "crops.json").read_text())
+    (root / "found").mkdir()
+    for name, key in (("images", "parents"), ("crops", "images")):
+        one = Detections([[2.0, 3, 30, 20]], [0.5], [4])  # type: ignore[list-item,arg-type]
+        text = coco_results.write_results([(row["id"], one) for row in crops[key]])
+        (root / "found" / f"results_{name}.json").write_text(text)
+
+
+def descriptors() -> int:
+    """Open files of this process."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def aside(work: Callable[..., None], *args: object) -> None:
+    """Do something in a process of its own, so that its memory is no verb's."""
+    child = multiprocessing.get_context("fork").Process(target=work, args=args)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+
+def measured(command: list[str], report: Path) -> Measure:
+    """Run a verb in a process of its own that says at its end what it took."""
+
+    def first() -> None:
+        before = descriptors()
+        end = os._exit
+
+        def leave(code: int) -> None:
+            kept = descriptors() - before
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            report.write_text(json.dumps([peak, kept]))
+            end(code)
+
+        os._exit = leave  # type: ignore[assignment]
+
+    code, said = forked(command, first)
+    assert code == 0, said[-2000:]
+    peak, kept = json.loads(report.read_text())
+    return peak, kept
+
+
+def stages(root: Path, n: int, seed: int) -> dict[str, Measure]:
+    """Peak and descriptors of every stage on ``n`` items."""
+    aside(annotations, root, n, seed)
+    places = ["--data", str(root / "data"), "--artifacts", str(root / "runs"), "--workers", "1"]
+    places += ["--sizes", str(root / "sizes.csv")]
+    usual = {"fuse-eval": ["--detections", str(root / "found"), "--fuse-eval.pictures", "0",
+                           "--fuse-eval.bootstrap", "0"],
+             "density": ["--density.stride", "16"]}  # fmt: skip
+    out = {}
+    for stage in ("density", "crop", "convert", "fuse-eval"):
+        if stage == "fuse-eval":
+            aside(found, root)
+        out[stage] = measured([stage, *places, *usual.get(stage, [])], root / "report.json")
+    return out
+
+
+def predicted(root: Path, n: int) -> dict[str, Measure]:
+    """Peak and descriptors of predict on ``n`` pictures."""
+    aside(pictures, root, n)
+    command = ["predict", str(root / "pictures"), "--out", str(root / "out")]
+    return {"predict": measured([*command, "--device", "cpu"], root / "report.json")}
+
+
+def compared(n: int, limit: int, run: Callable[[Path, int], dict[str, Measure]]) -> list[str]:
+    """Print one line a stage; what fell."""
+    fell = []
+    halves = []
+    for count in (n // 2, n):
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory(dir=place()) as folder:
+            halves.append(run(Path(folder), count))
+        print(f"    {count} items in {time.monotonic() - start:.0f} s", flush=True)
+    for name in halves[1]:
+        (low, _), (high, kept) = halves[0][name], halves[1][name]
+        slope = (high - low) / (n - n // 2)
+        print(
+            f"{name:12} {n:7} items: peak {high / 1e6:.0f} MB, slope {slope:,.0f} bytes an item, "
+            f"{kept} descriptors more at the end",
+            flush=True,
+        )
+        if slope > limit or kept > 0:
+            fell.append(name)
+    return fell
+
+
+def main() -> int:
+    """Run the campaign; exit 1 if anything fell."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-n", type=int, default=2000, help="items through the stages")
+    parser.add_argument("--pictures", type=int, default=0, help="pictures through predict")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    preload(heavy=args.pictures > 0)
+    fell = compared(args.n, LIMIT, lambda root, n: stages(root, n, args.seed)) if args.n else []
+    if args.pictures:
+        fell += compared(args.pictures, PICTURE, predicted)
+    print(f"soak: seed {args.seed}, {args.n} items, {args.pictures} pictures, {len(fell)} fell")
+    return 1 if fell else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
