@@ -134,7 +134,7 @@ def bench_slicing(maps: Sequence[DensityMap]) -> list[Row]:
 
     whole = seconds(lambda: [slice_image(CropConfig(), m.size, m) for m in maps], 5) / n
     coarse = seconds(lambda: [slice_image(CropConfig(), m.size, m) for m in small], 5) / n
-    budget = CropConfig(pixel_budget=0.4)
+    budget = CropConfig.of(pixel_budget=0.4)
     target = seconds(lambda: [slice_image(budget, m.size, m) for m in small], 2) / n
     alone = seconds(apart) / n
     together = seconds(lambda: [count_image(truth, m, curve) for m in maps], 2) / n

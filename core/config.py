@@ -23,6 +23,7 @@ import yaml
 
 from dmnet.core import limits
 from dmnet.core.errors import ConfigError, InputError
+from dmnet.core.plugins import Choice, is_outside, load
 from dmnet.core.ranges import ranges, shown
 from dmnet.core.reading import DAMAGED, read_text
 
@@ -45,25 +46,79 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         raise ConfigError(f"{where}: holds further settings, got {shown(values)}")
     hints = get_type_hints(cls)
     known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    brought, own = _brought(cls, values, where)
     found: dict[str, Any] = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
+        if name in brought:
+            continue
         if name not in known:
-            raise ConfigError(unknown(f"{where}.{key}".strip("."), name, known))
+            nearby = {**known, **dict.fromkeys(brought)}
+            raise ConfigError(unknown(f"{where}.{key}".strip("."), name, nearby))
         fitted = _fit(hints[name], value, f"{where}.{name}".strip("."))
         if fitted != known[name].default:  # 3.0 where the default is 3 is no other setting
             found[name] = fitted
+    if own:
+        found["own"] = {**own, **found.get("own", {})}
     try:
         return cls(**found)
     except ValueError as error:  # its text starts with the bare field
         raise ConfigError(f"{where}.{error}".lstrip(".")) from error
 
 
-def own_settings(cls: type[Any] | None, config: Any) -> Any:
+def entry_settings(cls: type) -> dict[str, dict[str, type[Any]]]:
+    """Settings classes that the entries of tables bring, by the field that names the entry.
+
+    Only for a class with a field ``own``, which holds what is brought.
+    """
+    if "own" not in {field.name for field in dataclasses.fields(cls)}:
+        return {}
+    return {
+        name: {key: entry.Config for key, entry in choice.table.items() if entry.Config}
+        for name, hint in get_type_hints(cls, include_extras=True).items()
+        for choice in ranges(hint)
+        if isinstance(choice, Choice)
+    }
+
+
+def _brought(cls: type, values: Mapping[str, Any], where: str) -> tuple[set[str], dict[str, Any]]:
+    """Names of settings that entries of a table bring, and the values of the chosen entry.
+
+    Those of other entries are checked too, although they do nothing.
+
+    Raises:
+        ConfigError: a value that does not fit, or an outside entry that cannot be imported.
+    """
+    given = {str(key).replace("-", "_"): value for key, value in values.items()}
+    names: set[str] = set()
+    own: dict[str, Any] = {}
+    for chooser, classes in entry_settings(cls).items():
+        chosen = given.get(chooser, getattr(cls, chooser))
+        if isinstance(chosen, str) and is_outside(chosen):
+            classes = {**classes, **_outside(chosen, f"{where}.{chooser}".strip("."))}
+        for entry, each in classes.items():
+            fields = {field.name for field in dataclasses.fields(each)}
+            mine = {name: given[name] for name in given if name in fields}
+            build(each, mine, where)
+            names |= fields
+            own |= mine if entry == chosen else {}
+    return names, own
+
+
+def _outside(name: str, where: str) -> dict[str, type[Any]]:
+    """The settings class of an outside entry by its name, where it has one."""
+    try:
+        found = getattr(load(name), "Config", None)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return {} if found is None else {name: found}
+
+
+def own_settings(cls: type[Any] | None, config: Any, where: str = "own") -> Any:
     """The settings that an entry of a table gets (`dmnet.core.plugins`).
 
     That is ``config``, or, where the entry has a settings class, that one filled from
-    ``config.own``.
+    ``config.own``; ``where`` is what messages call it.
 
     Raises:
         ValueError: the entry has no settings class, or not these settings.
@@ -73,7 +128,7 @@ def own_settings(cls: type[Any] | None, config: Any) -> Any:
             raise ValueError(f"own has to be empty here, got {', '.join(config.own)}")
         return config
     try:
-        return build(cls, config.own, "own")
+        return build(cls, config.own, where)
     except ConfigError as error:
         raise ValueError(str(error)) from error
 
@@ -341,9 +396,20 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolved(config: Any) -> dict[str, Any]:
-    """Plain, JSON-ready form of a settings dataclass; an empty ``own`` is left out."""
+    """Plain, JSON-ready form of a settings dataclass, as `build` reads it; no empty ``own``."""
     plain: dict[str, Any] = dataclasses.asdict(config, dict_factory=_without_empty_own)
+    _put_beside(config, plain)
     return plain
+
+
+def _put_beside(config: Any, plain: dict[str, Any]) -> None:
+    """Settings that an entry of a table brings stand beside the field that names it."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _put_beside(value, plain[field.name])
+    if any(entry_settings(type(config)).values()):
+        plain |= plain.pop("own", {})
 
 
 def _without_empty_own(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -383,6 +449,8 @@ def describe(cls: type, prefix: str) -> Iterator[tuple[str, str, str]]:
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             yield from describe(hint, name)
             continue
+        if field.name == "own":
+            yield from _described_entries(cls, prefix)
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory() or "none"
@@ -393,3 +461,14 @@ def describe(cls: type, prefix: str) -> Iterator[tuple[str, str, str]]:
             text = f"{text} ({', '.join(limits)})".strip()
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
         yield f"--{name}", shown.lower() if isinstance(default, bool) else shown, text
+
+
+def _described_entries(cls: type, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Settings that the entries of tables bring, each once, with the entries that have it."""
+    for chooser, classes in entry_settings(cls).items():
+        users: dict[tuple[str, str, str], list[str]] = {}
+        for entry, each in classes.items():
+            for described in describe(each, prefix):
+                users.setdefault(described, []).append(entry)
+        for (name, default, text), entries in users.items():
+            yield name, default, f"{text} ({chooser} {', '.join(entries)})"

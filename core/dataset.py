@@ -6,24 +6,21 @@ Nothing is decoded here; file names are taken verbatim. The formats list themsel
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dmnet.core.classes import VISDRONE, Classes
-from dmnet.core.errors import InputError, MissingInputError, printable
-from dmnet.core.formats import coco, dota, labelme, visdrone, voc, yolo
+from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.formats import coco, dota, labelme, visdrone, visdrone_folder, voc, yolo
 from dmnet.core.formats.coco import image_ids
-from dmnet.core.images import SUFFIXES, read_size
-from dmnet.core.listing import CLASS_FILE, Entry, Format, Listing, listed_classes, not_a_file
+from dmnet.core.images import read_size
+from dmnet.core.listing import Entry, Format, Listing, canonical_split
 from dmnet.core.plugins import find, is_outside
-from dmnet.core.reading import bad_name, is_whole, read_text
 from dmnet.core.records import Annotations, Size
+from dmnet.core.sizes import read_sizes
 
 SPLITS = ("train", "val", "test-dev", "test-challenge")
 """The splits of VisDrone-DET; other data sets have their own."""
@@ -157,14 +154,9 @@ class Dataset:
         return self.labels.read(entry.image_id, size, entry.annotation, entry.rows)
 
 
-def canonical_split(split: str) -> str:
-    """The official name of a split: ``test`` means ``test-dev``."""
-    return "test-dev" if split == "test" else split
-
-
 def split_name(data: Path, split: str) -> str:
     """The data set's own name of a split; VisDrone's ``test`` is ``test-dev``."""
-    if canonical_split(split) == split or _list(data, split) is not None:
+    if canonical_split(split) == split or recognised(data, split) is not None:
         return split
     return canonical_split(split)
 
@@ -181,8 +173,7 @@ def open_dataset(data: Path, split: str, sizes: Path | None = None) -> Dataset:
         data: the folder or file given by the user; ``module:name@folder`` for a format of an
             outside package.
         split: the data set's own name of it (VisDrone: ``test`` means ``test-dev``).
-        sizes: CSV with the columns ``split,image,width,height`` (image without suffix); with it
-            no image file is needed to know sizes.
+        sizes: CSV as `read_sizes` reads it; with it no image file is needed to know sizes.
 
     Raises:
         MissingInputError: no such folder or split.
@@ -199,8 +190,8 @@ def open_dataset(data: Path, split: str, sizes: Path | None = None) -> Dataset:
     >>> truth.size, truth.boxes.tolist()
     ((480, 640), [[10.0, 10.0, 40.0, 30.0]])
     """
-    found = _list(data, split)
-    listing = found or _list_visdrone(data, split)
+    found = recognised(data, split)
+    listing = found or visdrone_folder.find(data, split)
     split = split if found else canonical_split(split)
     table = {} if sizes is None else read_sizes(sizes, split)
     lost, notes = _gaps(listing, table)
@@ -224,12 +215,16 @@ def open_dataset(data: Path, split: str, sizes: Path | None = None) -> Dataset:
     return dataset
 
 
-def _list(data: Path, split: str) -> Listing | None:
-    """The split of a data set that is no VisDrone folder."""
+def recognised(data: Path, split: str) -> Listing | None:
+    """The split of a data set that is no VisDrone folder; None where there is none.
+
+    Raises:
+        DmnetError: as `open_dataset`.
+    """
     name, place = outside(data)
     if name:
         return _list_outside(name, place, split)
-    if any(any(root.glob("annotations/*.txt")) for root in _roots(data, split)):
+    if any(any(root.glob("annotations/*.txt")) for root in visdrone_folder.roots(data, split)):
         return None
     finders = (each.find for each in FORMATS.values() if each.find)
     return next((found for finder in finders if (found := finder(data, split))), None)
@@ -266,104 +261,6 @@ def _with_size(entry: Entry) -> Entry:
     return replace(entry, size=voc.size_in(entry.annotation))
 
 
-def _list_visdrone(data: Path, split: str) -> Listing:
-    """A split in the layout of VisDrone, or images alone.
-
-    Raises:
-        MissingInputError: there is none.
-        InputError: labels of another format lie beside the images.
-    """
-    root, images, annotations = _find(data, split)
-    pictures, problems = _by_stem(images, SUFFIXES)
-    texts, more = _by_stem(annotations, frozenset({".txt"}))
-    if not texts:
-        _refuse_unread(data, root, images, annotations)
-    entries = [
-        Entry(stem, pictures.get(stem), texts.get(stem)) for stem in pictures.keys() | texts.keys()
-    ]
-    entries.sort(key=lambda entry: (entry.file_name, entry.image_id))
-    own = [place for place in (data, root) if (place / CLASS_FILE).is_file()]
-    classes = listed_classes(own[0], set) if own else VISDRONE
-    found = "VisDrone folder" if annotations is not None else "folder of images without labels"
-    return Listing(
-        "visdrone", f"{found} ({root.name or root})", root, tuple(entries), classes,
-        problems=(*problems, *more),
-    )  # fmt: skip
-
-
-def _refuse_unread(data: Path, root: Path, images: Path | None, annotations: Path | None) -> None:
-    """Stop where labels of another format lie there unread.
-
-    Raises:
-        InputError: names the format and how it is given.
-    """
-    places = {
-        "YOLO labels": (root / "labels", "*.txt", "a data.yaml with the class names"),
-        "YOLO or other text labels": (images, "*.txt", "a data.yaml with the class names"),
-        "XML labels": (images, "*.xml", "the Pascal VOC layout (Annotations/, JPEGImages/)"),
-        "JSON labels": (annotations, "*.json", "the JSON file itself (DATA=file.json)"),
-        "JSON files": (images, "*.json", "the COCO file itself (DATA=file.json)"),
-    }
-    for name, (place, pattern, way) in places.items():
-        found = next(iter(sorted(place.rglob(pattern))), None) if place else None
-        if found is not None:
-            raise InputError(
-                data,
-                f"holds images and {name} ({found.relative_to(data)}), but no data set that can be "
-                f"read: VisDrone has annotations/*.txt. Give {way}",
-            )
-
-
-def _roots(data: Path, split: str) -> list[Path]:
-    """Where a split in the layout of VisDrone may lie."""
-    names = dict.fromkeys([canonical_split(split), split])
-    roots = [data / f"VisDrone2019-DET-{name}" for name in names]
-    return roots + [data / name for name in names] + [data]
-
-
-def _find(data: Path, split: str) -> tuple[Path, Path | None, Path | None]:
-    """Root of the split and its folders of images and of annotations."""
-    roots = _roots(data, split)
-    for root in roots:
-        images, annotations = root / "images", root / "annotations"
-        if images.is_dir() or annotations.is_dir():
-            return (
-                root,
-                images if images.is_dir() else None,
-                annotations if annotations.is_dir() else None,
-            )
-    if data.is_dir() and any(path.suffix.lower() in SUFFIXES for path in data.iterdir()):
-        return data, data, None
-    looked = ", ".join(str(root / "images") for root in roots)
-    raise MissingInputError(
-        f"no images or annotations of split '{split}' in {data}: looked for {looked} (and for "
-        f"'annotations' beside them). Give the folder that holds them (DATA=path), or fetch "
-        f"VisDrone with `make data`."
-    )
-
-
-def _by_stem(folder: Path | None, suffixes: frozenset[str]) -> tuple[dict[str, Path], list[str]]:
-    """Files of a folder by name without suffix; the first in name order wins."""
-    found: dict[str, Path] = {}
-    problems: list[str] = []
-    if folder is None:
-        return found, problems
-    with os.scandir(folder) as scan:
-        names = sorted(item.name for item in scan)
-    for name in names:
-        stem, dot, suffix = name.rpartition(".")
-        if not stem or name.startswith(".") or dot + suffix.lower() not in suffixes:
-            continue
-        path = folder / name
-        if why := bad_name(name) or not_a_file(path):
-            problems.append(printable(f"{path}: its name {why}; it is left out"))
-        elif stem in found:
-            problems.append(f"{path}: same name as {found[stem].name}; {name} is left out")
-        else:
-            found[stem] = path
-    return found, problems
-
-
 def _gaps(listing: Listing, sizes: Mapping[str, Size]) -> tuple[list[str], list[str]]:
     """What is missing: problems (no way to a size) and allowed gaps."""
     problems: list[str] = []
@@ -384,36 +281,3 @@ def _gaps(listing: Listing, sizes: Mapping[str, Size]) -> tuple[list[str], list[
         elif entry.image is None and some_image:
             notes.append(f"{place}: annotation without image file")
     return problems, notes
-
-
-def read_sizes(path: Path, split: str) -> dict[str, Size]:
-    """Read a sizes table: ``(height, width)`` by image of one split.
-
-    Raises:
-        InputError: the columns ``split,image,width,height`` are not there, a side is not a whole
-            number above 0, or an image occurs twice with different sizes; names the line.
-    """
-    rows = csv.DictReader(io.StringIO(read_text(path)))
-    needed = ("split", "image", "width", "height")
-    if not set(needed) <= set(rows.fieldnames or ()):
-        raise InputError(path, f"columns {','.join(needed)} are needed in the first line", 1)
-    wanted = canonical_split(split)
-    sizes: dict[str, Size] = {}
-    try:
-        for row in rows:
-            if canonical_split(row["split"] or "") != wanted:
-                continue
-            size = _size(path, row, rows.line_num)
-            if sizes.setdefault(row["image"], size) != size:
-                raise InputError(path, f"image {row['image']} occurs with two sizes", rows.line_num)
-    except csv.Error as error:
-        raise InputError(path, f"not a table ({error})", rows.line_num + 1) from error
-    return sizes
-
-
-def _size(path: Path, row: Mapping[str, str | None], line: int) -> Size:
-    width, height = (str(row[side]).strip() for side in ("width", "height"))
-    if not (is_whole(width, 1) and is_whole(height, 1)):
-        reason = f"width '{width[:80]}' and height '{height[:80]}' must be whole numbers above 0"
-        raise InputError(path, reason, line)
-    return int(height), int(width)

@@ -86,6 +86,11 @@ class Format:
     scores beyond 0 and 1."""
 
 
+def canonical_split(split: str) -> str:
+    """The official name of a split: ``test`` means ``test-dev``."""
+    return "test-dev" if split == "test" else split
+
+
 def not_a_file(path: Path) -> str:
     """Why a path cannot be read; empty for a regular file, also behind a symbolic link."""
     try:

@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core import boxes as box
 from dmnet.core.boxes import Window
-from dmnet.cropping.regions import Cost, Shrink
-from dmnet.cropping.windows import WindowScan
+from dmnet.core.errors import MissingInputError
+from dmnet.core.records import Annotations, DensityMap, Size
+from dmnet.cropping.base import Slicer
+from dmnet.cropping.regions import Cost, Shrink, components
+from dmnet.cropping.shape import ShapeConfig, shaped
+from dmnet.cropping.windows import WindowScan, window_grid
+
+
+@dataclass(frozen=True)
+class OracleCrops(ShapeConfig):
+    """Crops of the regions that ground-truth boxes touch."""
+
+    def __str__(self) -> str:
+        """What a table calls it."""
+        return "-"
+
+
+def by_objects(
+    config: OracleCrops, size: Size, density: DensityMap | None, annotations: Annotations | None
+) -> list[Window]:
+    """Crops of the annotated objects.
+
+    Raises:
+        MissingInputError: there are no annotations.
+    """
+    if annotations is None:
+        raise MissingInputError(
+            "slicer 'oracle' needs the annotations of the image; this split has none: choose "
+            "another slicer with --crop.slicer"
+        )
+    objects = box.clip(annotations.objects.boxes, size)
+    objects = objects[box.area(objects) > 0]
+    scan = window_grid(size, config.window)
+    shrink = hull_of(objects)
+    found = components(scan, touched(scan, objects), connectivity=8)
+    hulls = [hull for hull in map(shrink, found) if hull is not None]
+    return shaped(config, size, hulls, boxes_cut(objects), shrink)
 
 
 def touched(scan: WindowScan, objects: box.Boxes) -> NDArray[np.bool_]:
@@ -54,3 +91,6 @@ def boxes_cut(objects: box.Boxes) -> Cost:
         return np.asarray(opened - closed, dtype=np.float64)
 
     return cost
+
+
+ORACLE = Slicer(by_objects, "annotations", OracleCrops)

@@ -26,6 +26,7 @@ from dmnet.core.boxes import Window
 from dmnet.core.classes import IGNORED_REGION
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import Annotations, DensityMap, Image, Size
+from dmnet.cropping.density import DensityCrops
 from dmnet.cropping.regions import window_area
 from dmnet.cropping.slicers import CropConfig, slice_image
 from dmnet.cropping.windows import WindowScan, scan_windows
@@ -95,7 +96,9 @@ def crop_picture(
             f"the picture has {image.shape[0]}x{image.shape[1]}: give the map of this image"
         )
     crops = slice_image(config, density.size, density, annotations)
-    scan = scan_windows(density, config.window)
+    own = config.settings
+    dense = own if isinstance(own, DensityCrops) else DensityCrops()
+    scan = scan_windows(density, dense.window)
     height, width = density.size
     small = _reduced(image)
     tall = PANEL * height / width  # pixels of a panel
@@ -105,7 +108,7 @@ def crop_picture(
     panels = [figure.add_axes((0.004 + 0.2495 * i, 0.0, *frame)) for i in range(4)]
     _objects_panel(panels[0], small, density.size, annotations)
     _density_panel(panels[1], small, density, annotations)
-    _mask_panel(panels[2], small, scan, config.threshold)
+    _mask_panel(panels[2], small, scan, dense.threshold)
     _crops_panel(panels[3], small, density.size, crops, annotations)
     for axes in panels:
         axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])

@@ -7,7 +7,6 @@ import html
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import cycle
 
 import numpy as np
@@ -18,8 +17,9 @@ from matplotlib.figure import Figure
 from dmnet.core.boxes import Window
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.records import Annotations, DensityMap, Size
+from dmnet.cropping.density import DensityCrops, density_windows
 from dmnet.cropping.recall import GROUPS, UNIT, SliceCounts, count_crops
-from dmnet.cropping.slicers import CropConfig, density_windows, slice_image
+from dmnet.cropping.slicers import CropConfig, slice_image
 from dmnet.cropping.windows import WindowScan, scan_windows
 
 Setting = tuple[str, CropConfig]
@@ -53,46 +53,25 @@ Recall: share of objects fully inside a crop."""
 
 def sweep(name: str, config: CropConfig, thresholds: Iterable[float]) -> list[Setting]:
     """The same slicer at many thresholds: one curve of the figure."""
-    return [(name, replace(config, threshold=threshold)) for threshold in thresholds]
+    return [(name, config.having(threshold=threshold)) for threshold in thresholds]
 
 
 def standard_settings(config: CropConfig) -> list[Setting]:
     """The comparison that the report shows unless told otherwise.
 
-    The density slicer of ``config`` and the published one over `THRESHOLDS`, pixel budgets, uniform
-    and grid crops of several sizes, crops from the ground truth, and no crops at all.
+    The density slicer, as ``config`` has it, and the published one over `THRESHOLDS`, pixel
+    budgets, uniform and grid crops of several sizes, crops from the ground truth, none at all.
     """
-    density = replace(config, slicer="density")
-    published = CropConfig(preset="reference", window=config.window)
-    curves = sweep("density", density, THRESHOLDS)
-    if density.preset != "reference":
+    curves = sweep("density", config, THRESHOLDS)
+    if config.settings.preset != "reference":
+        published = CropConfig.of(preset="reference", window=config.settings.window)
         curves += sweep("density-reference", published, THRESHOLDS)
-        curves += [("density-budget", replace(density, pixel_budget=b)) for b in BUDGETS]
-    uniform = CropConfig(slicer="uniform")
-    curves += [("uniform", replace(uniform, rows=r, cols=c)) for r, c in UNIFORM]
-    grid = CropConfig(slicer="grid", overlap=config.overlap)
-    curves += [("grid", replace(grid, tile=tile)) for tile in TILES]
-    curves.append(("oracle", replace(config, slicer="oracle")))
-    curves.append(("none", replace(config, slicer="none")))
+        curves += [("density-budget", config.having(pixel_budget=b)) for b in BUDGETS]
+    curves += [("uniform", CropConfig.of("uniform", rows=r, cols=c)) for r, c in UNIFORM]
+    curves += [("grid", CropConfig.of("grid", tile=tile)) for tile in TILES]
+    curves.append(("oracle", CropConfig.of("oracle", **config.own)))
+    curves.append(("none", CropConfig.of("none")))
     return curves
-
-
-def describe(config: CropConfig) -> str:
-    """What distinguishes a setting, in a few words."""
-    if config.slicer == "uniform":
-        return f"{config.rows}x{config.cols}"
-    if config.slicer == "grid":
-        return f"tile {config.tile}, overlap {config.overlap:g}"
-    if config.slicer != "density":
-        return "-"
-    if config.preset == "reference":
-        return f"threshold {config.threshold:g}"
-    targets = [
-        f"{name.replace('_', ' ')} {value:g}"
-        for name in ("max_crops", "pixel_budget")
-        if (value := getattr(config, name)) is not None
-    ]
-    return ", ".join(targets) or f"threshold {config.threshold:g}"
 
 
 def count_image(
@@ -106,10 +85,11 @@ def count_image(
     seen: dict[tuple[Window, ...], SliceCounts] = {}
     counts = []
     for _, config in settings:
-        if config.slicer == "density" and density is not None:
-            if config.window not in scans:
-                scans[config.window] = scan_windows(density, config.window)
-            crops = density_windows(config, density, scans[config.window])
+        if isinstance(config.settings, DensityCrops) and density is not None:
+            window = config.settings.window
+            if window not in scans:
+                scans[window] = scan_windows(density, window)
+            crops = density_windows(config.settings, density, scans[window])
         else:
             crops = slice_image(config, annotations.size, density, annotations)
         key = tuple(crops)
@@ -156,7 +136,7 @@ def _row(name: str, config: CropConfig, c: SliceCounts, classes: Classes) -> Row
     objects, covered = int(c.objects[0]), int(c.covered[0])
     row: Row = {
         "slicer": name,
-        "setting": describe(config),
+        "setting": str(config.settings),
         "images": c.images,
         "crops_per_image": _ratio(c.crops, c.images),
         "relative_pixels": _ratio(c.pixels, c.images * UNIT),

@@ -241,7 +241,7 @@ def _stage(verb: str) -> Callable[[Context], dict[str, str]]:
     def run(context: Context) -> dict[str, str]:
         from dmnet.pipeline.run import execute
 
-        return execute(context, verb)
+        return execute(context, verb, print)
 
     return run
 
@@ -249,7 +249,7 @@ def _stage(verb: str) -> Callable[[Context], dict[str, str]]:
 def _all(context: Context) -> dict[str, str]:
     from dmnet.pipeline.run import execute_all
 
-    return execute_all(context)
+    return execute_all(context, print)
 
 
 def _status(context: Context) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -173,8 +173,8 @@ class Plan:
     """Digests of what concerns only the files that sum up all items."""
     prepare: Callable[[], None] | None = None
     """Makes what all items share; called before the first one."""
-    finish: Callable[[Artifact], None] | None = None
-    """Writes what sums up all items; called when anything changed."""
+    finish: Callable[[Artifact], Sequence[str] | None] | None = None
+    """Writes what sums up all items, and may give lines to print; called when anything changed."""
     problems: tuple[str, ...] = ()
     """Files of the data set that cannot be used as they are; they count as set aside."""
     notes: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,17 @@ from dmnet.pipeline.context import Context, Plan, stage_module
 _log = logging.getLogger(__name__)
 
 
-def execute(context: Context, stage: str) -> dict[str, str]:
+Say = Callable[[str], None]
+"""Takes a line of results."""
+
+
+def execute(context: Context, stage: str, say: Say = _log.info) -> dict[str, str]:
     """Run one stage on what is stale; log one summary line.
+
+    Args:
+        context: where things are, and the settings.
+        stage: its name.
+        say: gets the results that a stage shows, line by line.
 
     Returns:
         The items that were set aside: id -> reason.
@@ -45,7 +54,8 @@ def execute(context: Context, stage: str) -> dict[str, str]:
             workers = context.worker_count(len(plan.items))
             summary = target.process(plan.items, plan.work, workers=workers, label=label)
         if target.changed and plan.finish is not None:
-            plan.finish(target)
+            for line in plan.finish(target) or ():
+                say(line)
         for record in target.good.values():  # images that a training left out
             summary.bad |= record.set_aside
         _log.info(
@@ -61,7 +71,7 @@ def execute(context: Context, stage: str) -> dict[str, str]:
     return summary.bad | {problem.partition(": ")[0]: problem for problem in plan.problems}
 
 
-def execute_all(context: Context) -> dict[str, str]:
+def execute_all(context: Context, say: Say = _log.info) -> dict[str, str]:
     """Run every stage in order: the training split first, then the split to evaluate.
 
     With ``weights`` the density network is not trained; with ``detector_weights`` or foreign
@@ -70,7 +80,9 @@ def execute_all(context: Context) -> dict[str, str]:
     """
     bad: dict[str, str] = {}
     for split, stage in steps(context):
-        bad |= {f"{split} {stage} {i}": why for i, why in _step(context, split, stage).items()}
+        density = "true" if split == "train" else context.density or "predicted"
+        found = execute(replace(context, split=split, density=density), stage, say)
+        bad |= {f"{split} {stage} {i}": why for i, why in found.items()}
     return bad
 
 
@@ -94,11 +106,6 @@ def _mapped(context: Context) -> list[str]:
     config = context.config("train-density", stage_module("train-density").Config)
     judged = [] if config.hold_out or config.validate_on is None else [config.validate_on]
     return [*config.train_on, *judged]
-
-
-def _step(context: Context, split: str, stage: str) -> dict[str, str]:
-    density = "true" if split == "train" else context.density or "predicted"
-    return execute(replace(context, split=split, density=density), stage)
 
 
 @contextmanager

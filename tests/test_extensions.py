@@ -67,20 +67,22 @@ def test_what_does_not_exist_is_refused_in_one_sentence(
 
 
 def test_a_slicer() -> None:
-    config = build(CropConfig, {"slicer": "my_slicer:MIDDLE", "own": {"share": 0.25}}, "crop")
+    config = build(CropConfig, {"slicer": "my_slicer:MIDDLE", "share": 0.25}, "crop")
     assert config.needs == "nothing"
     assert slice_image(config, (80, 120)) == [(45, 30, 75, 50)]
-    with pytest.raises(ConfigError, match=r"crop.own.share must be above 0, at most 1, got 2.0"):
-        build(CropConfig, {"slicer": "my_slicer:MIDDLE", "own": {"share": 2}}, "crop")
+    with pytest.raises(ConfigError, match=r"crop.share must be above 0, at most 1, got 2.0"):
+        build(CropConfig, {"slicer": "my_slicer:MIDDLE", "share": 2}, "crop")
     with pytest.raises(ConfigError, match=r"crop.slicer must be one of density, .* got 'gird'"):
         build(CropConfig, {"slicer": "gird"}, "crop")
+    with pytest.raises(ConfigError, match=r"crop.slicer: nowhere:A: cannot be imported"):
+        build(CropConfig, {"slicer": "nowhere:A", "share": 2}, "crop")
 
 
 def test_windows_that_leave_the_image_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     wild = Slicer(lambda config, size, density, annotations: [(0, 0, 9, 99)])
     monkeypatch.setitem(SLICERS, "wild", wild)
     with pytest.raises(ConfigError, match=r"\(0, 0, 9, 99\) out of an image of 80x120"):
-        slice_image(CropConfig(slicer="wild"), (80, 120))
+        slice_image(CropConfig.of(slicer="wild"), (80, 120))
 
 
 def test_a_detector(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_a_data_format_is_read(cars: str) -> None:
 
 def test_all_of_them_on_the_command_line(cars: str, tmp_path: Path) -> None:
     common = ["--data", cars, "--split", "val", "--artifacts", str(tmp_path / "out")]
-    cut = ["--crop.slicer", "my_slicer:MIDDLE", "--crop.own.share", "0.5"]
+    cut = ["--crop.slicer", "my_slicer:MIDDLE", "--crop.share", "0.5"]
     assert main(["crop", *common, *cut]) == 0
     made = tmp_path / "out" / "default" / "val"
     assert [crop.window for crop in crops.read(made / "crop" / "crops.json").crops] == [

@@ -50,7 +50,7 @@ def read_annotations(
         for index, name in enumerate(("score", "category", "truncation", "occlusion"), start=4)
     }
     labels = columns["category"]
-    _check_categories(path, labels, lines, classes)
+    check_categories(path, labels, lines, classes)
     boxes, keep, warnings = fit(
         np.round(from_xywh(values[:, :4]), 6), size, lambda i: f"{path}:{lines[i]}"
     )
@@ -67,9 +67,14 @@ def read_annotations(
     return annotations[keep], warnings
 
 
-def _check_categories(
+def check_categories(
     path: Path, labels: NDArray[np.int64], lines: NDArray[np.int64], classes: Classes
 ) -> None:
+    """Refuse labels ``(N,)`` that the classes do not have.
+
+    Raises:
+        InputError: names file and line of the first one.
+    """
     last = max(classes.every)
     bad = np.flatnonzero((labels < 0) | (labels > last))
     if len(bad):
@@ -103,7 +108,7 @@ def read_results(path: Path, classes: Classes = VISDRONE) -> Detections:
     """
     values, lines = read_rows(path, 8, COLUMNS)
     labels = whole(path, values[:, 5], lines, "category")
-    _check_categories(path, labels, lines, classes)
+    check_categories(path, labels, lines, classes)
     bad = np.flatnonzero((values[:, 2] < 0) | (values[:, 3] < 0))
     if len(bad):
         raise InputError(path, "negative width or height", int(lines[bad[0]]))

@@ -32,17 +32,19 @@ def evaluate(
     protocol: str = "visdrone",
     *,
     sizes: Path | None = None,
+    split: str = "val",
     ignore_regions: bool = False,
     name: str | None = None,
 ) -> Scores:
     """Score anybody's detections.
 
     Args:
-        gt: a folder of VisDrone txt or a COCO JSON.
+        gt: ground truth: a data set of any format, a folder of VisDrone txt, or a COCO JSON.
         dt: a COCO results JSON or a folder of VisDrone txt.
         protocol: one of `PROTOCOLS`.
         sizes: CSV ``image,width,height``, where neither JSON nor images tell the sizes; needed
             only for images with ignored regions.
+        split: of a data set that has several.
         ignore_regions: for the COCO protocols: remove ground truth and detections of which half
             lies in ignored regions, and treat ground truth of score 0 as crowd. The VisDrone
             protocols always do so in their own way.
@@ -54,7 +56,7 @@ def evaluate(
         ConfigError: no such protocol.
     """
     check_protocol(protocol)
-    truth = read_truth(gt, sizes)
+    truth = read_truth(gt, sizes, split)
     images, warnings = read_found(dt, truth)
     scores = score_images(
         images,

@@ -1,49 +1,79 @@
 """Reading ground truth and detections for evaluation: anybody's files, checked row by row.
 
-Ground truth is a folder of VisDrone txt or a COCO JSON of any categories; detections are a COCO
-results JSON (read as a stream, so its size does not matter) or a folder of VisDrone txt. Boxes are
-neither clipped nor rounded: the protocols score the files as they are.
+Ground truth is a data set of any format (`dmnet.core.dataset.FORMATS`), a folder of VisDrone txt or
+a COCO JSON; detections are a COCO results JSON (read as a stream, so its size does not matter) or a
+folder of VisDrone txt. Boxes of VisDrone and COCO files are neither clipped nor rounded: the
+protocols score the files as they are.
 """
 
 from __future__ import annotations
 
-import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from dmnet.core.classes import IGNORED_REGION, VISDRONE
+from dmnet.core.classes import IGNORED_REGION, VISDRONE, Classes
+from dmnet.core.dataset import Dataset, open_dataset, outside, recognised
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import visdrone
 from dmnet.core.formats.rows import read_rows, whole
-from dmnet.core.images import SUFFIXES, image_id_of, read_size
-from dmnet.core.overlaps import Floats, Ints
-from dmnet.core.reading import is_whole, read_text
-from dmnet.core.records import Size
+from dmnet.core.images import SUFFIXES, read_size
+from dmnet.core.listing import by_id, files_in
+from dmnet.core.overlaps import Floats
+from dmnet.core.records import Detections, Size
+from dmnet.core.sizes import read_sizes
 from dmnet.fusion.evaluation.inputs_json import read_found_json, read_truth_json
-from dmnet.fusion.evaluation.scored_images import ScoredImage, TruthSet
+from dmnet.fusion.evaluation.scored_images import ScoredImage, TruthSet, scored_image
 
 
-def read_truth(gt: Path, sizes: Path | None = None) -> TruthSet:
+def read_truth(gt: Path, sizes: Path | None = None, split: str = "val") -> TruthSet:
     """Read ground truth.
 
     Args:
-        gt: a folder of VisDrone annotation txt (or a folder with ``annotations`` in it), or a COCO
-            JSON.
-        sizes: CSV with the columns ``image,width,height``. Without it sizes come from the JSON,
-            from an ``image_sizes.csv`` up to two folders above, or from the images in the folder
-            ``images`` beside the annotations.
+        gt: a data set as `dmnet.core.dataset.open_dataset` takes it, a COCO JSON, or a folder of
+            VisDrone annotation txt.
+        sizes: CSV as `read_sizes` reads it. Without it sizes come from the labels, from the images,
+            or for VisDrone txt from an ``image_sizes.csv`` up to two folders above.
+        split: of a data set that has several.
 
     Raises:
         InputError: a file is damaged; names place and reason.
         MissingInputError: nothing is there.
     """
-    if gt.is_dir():
-        return _read_truth_folder(gt, sizes)
-    if not gt.exists():
-        raise MissingInputError(f"{gt}: no such ground truth; give a folder of txt or a COCO JSON")
-    return read_truth_json(gt)
+    if not gt.exists() and not outside(gt)[0]:
+        raise MissingInputError(
+            f"{gt}: no such ground truth; give a data set, a folder of txt or a COCO JSON"
+        )
+    if gt.suffix.lower() == ".json" and gt.is_file():
+        return read_truth_json(gt)
+    if gt.is_dir() and _texts(gt) and recognised(gt, split) is None:
+        return _read_truth_folder(gt, sizes, VISDRONE)
+    data = open_dataset(gt, split, sizes)
+    if data.labels.format == "visdrone":
+        return _read_truth_folder(data.root / "annotations", sizes, data.classes)
+    if data.labels.format == "coco":
+        return replace(read_truth_json(data.labels.source), files=_images(data))
+    return _truth_of(data)
+
+
+def _images(data: Dataset) -> dict[str, Path]:
+    return {entry.image_id: entry.image for entry in data.with_image if entry.image is not None}
+
+
+def _truth_of(data: Dataset) -> TruthSet:
+    """Ground truth of a format with one label file an image; boxes to a millionth of a pixel."""
+    images, notes, ids = [], list(data.problems), data.numbers
+    numbers: dict[int, int] = {}
+    for entry in tqdm(data.with_annotation, "ground truth", disable=None, leave=False):
+        truth, warnings = data.annotations(entry)
+        numbers[ids[entry.file_name]] = len(images)
+        images.append(scored_image(truth, Detections.empty()))
+        notes += warnings
+    return TruthSet(
+        data.root, tuple(images), numbers, data.classes, False, tuple(notes), _images(data)
+    )
 
 
 def read_found(dt: Path, truth: TruthSet) -> tuple[list[ScoredImage], list[str]]:
@@ -86,40 +116,31 @@ def _texts(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in files if not path.name.startswith(".")}
 
 
-def _read_truth_folder(gt: Path, sizes: Path | None) -> TruthSet:
-    folder = gt / "annotations" if (gt / "annotations").is_dir() else gt
-    files = _texts(folder)
+def _read_truth_folder(folder: Path, sizes: Path | None, classes: Classes) -> TruthSet:
+    files = _texts(folder) if folder.is_dir() else {}
     if not files:
         raise MissingInputError(f"{folder}: no annotation txt in this folder")
     known = _sizes(folder, sizes)
     pictures = _pictures(folder)
     images, warnings = [], []
     for stem, path in tqdm(files.items(), "ground truth", disable=None, leave=False):
-        rows, notes = _truth_rows(path)
+        rows, notes = _truth_rows(path, classes)
         size = known.get(stem)
         if size is None and stem in pictures and (rows[:, 5] == IGNORED_REGION).any():
             size = read_size(pictures[stem])
         images.append(ScoredImage(rows, np.zeros((0, 6)), size, stem))
         warnings += notes
     numbers = {number: position for position, number in enumerate(range(1, len(files) + 1))}
-    return TruthSet(folder, tuple(images), numbers, VISDRONE, False, tuple(warnings), pictures)
+    return TruthSet(folder, tuple(images), numbers, classes, False, tuple(warnings), pictures)
 
 
-def _truth_rows(path: Path) -> tuple[Floats, list[str]]:
+def _truth_rows(path: Path, classes: Classes) -> tuple[Floats, list[str]]:
     values, lines = read_rows(path, 8, visdrone.COLUMNS)
-    for column, name in ((4, "score"), (5, "category")):
-        whole(path, values[:, column], lines, name)
-    _check_categories(path, values[:, 5], lines)
+    whole(path, values[:, 4], lines, "score")
+    visdrone.check_categories(path, whole(path, values[:, 5], lines, "category"), lines, classes)
     bad = (values[:, 2:4] < 0).any(axis=1)
     notes = [f"{path}:{line}: negative width or height; row dropped" for line in lines[bad]]
     return values[~bad, :6], notes
-
-
-def _check_categories(path: Path, labels: Floats, lines: Ints) -> None:
-    bad = np.flatnonzero(~np.isin(labels, list(VISDRONE.every)))
-    if len(bad):
-        reason = f"category {labels[bad[0]]:g} does not exist; VisDrone has 0 to 11"
-        raise InputError(path, reason, int(lines[bad[0]]))
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
@@ -140,35 +161,8 @@ def _sizes(folder: Path, sizes: Path | None) -> dict[str, Size]:
     return {}
 
 
-def read_sizes(path: Path) -> dict[str, Size]:
-    """Read ``(height, width)`` by image name (with or without suffix) from a CSV.
-
-    Raises:
-        InputError: the columns ``image,width,height`` are missing, or a side is no whole number
-            above 0; names the line.
-    """
-    rows = csv.DictReader(read_text(path).splitlines())
-    if not {"image", "width", "height"} <= set(rows.fieldnames or ()):
-        raise InputError(path, "columns image,width,height are needed in the first line", 1)
-    out: dict[str, Size] = {}
-    try:
-        for row in rows:
-            width, height = (str(row[side]).strip() for side in ("width", "height"))
-            if not row["image"]:
-                raise InputError(path, "no image name in this row", rows.line_num)
-            if not (is_whole(width, 1) and is_whole(height, 1)):
-                reason = (
-                    f"width '{width[:80]}' and height '{height[:80]}' must be whole numbers above 0"
-                )
-                raise InputError(path, reason, rows.line_num)
-            out[image_id_of(row["image"])] = (int(height), int(width))
-    except csv.Error as error:
-        raise InputError(path, f"not a table ({error})", rows.line_num + 1) from error
-    return out
-
-
 def _read_found_folder(dt: Path, truth: TruthSet) -> tuple[list[Floats], list[str]]:
-    files = _texts(dt)
+    files = by_id(dt, files_in(dt, {".txt"}))[0]
     names = {image.image_id for image in truth.images}
     if not names & files.keys():
         example = truth.images[0].image_id if truth.images else "<image>"
@@ -184,14 +178,15 @@ def _read_found_folder(dt: Path, truth: TruthSet) -> tuple[list[Floats], list[st
     tables = []
     for image in tqdm(truth.images, "detections", disable=None, leave=False):
         path = files.get(image.image_id)
-        tables.append(np.zeros((0, 6)) if path is None else _found_rows(path, warnings))
+        tables.append(
+            np.zeros((0, 6)) if path is None else _found_rows(path, truth.classes, warnings)
+        )
     return tables, warnings
 
 
-def _found_rows(path: Path, warnings: list[str]) -> Floats:
+def _found_rows(path: Path, classes: Classes, warnings: list[str]) -> Floats:
     values, lines = read_rows(path, 8, visdrone.COLUMNS)
-    whole(path, values[:, 5], lines, "category")
-    _check_categories(path, values[:, 5], lines)
+    visdrone.check_categories(path, whole(path, values[:, 5], lines, "category"), lines, classes)
     bad = np.flatnonzero((values[:, 2:4] < 0).any(axis=1))
     if len(bad):
         raise InputError(path, "negative width or height", int(lines[bad[0]]))

@@ -65,6 +65,7 @@ def analyse(
     protocol: str = "coco@500",
     *,
     sizes: Path | None = None,
+    split: str = "val",
     ignore_regions: bool = False,
     score_threshold: float = 0.3,
     bootstrap: int = 100,
@@ -72,10 +73,11 @@ def analyse(
     """Analyse any number of results on one ground truth.
 
     Args:
-        gt: a folder of VisDrone txt or a COCO JSON.
+        gt: as in `evaluate.evaluate`.
         dts: results, each a COCO JSON or a folder of VisDrone txt.
         protocol: one of `evaluate.PROTOCOLS`.
         sizes: CSV ``image,width,height``, see `evaluate.evaluate`.
+        split: of a data set that has several.
         ignore_regions: for the COCO protocols, see `evaluate.evaluate`.
         score_threshold: of the operating point and the confusion matrix.
         bootstrap: repetitions behind intervals and comparisons; 0 leaves them out.
@@ -84,7 +86,7 @@ def analyse(
         DmnetError: as `evaluate.evaluate` does.
     """
     check_protocol(protocol)
-    truth = read_truth(gt, sizes)
+    truth = read_truth(gt, sizes, split)
     tables: list[Matched] = []
     all_scores: list[Scores] = []
     for dt, name in zip(dts, names_of(dts), strict=True):
@@ -120,6 +122,7 @@ def report_files(
     protocols: Sequence[str] = ("coco@500", "visdrone"),
     images: Path | None = None,
     sizes: Path | None = None,
+    split: str = "val",
     ignore_regions: bool = False,
     config: ReportConfig | None = None,
     title: str = "Detections compared",
@@ -127,11 +130,12 @@ def report_files(
     """The report page for results from files; the last one is the main one.
 
     Args:
-        gt: a folder of VisDrone txt or a COCO JSON.
+        gt: as in `evaluate.evaluate`.
         dts: results, each a COCO JSON or a folder of VisDrone txt.
         protocols: of the score tables.
         images: folder of the pictures; the folder ``images`` beside the annotations if None.
         sizes: see `evaluate.evaluate`.
+        split: see `evaluate.evaluate`.
         ignore_regions: see `evaluate.evaluate`.
         config: what the page shows.
         title: heading.
@@ -139,7 +143,7 @@ def report_files(
     Returns:
         HTML that needs no other file.
     """
-    truth = read_truth(gt, sizes)
+    truth = read_truth(gt, sizes, split)
     results = []
     for dt, name in zip(dts, names_of(dts), strict=True):
         scored, warnings = read_found(dt, truth)

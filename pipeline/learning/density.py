@@ -46,7 +46,7 @@ def learn(
 
     def region_recall(index: int, density: DensityMap) -> dict[str, tuple[float, float]]:
         truth = truths[val_ids[index]]
-        crops = slice_image(CropConfig(threshold=config.recall_threshold), truth.size, density)
+        crops = slice_image(CropConfig.of(threshold=config.recall_threshold), truth.size, density)
         counts = count_crops(truth, crops)
         return {"val_region_recall": (int(counts.covered[0]), int(counts.objects[0]))}
 

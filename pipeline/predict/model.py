@@ -69,7 +69,7 @@ class Model:
     ...     def predict(self, images):
     ...         return [Detections([[8, 8, 24, 24]], [0.9], [4]) for _ in images]
     >>> from dmnet.cropping.slicers import CropConfig
-    >>> model = Model(Square(), config=PredictConfig(crop=CropConfig(slicer="none")))
+    >>> model = Model(Square(), config=PredictConfig(crop=CropConfig.of("none")))
     >>> [result.counts() for result in model.stream([np.zeros((40, 40, 3), np.uint8)] * 2)]
     [{'car': 1}, {'car': 1}]
     """
@@ -92,10 +92,10 @@ class Model:
             ConfigError: the slicer needs a density network and there is none; a class that the
                 detector does not know; a confidence beyond 0 to 1.
         """
-        if self.config.crop.slicer == "density" and self.density is None:
+        if self.config.crop.needs == "map" and self.density is None:
             raise ConfigError(
-                "the slicer 'density' needs a density network: give one (--density-model FILE, "
-                "density=FILE), or choose the slicer grid or none"
+                f"the slicer '{self.config.crop.slicer}' needs a density network: give one "
+                "(--density-model FILE, density=FILE), or choose the slicer grid or none"
             )
         if not 0 <= self.confidence <= 1:
             raise ConfigError(f"the confidence must be 0 to 1, got {self.confidence}")
@@ -176,7 +176,7 @@ class Model:
         start = time.perf_counter()
         if scene.alike and before.size == job.pixels.size:
             job.density, job.windows = before.density, before.windows
-        elif self.config.crop.slicer == "density" and self.density is not None:
+        elif self.config.crop.needs == "map" and self.density is not None:
             found = self.density.predict(job.whole, **resolved(self.config.predict_density))
             job.density = _enlarged(found, job)
         job.timings["density"] = time.perf_counter() - start

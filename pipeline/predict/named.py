@@ -80,7 +80,7 @@ def find(
         network = network or (TABLE.parent / named.density if named.density else None)
     merged = config.merged(preset, settings or {})
     files = Files(detector, network, detector_settings or {}, merged)
-    if files.config.crop.slicer != "density":
+    if files.config.crop.needs != "map":
         files = Files(detector, None, detector_settings or {}, merged)
     for path in (files.detector, files.density):
         if path is not None and not path.is_file():

@@ -84,8 +84,10 @@ class PredictConfig(Settings):
         """Check the ranges, and refuse a slicer that looks at ground truth.
 
         Raises:
-            ValueError: the slicer ``oracle``.
+            ValueError: a slicer such as ``oracle``.
         """
         super().__post_init__()
-        if self.crop.slicer == "oracle":
-            raise ValueError("crop.slicer oracle needs annotations; choose density, grid or none")
+        if self.crop.needs == "annotations":
+            raise ValueError(
+                f"crop.slicer {self.crop.slicer} needs annotations; choose density, grid or none"
+            )

@@ -214,5 +214,5 @@ def sum_up(config: Config, numbers: Mapping[str, int], artifact: Artifact) -> No
             "the crops cover %.3f of the pixels, little less than looking everywhere would: raise "
             "--crop.threshold (now %g), or let `dmnet tune` choose it for your detector",
             pixels / whole,
-            config.threshold,
+            config.settings.threshold,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,8 @@ from dmnet.pipeline.sections import count_windows, crop_figures, overlays, secti
 
 VERSION = 2
 RESULTS = ("whole image", "crops", "fused")
+Results = Mapping[str, Mapping[str, Detections]]
+ByProtocol = Mapping[str, Mapping[str, Scores]]
 _log = logging.getLogger(__name__)
 
 
@@ -158,8 +160,12 @@ def read_parts(folder: Path, image_id: str) -> dict[str, Detections]:
 
 def sum_up(
     context: Context, config: Config, crops: FoundCrops, found: FoundDetections, artifact: Artifact
-) -> None:
-    """Write the fused COCO results, the scores and the report; print the scores."""
+) -> Sequence[str]:
+    """Write the fused COCO results, the scores and the report.
+
+    Returns:
+        The scores, line by line; none without annotations.
+    """
     for text in caps_hit(artifact):
         _log.warning("%s", text)
     artifact.output("results.json", _results(artifact, crops.crops, context.dataset.classes))
@@ -167,26 +173,31 @@ def sum_up(
     truths = ground_truth(context, sizes)
     if not truths:
         _log.warning("fuse-eval %s: no annotations, so no scores", context.split)
-        return
-    results: dict[str, dict[str, Detections]] = {name: {} for name in RESULTS}
-    for truth in truths:
-        for name, detections in read_parts(artifact.root, truth.image_id).items():
-            results[name][truth.image_id] = detections
-    scores = {
-        protocol: {
-            name: score(
-                truths, results[name], protocol, ignore_regions=config.ignore_regions, name=name
-            )
-            for name in RESULTS
-        }
-        for protocol in config.protocols
-    }
+        return ()
+    results = read_results(artifact.root, truths)
+    scores = score_all(config, truths, results)
     figures = crop_figures(count_windows(crops, truths))
     artifact.output("scores.json", _scores_json(scores, crops, figures))
     artifact.output("scores.csv", _scores_csv(scores))
     artifact.output("report.html", _report(context, config, crops, truths, results, scores))
-    for line in table(scores, crops.source):
-        print(line)
+    return tuple(table(scores, crops.source))
+
+
+def read_results(folder: Path, truths: Iterable[Annotations]) -> Results:
+    """The three results of the annotated images: detections by result and image id."""
+    every = {truth.image_id: read_parts(folder, truth.image_id) for truth in truths}
+    return {name: {image: each[name] for image, each in every.items()} for name in RESULTS}
+
+
+def score_all(config: Config, truths: Sequence[Annotations], results: Results) -> ByProtocol:
+    """Scores by protocol and result."""
+    return {
+        protocol: {
+            name: score(truths, found, protocol, ignore_regions=config.ignore_regions, name=name)
+            for name, found in results.items()
+        }
+        for protocol in config.protocols
+    }
 
 
 def _results(artifact: Artifact, crops: CropSet, classes: Classes) -> Iterator[bytes]:
@@ -228,15 +239,12 @@ def ground_truth(context: Context, sizes: Mapping[str, Size]) -> list[Annotation
     return truths
 
 
-ByProtocol = Mapping[str, Mapping[str, Scores]]
-
-
 def _report(
     context: Context,
     config: Config,
     crops: FoundCrops,
     truths: list[Annotations],
-    results: Mapping[str, Mapping[str, Detections]],
+    results: Results,
     scores: ByProtocol,
 ) -> bytes:
     images = {e.image_id: e.image for e in context.dataset.with_image if e.image is not None}

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dmnet.core.dataset import SPLITS, canonical_split
+from dmnet.core.dataset import SPLITS, split_name
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.files import write_atomic
 from dmnet.core.images import read_image
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the tables and write the page."""
-    split = canonical_split(args.split)
+    split = split_name(args.data, args.split)
     context = Context(data=args.data, split=split, artifacts=args.artifacts, sizes=args.sizes)
     if len(set(args.runs)) < max(2, len(args.runs)):
         raise ConfigError("compare needs at least two runs, each named once")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dmnet.core.dataset import split_name
 from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.files import write_atomic
 from dmnet.fusion.evaluation.evaluate import PROTOCOLS, evaluate
@@ -25,8 +26,10 @@ _log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
-    add("--gt", type=Path, required=True, metavar="DIR|JSON",
-        help="VisDrone annotation folder, or COCO ground truth")  # fmt: skip
+    add("--gt", type=Path, required=True, metavar="DATA|DIR|JSON",
+        help="ground truth: a data set of any format (as --data of the stages), a folder of "
+        "VisDrone annotations, or a COCO JSON")  # fmt: skip
+    add("--split", default="val", metavar="NAME", help="of a data set that has several")
     add("--dt", type=Path, required=True, nargs="+", metavar="DIR|JSON",
         help="results: folders of VisDrone txt, or COCO results; the first is compared with the "
         "others")  # fmt: skip
@@ -58,7 +61,11 @@ def run(args: argparse.Namespace) -> int:
     if args.images is not None and not args.images.is_dir():
         raise MissingInputError(f"--images {args.images}: no such folder")
     details: list[dict[str, Any]] = []
-    options = {"sizes": args.sizes, "ignore_regions": args.ignore_regions}
+    options = {
+        "sizes": args.sizes,
+        "split": split_name(args.gt, args.split),
+        "ignore_regions": args.ignore_regions,
+    }
     if args.analyse:
         threshold, repeats = args.threshold, args.bootstrap
         found = analyse(args.gt, args.dt, args.protocol, **options,

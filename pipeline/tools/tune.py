@@ -16,6 +16,7 @@ from dmnet.core.artifact import Artifact
 from dmnet.core.dataset import SPLITS, Dataset, open_dataset
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.journal import read_header
+from dmnet.cropping.slicers import CropConfig
 from dmnet.fusion.fuse import FuseConfig
 from dmnet.pipeline.outcome import exit_code, how_many, number
 from dmnet.pipeline.worth import choice
@@ -207,7 +208,7 @@ def _write(artifact: Artifact, tuning: Tuning, args: argparse.Namespace) -> None
 
 def _grid(setups: Sequence[Setup]) -> int:
     """Position of grid 512."""
-    return next(k for k, s in enumerate(setups) if s.crop.slicer == "grid" and s.crop.tile == 512)
+    return [setup.crop for setup in setups].index(CropConfig.of("grid", tile=512))
 
 
 def _table(rows: Sequence[Row]) -> str:

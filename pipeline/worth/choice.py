@@ -50,16 +50,15 @@ def candidates(
     Density crops have passes of their own and, where ``side`` is above 0, share canvases of that
     side with every zoom.
     """
-    grid = CropConfig(slicer="grid")
     setups = [
-        Setup("whole image", CropConfig(slicer="none")),
-        Setup("grid", replace(grid, tile=640)),
-        Setup("grid", replace(grid, tile=512)),
+        Setup("whole image", CropConfig.of("none")),
+        Setup("grid", CropConfig.of("grid", tile=640)),
+        Setup("grid", CropConfig.of("grid", tile=512)),
     ]
     packs = [PackConfig(side=side, zoom=zoom) for zoom in zooms] if side else []
     for threshold in thresholds:
         for longest in max_sides:
-            crop = CropConfig(threshold=threshold, max_side=longest)
+            crop = CropConfig.of(threshold=threshold, max_side=longest)
             text = f"threshold {threshold:g}, side {longest}"
             setups.append(Setup("density", crop, None, text))
             setups += [Setup("density", crop, p, f"{text}, zoom {p.zoom:g}") for p in packs]
@@ -84,7 +83,7 @@ class Prices:
             whole: the whole image alone, as measured.
         """
         passes = row.figures["input_pixels"] / whole.figures["input_pixels"]
-        mapped = setup.crop.slicer == "density"
+        mapped = setup.crop.needs == "map"
         stated = {
             "detect_ms": self.pass_ms * passes,
             "density_ms": self.density_ms if mapped else 0.0,
@@ -161,7 +160,7 @@ def choose(trials: Sequence[Trial], budget: float) -> Trial:
 def settings_of(setup: Setup, fusion: FuseConfig, long_side: int | None) -> dict[str, Any]:
     """What was chosen, as the sections of a preset."""
     keys = {"density": ("threshold", "max_side"), "grid": ("tile", "overlap")}
-    crop = {key: getattr(setup.crop, key) for key in keys.get(setup.crop.slicer, ())}
+    crop = {key: setup.crop.own[key] for key in keys.get(setup.crop.slicer, ())}
     pack = setup.pack or PackConfig()
     merge = {key: getattr(fusion.merge, key) for key in ("method", "iou", "metric")}
     rest = ("edge_margin", "inside", "whole_weight", "crop_weight")

@@ -137,7 +137,7 @@ def measure(
     looks = Looks(detector, image, clock)
     density: DensityMap | None = None
     density_ms = 0.0
-    if predict is not None and any(setup.crop.slicer == "density" for setup in setups):
+    if predict is not None and any(setup.crop.needs == "map" for setup in setups):
         start = clock()
         density = predict(image)
         density_ms = 1000 * (clock() - start)
@@ -146,7 +146,7 @@ def measure(
         price = Price()
         start = clock()
         windows = slice_image(setup.crop, size, density, truth)
-        if setup.crop.slicer == "density":
+        if setup.crop.needs == "map":
             price.density_ms = density_ms + 1000 * (clock() - start)
         price.crops = len(windows)
         price.crop_pixels = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in windows)

@@ -22,7 +22,6 @@ from dmnet.core.images import read_image
 from dmnet.core.listing import Entry
 from dmnet.core.products import Product
 from dmnet.core.records import Annotations, DensityMap, Detections, Image, Size
-from dmnet.cropping import report
 from dmnet.density.load import load_density
 from dmnet.detectors.base import Detector, load_detector
 from dmnet.fusion.evaluation.evaluate import score
@@ -198,7 +197,7 @@ class Table:
         figures = worth.figures_of(prices, sum(h * w for h, w in self.sizes.values()))
         figures["fuse_ms"] = fuse_ms
         figures |= {name: float(scores[name]) for name in SCORES}
-        setting = setup.setting or report.describe(setup.crop)
+        setting = setup.setting or str(setup.crop.settings)
         return worth.Row(setup.name, setting, setup.packed, figures)
 
     def _fused(self, index: int, fusion: FuseConfig) -> tuple[dict[str, Detections], float]:

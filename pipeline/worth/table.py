@@ -41,15 +41,14 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
 
 def standard_setups() -> list[Setup]:
     """Whole image, uniform, two grids, density at several thresholds, oracle."""
-    grid = CropConfig(slicer="grid")
     setups = [
-        Setup("whole image", CropConfig(slicer="none")),
-        Setup("uniform", CropConfig(slicer="uniform")),
-        Setup("grid", replace(grid, tile=640)),
-        Setup("grid", replace(grid, tile=512)),
+        Setup("whole image", CropConfig.of("none")),
+        Setup("uniform", CropConfig.of("uniform")),
+        Setup("grid", CropConfig.of("grid", tile=640)),
+        Setup("grid", CropConfig.of("grid", tile=512)),
     ]
-    setups += [Setup("density", CropConfig(threshold=t)) for t in THRESHOLDS]
-    return [*setups, Setup("oracle", CropConfig(slicer="oracle"))]
+    setups += [Setup("density", CropConfig.of(threshold=t)) for t in THRESHOLDS]
+    return [*setups, Setup("oracle", CropConfig.of("oracle"))]
 
 
 def setups_of(args: argparse.Namespace) -> list[Setup]:
@@ -62,10 +61,10 @@ def setups_of(args: argparse.Namespace) -> list[Setup]:
         given = config.parse_overrides([f"--crop.{pair}" for pair in pairs]).get("crop", {})
         setups.append(Setup(label, config.build(CropConfig, given, "crop")))
     if args.weights is None and args.maps is None:
-        setups = [setup for setup in setups if setup.crop.slicer != "density"]
+        setups = [setup for setup in setups if setup.crop.needs != "map"]
     if not args.pack:
         return setups
-    packable = [s for s in setups if s.crop.slicer in ("density", "oracle")]
+    packable = [s for s in setups if s.crop.needs != "nothing"]
     return setups + [replace(setup, pack=_pack(args)) for setup in packable]
 
 

@@ -15,7 +15,6 @@ from PIL import Image as Pil
 
 from dmnet.core import config
 from dmnet.core.classes import VISDRONE
-from dmnet.core.dataset import read_sizes
 from dmnet.core.formats import (
     coco,
     coco_results,
@@ -31,6 +30,7 @@ from dmnet.core.formats import (
 from dmnet.core.images import encode_jpeg, read_image
 from dmnet.core.journal import Record, read_header, read_journal
 from dmnet.core.records import Annotations, DensityMap, Detections
+from dmnet.core.sizes import read_sizes
 from dmnet.density.kernels import KernelBank
 
 SIZE = (24, 40)

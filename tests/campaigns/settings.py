@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from dmnet.core.config import entry_settings
 from dmnet.pipeline.cli import main as dmnet
 from dmnet.pipeline.context import STAGES, stage_module
 from tests.pipeline.conftest import write_split
@@ -46,6 +47,8 @@ def settings(stage: str) -> Iterator[tuple[str, Any]]:
 
 def _settings(cls: type, prefix: str) -> Iterator[tuple[str, Any]]:
     hints = get_type_hints(cls)
+    for chooser, classes in entry_settings(cls).items():
+        yield from _settings(classes[getattr(cls, chooser)], prefix) if classes else ()
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         name, hint = f"{prefix}.{field.name.replace('_', '-')}", hints[field.name]
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):

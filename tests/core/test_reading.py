@@ -19,7 +19,7 @@ from PIL import Image as Pil
 from dmnet.core import limits
 from dmnet.core.classes import VISDRONE
 from dmnet.core.config import read_preset, read_yaml
-from dmnet.core.dataset import open_dataset, read_sizes
+from dmnet.core.dataset import open_dataset
 from dmnet.core.errors import InputError
 from dmnet.core.files import remove_temporary, write_atomic
 from dmnet.core.formats import (
@@ -36,6 +36,7 @@ from dmnet.core.formats import (
 )
 from dmnet.core.images import read_image, read_size
 from dmnet.core.reading import read_bytes, read_json, read_text
+from dmnet.core.sizes import read_sizes
 
 SIZE = (32, 64)
 

@@ -15,7 +15,7 @@ from dmnet.cropping.report import slicer_report
 from dmnet.cropping.slicers import CropConfig, slice_image
 from dmnet.cropping.windows import scan_windows
 
-REFERENCE = CropConfig(preset="reference")
+REFERENCE = CropConfig.of(preset="reference")
 
 
 def test_golden_windows(shared: Path, val: list[Annotations], reference_map: Any) -> None:
@@ -38,8 +38,8 @@ def test_golden_windows(shared: Path, val: list[Annotations], reference_map: Any
 def test_golden_figures_of_the_slicers(val: list[Annotations], reference_map: Any) -> None:
     settings = [
         ("reference", REFERENCE),
-        ("uniform", CropConfig(slicer="uniform", rows=2, cols=3)),
-        ("grid", CropConfig(slicer="grid", tile=512, overlap=0.2)),
+        ("uniform", CropConfig.of(slicer="uniform", rows=2, cols=3)),
+        ("grid", CropConfig.of(slicer="grid", tile=512, overlap=0.2)),
         ("corrected", CropConfig()),
     ]
     maps = ((found, reference_map(found.objects.boxes, found.size)) for found in val)

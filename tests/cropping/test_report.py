@@ -18,7 +18,6 @@ from dmnet.cropping.report import (
     TITLES,
     Setting,
     count_image,
-    describe,
     recall_figure,
     report_rows,
     slicer_report,
@@ -46,8 +45,8 @@ def images(number: int = 3) -> Iterator[tuple[Annotations, DensityMap]]:
 
 SETTINGS: list[Setting] = [
     *sweep("density", CropConfig(), [0.05, 0.4]),
-    ("uniform", CropConfig(slicer="uniform")),
-    ("none", CropConfig(slicer="none")),
+    ("uniform", CropConfig.of(slicer="uniform")),
+    ("none", CropConfig.of(slicer="none")),
 ]
 
 
@@ -63,7 +62,7 @@ def test_table_by_hand() -> None:
     truth = Annotations.of("a", (100, 100), [[0, 0, 10, 10], [45, 0, 55, 10]], [4, 4])
     (row,) = slicer_report(
         [(truth, None), (truth, None)],
-        [("two", CropConfig(slicer="uniform", rows=1, cols=2))],
+        [("two", CropConfig.of(slicer="uniform", rows=1, cols=2))],
         detector_input=(100, 300),
     )
     assert row["setting"] == "1x2"
@@ -117,15 +116,15 @@ def test_merged_shards_give_the_same_table() -> None:
     ("config", "text"),
     [
         (CropConfig(), "threshold 0.08"),
-        (CropConfig(max_crops=4, pixel_budget=0.5), "max crops 4, pixel budget 0.5"),
-        (CropConfig(preset="reference", max_crops=4), "threshold 0.08"),
-        (CropConfig(slicer="grid"), "tile 512, overlap 0.2"),
-        (CropConfig(slicer="uniform"), "2x3"),
-        (CropConfig(slicer="none"), "-"),
+        (CropConfig.of(max_crops=4, pixel_budget=0.5), "max crops 4, pixel budget 0.5"),
+        (CropConfig.of(preset="reference", max_crops=4), "threshold 0.08"),
+        (CropConfig.of(slicer="grid"), "tile 512, overlap 0.2"),
+        (CropConfig.of(slicer="uniform"), "2x3"),
+        (CropConfig.of(slicer="none"), "-"),
     ],
 )
 def test_describe(config: CropConfig, text: str) -> None:
-    assert describe(config) == text
+    assert str(config.settings) == text
 
 
 def test_standard_settings_run_on_an_image() -> None:
@@ -136,7 +135,7 @@ def test_standard_settings_run_on_an_image() -> None:
     rows = slicer_report(images(1), settings)
     oracle = next(row for row in rows if row["slicer"] == "oracle")
     assert oracle["recall_all"] == 1
-    only = standard_settings(CropConfig(preset="reference"))
+    only = standard_settings(CropConfig.of(preset="reference"))
     assert {name for name, _ in only if name.startswith("density")} == {"density"}
 
 

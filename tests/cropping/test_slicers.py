@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,13 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmnet.core import boxes as box
+from dmnet.core.config import build, describe, resolved
 from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.records import Annotations, DensityMap
 from dmnet.cropping.regions import window_area
 from dmnet.cropping.slicers import SLICERS, CropConfig, slice_image
+from dmnet.cropping.tiles import GridCrops
 
-PLAIN = CropConfig(padding=0, min_side=0, max_side=None, merge_overlap=1.0, merge_waste=0.0)
-REFERENCE = CropConfig(preset="reference")
+PLAIN = CropConfig.of(padding=0, min_side=0, max_side=None, merge_overlap=1.0, merge_waste=0.0)
+REFERENCE = CropConfig.of(preset="reference")
 NOTHING = Annotations.of("a", (300, 400), [], [])
 
 
@@ -29,14 +30,14 @@ def points_map(points: list[tuple[int, int]], size: tuple[int, int], stride: int
 @pytest.mark.parametrize("slicer", sorted(SLICERS))
 @pytest.mark.parametrize("preset", ["corrected", "reference"])
 def test_an_image_without_any_object(slicer: Any, preset: Any) -> None:
-    config = CropConfig(slicer=slicer, preset=preset)
+    config = CropConfig.of(slicer=slicer, preset=preset)
     empty = DensityMap(np.zeros((300, 400), np.float32), 1, (300, 400))
     crops = slice_image(config, (300, 400), empty, NOTHING)
     assert len(crops) == {"uniform": 6, "grid": 1}.get(slicer, 0)
 
 
 def test_uniform_by_hand() -> None:
-    config = CropConfig(slicer="uniform", rows=2, cols=3)
+    config = CropConfig.of(slicer="uniform", rows=2, cols=3)
     assert slice_image(config, (5, 7)) == [
         (0, 0, 2, 2), (2, 0, 4, 2), (4, 0, 7, 2), (0, 2, 2, 5), (2, 2, 4, 5), (4, 2, 7, 5),
     ]  # fmt: skip
@@ -44,7 +45,7 @@ def test_uniform_by_hand() -> None:
 
 
 def test_grid_by_hand() -> None:
-    config = CropConfig(slicer="grid", tile=4, overlap=0.5)
+    config = CropConfig.of(slicer="grid", tile=4, overlap=0.5)
     assert slice_image(config, (4, 9)) == [(0, 0, 4, 4), (2, 0, 6, 4), (4, 0, 8, 4), (5, 0, 9, 4)]
     assert slice_image(config, (3, 2)) == [(0, 0, 2, 3)]
 
@@ -65,7 +66,7 @@ def test_reference_joins_sides_but_not_corners() -> None:
 
 def test_reference_ignores_the_settings_of_the_other_preset() -> None:
     density = points_map([(75, 75)], (300, 400))
-    odd = replace(REFERENCE, padding=9, min_side=99, max_side=120, max_crops=1, pixel_budget=0.01)
+    odd = REFERENCE.having(padding=9, min_side=99, max_side=120, max_crops=1, pixel_budget=0.01)
     assert slice_image(odd, density.size, density) == [(69, 69, 140, 140)]
     assert (odd.label_bound, PLAIN.label_bound) == (1.0, 0.5)
 
@@ -74,14 +75,14 @@ def test_reference_ignores_the_settings_of_the_other_preset() -> None:
 def test_small_components_are_dropped(config: CropConfig) -> None:
     tiny = points_map([(5, 5)], (60, 60))
     assert slice_image(config, tiny.size, tiny) == []
-    assert slice_image(replace(config, min_area=0), tiny.size, tiny) == [(0, 0, 60, 60)]
+    assert slice_image(config.having(min_area=0), tiny.size, tiny) == [(0, 0, 60, 60)]
 
 
 def test_corrected_pads_lengthens_and_stays_inside() -> None:
     density = points_map([(5, 5)], (300, 400))
-    padded = replace(PLAIN, padding=20)
+    padded = PLAIN.having(padding=20)
     assert slice_image(padded, density.size, density) == [(0, 0, 90, 90)]
-    assert slice_image(replace(padded, min_side=200), density.size, density) == [(0, 0, 200, 200)]
+    assert slice_image(padded.having(min_side=200), density.size, density) == [(0, 0, 200, 200)]
 
 
 def test_corrected_splits_at_the_valley_and_never_merges_back() -> None:
@@ -90,7 +91,7 @@ def test_corrected_splits_at_the_valley_and_never_merges_back() -> None:
     density = points_map(clusters + bridge, (300, 400))
     assert slice_image(PLAIN, density.size, density) == [(0, 70, 400, 140)]
     left, right = slice_image(
-        replace(PLAIN, max_side=260, merge_waste=0.5, merge_overlap=0.1), density.size, density
+        PLAIN.having(max_side=260, merge_waste=0.5, merge_overlap=0.1), density.size, density
     )
     assert left[0] == 0 and right[2] == 400
     assert left[2] <= 210 and right[0] >= 138
@@ -109,18 +110,18 @@ def test_max_crops_keeps_the_heaviest() -> None:
     points = [(30, 30)] * 3 + [(350, 30)] * 2 + [(350, 250)]
     density = points_map(points, (300, 400))
     for most, expected in ((1, [(0, 0, 70, 70)]), (2, [(0, 0, 70, 70), (330, 0, 400, 70)])):
-        config = replace(PLAIN, max_crops=most)
+        config = PLAIN.having(max_crops=most)
         assert slice_image(config, density.size, density) == expected
-    assert len(slice_image(replace(PLAIN, max_crops=9), density.size, density)) == 3
+    assert len(slice_image(PLAIN.having(max_crops=9), density.size, density)) == 3
 
 
 def test_pixel_budget_fills_with_the_densest() -> None:
     points = [(30, 30)] * 3 + [(350, 30)] * 2 + [(350, 250)]
     density = points_map(points, (300, 400))
-    two = replace(PLAIN, pixel_budget=2 * 4900 / 120000)
+    two = PLAIN.having(pixel_budget=2 * 4900 / 120000)
     assert slice_image(two, density.size, density) == [(0, 0, 70, 70), (330, 0, 400, 70)]
-    assert slice_image(replace(two, max_crops=1), density.size, density) == [(0, 0, 70, 70)]
-    assert slice_image(replace(two, pixel_budget=0.01), density.size, density) == []
+    assert slice_image(two.having(max_crops=1), density.size, density) == [(0, 0, 70, 70)]
+    assert slice_image(two.having(pixel_budget=0.01), density.size, density) == []
 
 
 def test_oracle_holds_every_object_tightly() -> None:
@@ -130,9 +131,9 @@ def test_oracle_holds_every_object_tightly() -> None:
         [[10, 20, 30, 40.5], [200, 150, 390, 290], [50, 30, 60, 40], [0, 250, 9, 300]],
         [1, 4, 10, 0],
     )
-    config = replace(PLAIN, slicer="oracle")
+    config = CropConfig.of("oracle", **PLAIN.own)
     assert slice_image(config, (300, 400), None, found) == [(10, 20, 60, 41), (200, 150, 390, 290)]
-    padded = slice_image(replace(config, padding=20), (300, 400), None, found)
+    padded = slice_image(config.having(padding=20), (300, 400), None, found)
     assert padded == [(0, 0, 80, 61), (180, 130, 400, 300)]
 
 
@@ -140,7 +141,7 @@ def test_oracle_splits_between_objects() -> None:
     found = Annotations.of(
         "a", (100, 400), [[x, 5, x + 60, 65] for x in range(0, 340, 66)], [4] * 6
     )
-    config = replace(PLAIN, slicer="oracle", max_side=220)
+    config = CropConfig.of("oracle", **{**PLAIN.own, "max_side": 220})
     crops = slice_image(config, (100, 400), None, found)
     assert len(crops) > 1
     assert all(any(box.inside(found.boxes[[i]], w)[0] for w in crops) for i in range(6))
@@ -149,16 +150,16 @@ def test_oracle_splits_between_objects() -> None:
 @pytest.mark.parametrize("slicer", ["density", "oracle"])
 def test_a_missing_input_names_the_way_out(slicer: Any) -> None:
     with pytest.raises(MissingInputError, match=r"needs .* --crop\.slicer"):
-        slice_image(CropConfig(slicer=slicer), (100, 100))
+        slice_image(CropConfig.of(slicer=slicer), (100, 100))
 
 
 def test_a_map_of_another_image_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"density map is for an image of 60x60 .* has 61x60"):
         slice_image(CropConfig(), (61, 60), points_map([], (60, 60)))
     with pytest.raises(ConfigError, match="annotations is for an image of 300x400"):
-        slice_image(CropConfig(slicer="none"), (61, 60), None, NOTHING)
+        slice_image(CropConfig.of(slicer="none"), (61, 60), None, NOTHING)
     with pytest.raises(ConfigError, match="at least one pixel"):
-        slice_image(CropConfig(slicer="uniform"), (0, 60))
+        slice_image(CropConfig.of(slicer="uniform"), (0, 60))
 
 
 @pytest.mark.parametrize(
@@ -169,9 +170,13 @@ def test_a_map_of_another_image_is_refused() -> None:
         ({"threshold": 0.0}, "threshold"),
         ({"threshold": float("nan")}, "threshold"),
         ({"padding": -1}, "padding"),
-        ({"rows": 0}, "rows"),
-        ({"tile": 0}, "tile"),
-        ({"overlap": 1.0}, "overlap"),
+        ({"slicer": "uniform", "rows": 0}, "crop.rows must be 1 to 1,000, got 0"),
+        ({"slicer": "grid", "tile": 0}, "tile"),
+        ({"slicer": "grid", "overlap": 1.0}, "overlap"),
+        ({"tile": float("nan")}, "crop.tile: must be a whole number, got nan"),
+        ({"own": {"rows": 2}}, "crop.rows: no such setting"),
+        ({"treshold": 1}, "crop.treshold: no such setting; did you mean 'threshold'"),
+        ({"slicer": "grid", "tyle": 1}, "did you mean 'tile'"),
         ({"min_visible": 1.5}, "min_visible"),
         ({"merge_waste": -0.1}, "merge_waste"),
         ({"max_side": 100}, "max_side 100 is too small for min_side 200"),
@@ -184,8 +189,20 @@ def test_a_map_of_another_image_is_refused() -> None:
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        CropConfig(**settings)
+    with pytest.raises(ConfigError, match=message):
+        CropConfig.of(**settings)
+
+
+def test_a_slicer_has_its_own_settings_and_leaves_out_those_of_others() -> None:
+    config = CropConfig.of("grid", tile=64, threshold=0.5)  # a preset suits every slicer
+    assert config.settings == GridCrops(tile=64) and config.own == {"tile": 64, "overlap": 0.2}
+    assert resolved(config) == {"slicer": "grid", "min_visible": 0.5, "tile": 64, "overlap": 0.2}
+    assert build(CropConfig, resolved(config), "crop") == config
+    assert config.having(overlap=0.5).settings == GridCrops(64, 0.5)
+    assert CropConfig.of(preset="reference").label_bound == 1 == CropConfig.of().label_bound * 2
+    texts = {name: text for name, _, text in describe(CropConfig, "crop")}
+    assert texts["--crop.tile"].endswith("(slicer grid)")
+    assert texts["--crop.padding"].endswith("(slicer density, oracle)")
 
 
 @settings(max_examples=40, deadline=None)
@@ -203,7 +220,7 @@ def test_crops_are_inside_in_order_and_within_their_limits(
     low = rng.integers(0, [size[1] - 10, size[0] - 10], (9, 2))
     found = Annotations.of("a", size, np.hstack([low, low + 10]), rng.integers(0, 12, 9))
     density = points_map([(int(x) + 5, int(y) + 5) for x, y in low], size, int(rng.integers(1, 6)))
-    config = CropConfig(
+    config = CropConfig.of(
         slicer=slicer, padding=5, min_side=80, max_side=max_side, merge_overlap=0.5,
         merge_waste=0.3, pixel_budget=budget,
     )  # fmt: skip

@@ -40,7 +40,7 @@ def test_candidates_are_every_threshold_side_and_packing() -> None:
     setups = choice.candidates((0.1, 0.2), (500, 800), 416, (1.0,))
     assert [setup.name for setup in setups] == ["whole image", "grid", "grid", *["density"] * 8]
     assert setups[3].setting == "threshold 0.1, side 500" and setups[3].pack is None
-    assert setups[-1].crop.threshold == 0.2 and setups[-1].crop.max_side == 800
+    assert setups[-1].crop == CropConfig.of(threshold=0.2, max_side=800)
     assert setups[-1].pack == PackConfig(side=416, zoom=1.0)
     assert not any(setup.packed for setup in choice.candidates((0.1,), (500,), 0, (1.0,)))
 
@@ -49,7 +49,7 @@ def test_stated_prices_count_input_pixels_and_maps_of_density_alone() -> None:
     prices, whole = Prices(75.0, 20.0), row(0.1, 999.0, pixels=100.0)
     dense = prices.of(row(0.2, 1.0, pixels=250.0), Setup("", CropConfig()), whole)
     assert dense.ms == pytest.approx(2.5 * 75 + 20)
-    grid = prices.of(row(0.2, 1.0, pixels=250.0), Setup("", CropConfig(slicer="grid")), whole)
+    grid = prices.of(row(0.2, 1.0, pixels=250.0), Setup("", CropConfig.of(slicer="grid")), whole)
     assert grid.ms == pytest.approx(2.5 * 75)
 
 

@@ -48,7 +48,7 @@ def run(setups: list[Setup], detector: Counting) -> list[dict[str, float]]:
 
 
 def test_a_window_of_two_setups_is_detected_once_and_paid_twice() -> None:
-    uniform = CropConfig(slicer="uniform", rows=1, cols=2)
+    uniform = CropConfig.of(slicer="uniform", rows=1, cols=2)
     detector = Counting()
     rows = run([Setup("a", uniform), Setup("b", uniform)], detector)
     assert detector.shown == [(100, 120), (100, 60), (100, 60)]
@@ -60,11 +60,11 @@ def test_a_window_of_two_setups_is_detected_once_and_paid_twice() -> None:
 
 
 def test_packed_crops_share_passes_and_density_is_paid_by_density_alone() -> None:
-    grid = CropConfig(slicer="uniform", rows=2, cols=2)
+    grid = CropConfig.of(slicer="uniform", rows=2, cols=2)
     detector = Counting()
     pack = PackConfig(side=64, zoom=1.0, gap=0)
     plain, packed, dense = run(
-        [Setup("u", grid), Setup("u", grid, pack), Setup("d", CropConfig(min_side=0))], detector
+        [Setup("u", grid), Setup("u", grid, pack), Setup("d", CropConfig.of(min_side=0))], detector
     )
     assert (plain["passes"], packed["passes"]) == (5, 5)  # 50x60 crops fill a canvas each
     assert plain["density_ms"] == 0 and dense["density_ms"] > 0

@@ -17,7 +17,7 @@ from dmnet.core.errors import ConfigError, DmnetError, InputError, MissingInputE
 from dmnet.core.formats import coco, coco_results
 from dmnet.core.formats.coco_results import stream_objects
 from dmnet.fusion.evaluation.evaluate import evaluate
-from dmnet.fusion.evaluation.inputs import read_found, read_sizes, read_truth
+from dmnet.fusion.evaluation.inputs import read_found, read_truth
 from dmnet.fusion.evaluation.scores import Scores
 from dmnet.fusion.report.analyse import analyse, names_of, report_files
 from dmnet.fusion.report.page import ReportConfig
@@ -192,18 +192,6 @@ class TestSizes:
         Image.new("RGB", (100, 100)).save(images / "a.jpg")
         assert evaluate(folder, texts(tmp_path / "pred", FOUND)).summary["AP50"] > 0
         assert evaluate(folder.parent, texts(tmp_path / "pred", FOUND)).summary["AP50"] > 0
-
-    def test_from_a_table_without_split(self, tmp_path: Path) -> None:
-        path = tmp_path / "sizes.csv"
-        path.write_text("image,width,height\na.jpg,100,90\n")
-        assert read_sizes(path) == {"a": (90, 100)}
-
-    @pytest.mark.parametrize("text", ["image,width\na,1\n", "image,width,height\na,0,5\n", ""])
-    def test_bad_table(self, tmp_path: Path, text: str) -> None:
-        path = tmp_path / "sizes.csv"
-        path.write_text(text)
-        with pytest.raises(InputError, match=r"width"):
-            read_sizes(path)
 
 
 # --- bad input -----------------------------------------------------------------------------------

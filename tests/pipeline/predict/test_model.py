@@ -73,7 +73,7 @@ def test_confidence_and_classes() -> None:
 def test_a_slicer_without_density_network() -> None:
     with pytest.raises(ConfigError, match="needs a density network"):
         Model(Finder())
-    grid = PredictConfig(crop=CropConfig(slicer="grid", tile=200))
+    grid = PredictConfig(crop=CropConfig.of(slicer="grid", tile=200))
     result = Model(Finder(), config=grid)(draw((400, 600), OBJECTS))
     assert sorted(result.detections.boxes.tolist()) == BOXES
     assert result.density is None
@@ -82,7 +82,7 @@ def test_a_slicer_without_density_network() -> None:
 
 def test_the_oracle_is_refused() -> None:
     with pytest.raises(ValueError, match="oracle needs annotations"):
-        PredictConfig(crop=CropConfig(slicer="oracle"))
+        PredictConfig(crop=CropConfig.of(slicer="oracle"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,117 @@
+"""The layout of VisDrone-DET: which images and annotation files a split has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dmnet.core.classes import VISDRONE
+from dmnet.core.errors import InputError, MissingInputError, printable
+from dmnet.core.images import SUFFIXES
+from dmnet.core.listing import (
+    CLASS_FILE,
+    Entry,
+    Listing,
+    canonical_split,
+    listed_classes,
+    not_a_file,
+)
+from dmnet.core.reading import bad_name
+
+
+def find(data: Path, split: str) -> Listing:
+    """A split in the layout of VisDrone, or images alone.
+
+    Raises:
+        MissingInputError: there is none.
+        InputError: labels of another format lie beside the images.
+    """
+    root, images, annotations = _folders(data, split)
+    pictures, problems = _by_stem(images, SUFFIXES)
+    texts, more = _by_stem(annotations, frozenset({".txt"}))
+    if not texts:
+        _refuse_unread(data, root, images, annotations)
+    entries = [
+        Entry(stem, pictures.get(stem), texts.get(stem)) for stem in pictures.keys() | texts.keys()
+    ]
+    entries.sort(key=lambda entry: (entry.file_name, entry.image_id))
+    own = [place for place in (data, root) if (place / CLASS_FILE).is_file()]
+    classes = listed_classes(own[0], set) if own else VISDRONE
+    found = "VisDrone folder" if annotations is not None else "folder of images without labels"
+    return Listing(
+        "visdrone", f"{found} ({root.name or root})", root, tuple(entries), classes,
+        problems=(*problems, *more),
+    )  # fmt: skip
+
+
+def _refuse_unread(data: Path, root: Path, images: Path | None, annotations: Path | None) -> None:
+    """Stop where labels of another format lie there unread.
+
+    Raises:
+        InputError: names the format and how it is given.
+    """
+    places = {
+        "YOLO labels": (root / "labels", "*.txt", "a data.yaml with the class names"),
+        "YOLO or other text labels": (images, "*.txt", "a data.yaml with the class names"),
+        "XML labels": (images, "*.xml", "the Pascal VOC layout (Annotations/, JPEGImages/)"),
+        "JSON labels": (annotations, "*.json", "the JSON file itself (DATA=file.json)"),
+        "JSON files": (images, "*.json", "the COCO file itself (DATA=file.json)"),
+    }
+    for name, (place, pattern, way) in places.items():
+        found = next(iter(sorted(place.rglob(pattern))), None) if place else None
+        if found is not None:
+            raise InputError(
+                data,
+                f"holds images and {name} ({found.relative_to(data)}), but no data set that can be "
+                f"read: VisDrone has annotations/*.txt. Give {way}",
+            )
+
+
+def roots(data: Path, split: str) -> list[Path]:
+    """Where a split in the layout of VisDrone may lie."""
+    names = dict.fromkeys([canonical_split(split), split])
+    found = [data / f"VisDrone2019-DET-{name}" for name in names]
+    return found + [data / name for name in names] + [data]
+
+
+def _folders(data: Path, split: str) -> tuple[Path, Path | None, Path | None]:
+    """Root of the split and its folders of images and of annotations."""
+    places = roots(data, split)
+    for root in places:
+        images, annotations = root / "images", root / "annotations"
+        if images.is_dir() or annotations.is_dir():
+            return (
+                root,
+                images if images.is_dir() else None,
+                annotations if annotations.is_dir() else None,
+            )
+    if data.is_dir() and any(path.suffix.lower() in SUFFIXES for path in data.iterdir()):
+        return data, data, None
+    looked = ", ".join(str(root / "images") for root in places)
+    raise MissingInputError(
+        f"no images or annotations of split '{split}' in {data}: looked for {looked} (and for "
+        f"'annotations' beside them). Give the folder that holds them (DATA=path), or fetch "
+        f"VisDrone with `make data`."
+    )
+
+
+def _by_stem(folder: Path | None, suffixes: frozenset[str]) -> tuple[dict[str, Path], list[str]]:
+    """Files of a folder by name without suffix; the first in name order wins."""
+    found: dict[str, Path] = {}
+    problems: list[str] = []
+    if folder is None:
+        return found, problems
+    with os.scandir(folder) as scan:
+        names = sorted(item.name for item in scan)
+    for name in names:
+        stem, dot, suffix = name.rpartition(".")
+        if not stem or name.startswith(".") or dot + suffix.lower() not in suffixes:
+            continue
+        path = folder / name
+        if why := bad_name(name) or not_a_file(path):
+            problems.append(printable(f"{path}: its name {why}; it is left out"))
+        elif stem in found:
+            problems.append(f"{path}: same name as {found[stem].name}; {name} is left out")
+        else:
+            found[stem] = path
+    return found, problems
