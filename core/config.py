@@ -74,7 +74,7 @@ def entry_settings(cls: type) -> dict[str, dict[str, type[Any]]]:
     if "own" not in {field.name for field in dataclasses.fields(cls)}:
         return {}
     return {
-        name: {key: entry.Config for key, entry in choice.table.items() if entry.Config}
+        name: {k: each for k, v in choice.table.items() if (each := getattr(v, "Config", None))}
         for name, hint in get_type_hints(cls, include_extras=True).items()
         for choice in ranges(hint)
         if isinstance(choice, Choice)

@@ -19,6 +19,7 @@ from dmnet.core.dataset import Dataset, open_dataset, outside, recognised
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import visdrone
 from dmnet.core.formats.rows import read_rows, whole
+from dmnet.core.formats.visdrone_folder import roots
 from dmnet.core.images import SUFFIXES, read_size
 from dmnet.core.listing import by_id, files_in
 from dmnet.core.overlaps import Floats
@@ -48,7 +49,7 @@ def read_truth(gt: Path, sizes: Path | None = None, split: str = "val") -> Truth
         )
     if gt.suffix.lower() == ".json" and gt.is_file():
         return read_truth_json(gt)
-    if gt.is_dir() and _texts(gt) and recognised(gt, split) is None:
+    if _plain(gt, split):
         return _read_truth_folder(gt, sizes, VISDRONE)
     data = open_dataset(gt, split, sizes)
     if data.labels.format == "visdrone":
@@ -56,6 +57,13 @@ def read_truth(gt: Path, sizes: Path | None = None, split: str = "val") -> Truth
     if data.labels.format == "coco":
         return replace(read_truth_json(data.labels.source), files=_images(data))
     return _truth_of(data)
+
+
+def _plain(gt: Path, split: str) -> bool:
+    """Whether a folder holds VisDrone txt itself, not a data set."""
+    if not gt.is_dir() or any((root / "annotations").is_dir() for root in roots(gt, split)):
+        return False
+    return bool(_texts(gt)) and recognised(gt, split) is None
 
 
 def _images(data: Dataset) -> dict[str, Path]:

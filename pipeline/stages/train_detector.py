@@ -19,6 +19,7 @@ from dmnet.pipeline.context import Context, Plan, Upstream
 from dmnet.pipeline.inputs import load_crops
 from dmnet.pipeline.judge import Judge
 from dmnet.pipeline.learning.settings import DetectorTraining as Config
+from dmnet.pipeline.models import weights_file
 from dmnet.pipeline.training import checkpoint_name, remove_checkpoints
 
 VERSION = 1
@@ -31,6 +32,8 @@ def plan(context: Context) -> Plan:
     """One item: the weights."""
     fitted = for_device(context)
     config = fitted.config("train-detector", Config)
+    if config.init is not None:
+        config = replace(config, init=str(weights_file(Path(config.init), "detector")))
     files, made = annotation_files(context, config)
     if config.crops:
         crops = load_crops(context)
@@ -148,7 +151,9 @@ def starting_file(config: Config) -> dict[str, Path]:
         )
     path = Path(config.init)
     if not path.is_file():
-        raise MissingInputError(f"train-detector.init: there is no file {path}.")
+        raise MissingInputError(
+            f"train-detector.init: there is no file {path}, nor a shipped model of this name."
+        )
     return {"initial weights": path}
 
 

@@ -26,14 +26,16 @@ def test_equal_scores_through_every_format(tmp_path: Path, protocol: str) -> Non
     scores = {
         kind: evaluate(make(tmp_path / kind), found, protocol) for kind, (make, _) in MAKERS.items()
     }
-    first = scores["yolo"]
+    first = scores["yolo"] if protocol == "coco@100" else scores["voc"]
     for kind, each in scores.items():
-        assert each.summary == pytest.approx(first.summary, nan_ok=True), kind
+        if protocol == "coco@100" or "yolo" not in kind:
+            # YOLO holds no ignored rows; in the toolkit these stay in the base of recall
+            assert each.summary == pytest.approx(first.summary, nan_ok=True), kind
         assert list(each.classes) == list(SHIPS.names) and each.counts["objects"] == 4
     # class 2: precision 2/3 at both recalls; class 1: 1 up to recall 1/2
     unit, half = (100, 0.5) if protocol == "visdrone" else (1, 51 / 101)
-    assert first.classes["fishing boat"]["AP50"] == pytest.approx(unit * 2 / 3)
-    assert first.classes["ship"]["AP50"] == pytest.approx(unit * half)
+    assert scores["yolo"].classes["fishing boat"]["AP50"] == pytest.approx(unit * 2 / 3)
+    assert scores["yolo"].classes["ship"]["AP50"] == pytest.approx(unit * half)
 
 
 def test_a_visdrone_folder_by_its_root_its_split_and_its_annotations(tmp_path: Path) -> None:
