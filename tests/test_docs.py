@@ -12,6 +12,7 @@ from typing import get_type_hints
 
 import pytest
 
+from dmnet.core.config import entry_settings
 from dmnet.pipeline.context import STAGES, stage_module
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,9 @@ def test_the_list_of_files_is_up_to_date(pages: ModuleType) -> None:
 
 
 def settings(cls: type, prefix: str) -> Iterator[str]:
+    for classes in entry_settings(cls).values():
+        for each in classes.values():
+            yield from settings(each, prefix)
     for field in dataclasses.fields(cls):
         hint, name = get_type_hints(cls)[field.name], f"{prefix}.{field.name.replace('_', '-')}"
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):

@@ -72,7 +72,8 @@ def _images(data: Dataset) -> dict[str, Path]:
 
 def _truth_of(data: Dataset) -> TruthSet:
     """Ground truth of a format with one label file an image; boxes to a millionth of a pixel."""
-    images, notes, ids = [], list(data.problems), data.numbers
+    notes, ids = list(data.problems), data.numbers
+    images: list[ScoredImage] = []
     numbers: dict[int, int] = {}
     for entry in tqdm(data.with_annotation, "ground truth", disable=None, leave=False):
         truth, warnings = data.annotations(entry)

@@ -214,7 +214,7 @@ def test_missing_things(
     refused(capsys, "no such ground truth")
     (tmp_path / "empty").mkdir()
     assert evaluate(tmp_path / "empty", found) == 2
-    refused(capsys, "no annotation txt in this folder")
+    refused(capsys, "no images or annotations of split 'val' in")
     assert evaluate(truth, tmp_path / "empty") == 2
     refused(capsys, "no result txt belongs to an image")
     (truth / "image_sizes.csv").unlink()
