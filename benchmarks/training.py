@@ -24,11 +24,11 @@ from dmnet.core.boxes import Window
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import Annotations
 from dmnet.detectors.base import DetectionNet, build_model
-from dmnet.detectors.training import loop
-from dmnet.detectors.training.data import DataConfig, Sample
+from dmnet.detectors.training.data import DataConfig, TrainingImage
 from dmnet.detectors.training.loader import TrainingData
 from dmnet.detectors.training.pixels import PixelStore
 from dmnet.detectors.training.settings import TrainConfig
+from dmnet.detectors.training.train import train
 
 HEIGHT, WIDTH = 1500, 2000
 CROPS: list[Window] = [
@@ -55,7 +55,7 @@ def annotations(name: str, size: tuple[int, int], rng: np.random.Generator) -> A
     return Annotations.of(name, size, boxes.tolist(), rng.integers(1, 11, 40).tolist())
 
 
-def write_samples(folder: Path, count: int) -> list[Sample]:
+def write_samples(folder: Path, count: int) -> list[TrainingImage]:
     """Pictures of blurred noise, and windows of them."""
     rng = np.random.default_rng(0)
     samples = []
@@ -65,10 +65,10 @@ def write_samples(folder: Path, count: int) -> list[Sample]:
         pixels = ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
         path = folder / f"{index}.jpg"
         path.write_bytes(encode_jpeg(pixels))
-        samples.append(Sample(path, annotations(f"{index}", (HEIGHT, WIDTH), rng)))
+        samples.append(TrainingImage(path, annotations(f"{index}", (HEIGHT, WIDTH), rng)))
         for number, window in enumerate(CROPS):
             size = (window[3] - window[1], window[2] - window[0])
-            samples.append(Sample(path, annotations(f"{index}_{number}", size, rng), window))
+            samples.append(TrainingImage(path, annotations(f"{index}_{number}", size, rng), window))
     return samples
 
 
@@ -90,7 +90,7 @@ class Stopwatch:
         return best
 
 
-def bench_samples(samples: list[Sample], folder: Path, watch: Stopwatch) -> list[Row]:
+def bench_samples(samples: list[TrainingImage], folder: Path, watch: Stopwatch) -> list[Row]:
     """What a sample costs before the network sees it."""
     net = network("yolox-nano")
 
@@ -114,7 +114,9 @@ def bench_samples(samples: list[Sample], folder: Path, watch: Stopwatch) -> list
     ]
 
 
-def bench_training(name: str, samples: list[Sample], folder: Path, watch: Stopwatch) -> list[Row]:
+def bench_training(
+    name: str, samples: list[TrainingImage], folder: Path, watch: Stopwatch
+) -> list[Row]:
     """Decoded anew, decoded before, shrunk too, and in channels-last order."""
     config = TrainConfig(epochs=3, ema=0.0, optimizer="adamw", lr=1e-4, cpu_bfloat16=True)
     kept = replace(config, data=DataConfig(shrink=False))
@@ -127,7 +129,7 @@ def bench_training(name: str, samples: list[Sample], folder: Path, watch: Stopwa
     def epochs(number: int, how: TrainConfig, cache: Path | None) -> Callable[[], None]:
         def work() -> None:
             net = network(name)
-            loop.train(net, samples, how, cache=cache, device="cpu")
+            train(net, samples, how, cache=cache, device="cpu")
             state = net.state_dict().values()
             weights[number] = b"".join(v.contiguous().numpy().tobytes() for v in state)
 

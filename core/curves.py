@@ -1,9 +1,10 @@
-"""Curves of a training history as a PNG picture."""
+"""A training history as a table (CSV) and as curves (PNG)."""
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -46,3 +47,14 @@ def curves_png(
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def history_csv(rows: Iterable[Row]) -> bytes:
+    """Render one line an epoch; columns are the union of the keys in order of appearance."""
+    listed = list(rows)
+    columns = list(dict.fromkeys(key for row in listed for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(listed)
+    return text.getvalue().encode()

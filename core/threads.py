@@ -6,10 +6,25 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+_END: Any = object()
+
+
+def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """The same items, made in a thread up to ``depth`` before they are asked for.
+
+    >>> list(ahead([1, 2, 3]))
+    [1, 2, 3]
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(1) as thread:
+        coming = deque(thread.submit(next, source, _END) for _ in range(depth))
+        while (item := coming.popleft().result()) is not _END:
+            coming.append(thread.submit(next, source, _END))
+            yield item
 
 
 def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int = 1) -> Iterator[R]:

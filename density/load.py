@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from dmnet.core.records import DensityMap, Image
-from dmnet.core.training import pick_device
+from dmnet.core.training.device import pick_device
 from dmnet.density import onnx
 from dmnet.density.networks import Scaling, folded, load_network
 from dmnet.density.predict import MAX_PIXELS, predict
@@ -55,12 +55,15 @@ class DensityNetwork:
         )
 
 
-def load_density(path: str | Path, device: str = "auto") -> DensityNetwork:
+def load_density(
+    path: str | Path, device: str = "auto", *, network: str | None = None
+) -> DensityNetwork:
     """Load a density network.
 
     Args:
         path: weights file of ``train-density``, its ONNX export, or a state_dict of an MCNN.
         device: torch device, or ``auto``.
+        network: ``module:function`` of weights that are of an outside package's network.
 
     Raises:
         CheckpointError: unreadable, or no density network.
@@ -74,9 +77,9 @@ def load_density(path: str | Path, device: str = "auto") -> DensityNetwork:
     """
     path = Path(path)
     if path.suffix.lower() == ".onnx":
-        network, scaling = onnx.load(path)
-        return DensityNetwork("onnx", network, scaling)
-    loaded, meta = load_network(path)
+        exported, scaling = onnx.load(path)
+        return DensityNetwork("onnx", exported, scaling)
+    loaded, meta = load_network(path, network)
     return DensityNetwork(
         meta["architecture"], folded(loaded), Scaling.of(meta), pick_device(device)
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dmnet.core.errors import ConfigError
+
 COLUMNS = (
     ((9, 16), (7, 32), (7, 16), (7, 8)),
     ((7, 20), (5, 40), (5, 20), (5, 10)),
@@ -30,9 +32,15 @@ class MCNN(nn.Module):
     reach = 40
     """An output cell depends on no input further away than this many pixels."""
 
-    def __init__(self, channels: int = 3) -> None:
-        """Build with weights from N(0, 0.01) and biases 0."""
+    def __init__(self, channels: int = 3, stride: int = 4) -> None:
+        """Build with weights from N(0, 0.01) and biases 0.
+
+        Raises:
+            ConfigError: a stride that the network does not have.
+        """
         super().__init__()
+        if stride != self.stride:
+            raise ConfigError(f"mcnn answers at stride {self.stride}, not at {stride}")
         self.columns = nn.ModuleList(_column(channels, layers) for layers in COLUMNS)
         self.head = nn.Conv2d(sum(layers[-1][1] for layers in COLUMNS), 1, 1)
         for module in self.modules():

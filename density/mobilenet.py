@@ -8,14 +8,9 @@ pyramid does (Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
-
-from dmnet.core.errors import CheckpointError
-from dmnet.core.training import read_weights
 
 LEVELS = {3: 24, 6: 32, 13: 96}
 """Index of the last encoder layer at strides 4, 8 and 16, and its channels."""
@@ -33,7 +28,7 @@ class MobileNet(nn.Module):
     """No output depends on input further away than this many pixels."""
 
     def __init__(self, stride: int = 4) -> None:
-        """Build with random weights; `load_backbone` gives the encoder trained ones."""
+        """Build with random weights; the encoder is named as torchvision's ``mobilenet_v2``."""
         super().__init__()
         self.stride = stride
         self.features = mobilenet_v2(weights=None).features[: max(LEVELS) + 1]
@@ -72,25 +67,3 @@ def _separable(width: int) -> nn.Sequential:
         *_conv(width, width, 3, width), nn.ReLU(inplace=True),
         *_conv(width, width), nn.ReLU(inplace=True),
     )  # fmt: skip
-
-
-def load_backbone(network: MobileNet, path: Path) -> None:
-    """Give the encoder the weights of a torchvision ``mobilenet_v2``; half precision is widened.
-
-    Raises:
-        CheckpointError: unreadable, or not of a MobileNetV2.
-    """
-    state, _ = read_weights(path)
-    wanted = network.features.state_dict()
-    found = {key: state.get(f"features.{key}") for key in wanted}
-    for key, tensor in wanted.items():
-        there = found[key]
-        if there is None or there.shape != tensor.shape:
-            shape = "absent" if there is None else tuple(there.shape)
-            raise CheckpointError(
-                path, f"not a torchvision mobilenet_v2: 'features.{key}' is {shape} in the file, "
-                f"{tuple(tensor.shape)} in the network",
-            )  # fmt: skip
-    network.features.load_state_dict(
-        {key: value.to(wanted[key].dtype) for key, value in found.items() if value is not None}
-    )

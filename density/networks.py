@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,34 +11,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from dmnet.core import plugins
 from dmnet.core.errors import CheckpointError, ConfigError
-from dmnet.core.training import read_weights, weights_bytes
-from dmnet.density.mcnn import MCNN
-from dmnet.density.mobilenet import MobileNet
-from dmnet.density.unet import UNet
+from dmnet.core.training.weights import read_weights, weights_bytes
+from dmnet.density.names import NETWORKS
 
+PARTS = ("stride", "multiple", "reach", "head")
+"""What a density network has, see `NETWORKS`."""
 
-def _mcnn(width: int, stride: int) -> nn.Module:
-    if stride != MCNN.stride:
-        raise ConfigError(f"mcnn answers at stride {MCNN.stride}, not at {stride}")
-    return MCNN()
-
-
-def _unet(width: int, stride: int) -> nn.Module:
-    return UNet(width=width, stride=stride)
-
-
-def _mobilenet(width: int, stride: int) -> nn.Module:
-    return MobileNet(stride)
-
-
-NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
-    "mcnn": _mcnn,
-    "mobilenet": _mobilenet,
-    "unet": _unet,
-}
-"""Name to a function of width (channels of the first U-Net level; others have a fixed one) and
-stride (4 or 8 pixels; MCNN has 4)."""
 
 IMAGENET: tuple[tuple[float, ...], tuple[float, ...]] = (
     (123.675, 116.28, 103.53),
@@ -80,20 +60,32 @@ def _numbers(value: Any) -> float | tuple[float, ...]:
     return tuple(map(float, value)) if isinstance(value, list | tuple) else float(value)
 
 
-def build(name: str, width: int = 64, stride: int = 4) -> nn.Module:
+def build(
+    name: str, width: int = 64, stride: int = 4, own: Mapping[str, Any] | None = None
+) -> nn.Module:
     """Make a network that maps ``(N, 3, H, W)`` to objects per cell, ``(N, 1, H / s, W / s)``.
 
     Args:
-        name: of `NETWORKS`.
-        width: channels of the first U-Net level.
+        name: of `NETWORKS`, or ``module:function`` of an outside package.
+        width: channels of the first U-Net level; the others have a fixed one.
         stride: side ``s`` of a cell in pixels.
+        own: settings of an outside network.
 
     Raises:
-        ConfigError: there is no network of that name, or not at that stride.
+        ConfigError: there is no network of that name, or not at that stride or with such settings.
     """
-    if name not in NETWORKS:
+    if name not in NETWORKS and not plugins.is_outside(name):
         raise ConfigError(f"no density network '{name}'; there are {', '.join(sorted(NETWORKS))}")
-    return NETWORKS[name](width, stride)
+    make = plugins.load(NETWORKS.get(name, name))
+    settings = {"width": width} if name == "unet" else dict(own or {})
+    try:
+        network = make(stride=stride, **settings)
+    except TypeError as error:
+        raise ConfigError(f"{name}: cannot be made of stride and {settings} ({error})") from error
+    lacks = [part for part in PARTS if not hasattr(network, part)]
+    if lacks or not isinstance(network, nn.Module):
+        raise ConfigError(f"{name}: gives no density network, it lacks {', '.join(lacks) or 'all'}")
+    return network
 
 
 def folded(network: nn.Module) -> nn.Module:
@@ -118,16 +110,22 @@ def save_network(
         "width": width,
         "stride": int(cast(Any, network.stride)),
         "input": scaling.stated() | {"colour": "RGB"},
+        "settings": dict(config.get("own", {})),
         "config": dict(config),
     }
     return weights_bytes(network.state_dict(), meta)
 
 
-def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_network(path: str | Path, outside: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Read a network and its metadata from our weights file or from a foreign MCNN state_dict.
 
     A foreign MCNN is known by the shapes of its convolutions, whatever their names; it is taken to
     want unscaled RGB 0..255.
+
+    Args:
+        path: the file.
+        outside: ``module:function`` of the network, where it is none of this package: no file says
+            what code is run.
 
     Raises:
         CheckpointError: unreadable, or made for another network.
@@ -135,16 +133,23 @@ def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     path = Path(path)
     state, meta = read_weights(path)
     if "architecture" not in meta:
-        network: nn.Module = MCNN()
+        network = build("mcnn")
         network.load_state_dict(_rename(path, state, network.state_dict()))
         meta = {"architecture": "mcnn", "width": 0, "stride": 4, "input": {}, "config": {}}
         return network.eval(), meta
     name = str(meta["architecture"])
-    if name not in NETWORKS:
+    if plugins.is_outside(name) and name != outside:
+        raise CheckpointError(
+            path,
+            f"holds weights of '{name}', which is no network of this package; no file says what "
+            f"code is run: name it, --predict-density.network {name}",
+        )
+    if name not in NETWORKS and name != outside:
         raise CheckpointError(
             path, f"made for '{name}', not for a density network ({', '.join(sorted(NETWORKS))})"
         )
-    network = build(name, int(meta.get("width", 64)), int(meta.get("stride", 4)))
+    size = int(meta.get("width", 64)), int(meta.get("stride", 4))
+    network = build(name, *size, meta.get("settings"))
     _same_shapes(path, name, state, network.state_dict())
     network.load_state_dict(state)
     return network.eval(), meta

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -17,9 +17,10 @@ from tqdm import tqdm
 from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.images import read_image
 from dmnet.core.records import DensityMap, Image
-from dmnet.core.training import item_rng
+from dmnet.core.training.seeds import item_rng
 from dmnet.density.networks import Scaling
 from dmnet.density.scale import rescaled, scaled_image, scaled_size
+from dmnet.density.settings import AugmentConfig
 
 Cells = NDArray[np.float32]
 """``(h, w)`` float32, objects per cell."""
@@ -29,8 +30,8 @@ Colour = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One training image: its file, and a function that reads its density map when it is needed."""
+class DensityPair:
+    """An image file, and a function that reads its density map when it is needed."""
 
     image: Path
     density: Callable[[], DensityMap]
@@ -38,17 +39,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a pair: ``crop`` pixels a side (0: whole image), flips, scale and light.
+    """What is done to a pair: cut out ``crop`` pixels a side (0: whole image), and varied.
 
     The sides of whole images are padded to a multiple of ``multiple`` pixels; a cell of the target
     has ``stride`` pixels a side.
     """
 
     crop: int = 256
-    flips: bool = True
-    scale_jitter: float = 0.25
+    vary: AugmentConfig = field(default_factory=AugmentConfig)
     multiple: int = 4
-    photometric: float = 0.0
     stride: int = 4
 
 
@@ -89,16 +88,16 @@ def augment(
     image = _padded_image(image, cells.shape[0] * how.stride, cells.shape[1] * how.stride, mean)
     if how.crop:
         side = how.crop // how.stride
-        jitter = np.log1p(how.scale_jitter)
-        take = max(1, round(side / float(np.exp(rng.uniform(-jitter, jitter)))))
+        low, high = np.log(how.vary.zoom)
+        take = max(1, round(side / float(np.exp(rng.uniform(low, high)))))
         image, cells = _window(image, cells, take, how.stride, mean, rng)
         image, cells = _resized(image, cells, side, how.stride)
-    if how.flips and rng.random() < 0.5:
+    if how.vary.flip and rng.random() < how.vary.flip:
         image, cells = image[:, ::-1], cells[:, ::-1]
-    if how.flips and rng.random() < 0.5:
+    if how.vary.flip_vertical and rng.random() < how.vary.flip_vertical:
         image, cells = image[::-1], cells[::-1]
-    if how.photometric:
-        image = _relit(image, how.photometric, rng)
+    if how.vary.photometric:
+        image = _relit(image, how.vary.photometric, rng)
     return np.ascontiguousarray(image), np.ascontiguousarray(cells)
 
 
@@ -165,10 +164,11 @@ class Shrunk:
     memory. What has no room is read again every time it is asked for, with the same result.
     """
 
-    def __init__(self, samples: Sequence[Sample], long_side: int = 0, stride: int = 4) -> None:
+    def __init__(self, samples: Sequence[DensityPair], long_side: int = 0, stride: int = 4) -> None:
         """Keep the settings; nothing is read before it is asked for."""
         self.samples, self.long_side, self.stride = samples, long_side, stride
         self._kept: dict[int, tuple[Image, Cells]] = {}
+        self._filled = False
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -183,9 +183,11 @@ class Shrunk:
         """
         return self._kept.get(index) or self._read(index)
 
-    def fill(self, megabytes: int) -> None:
-        """Read samples in order and keep them in memory, up to so much of it."""
-        room = megabytes * 10**6
+    def fill(self, gigabytes: float) -> None:
+        """Read samples in order, once, and keep them in memory, up to so much of it."""
+        if self._filled:
+            return
+        self._filled, room = True, gigabytes * 1e9
         for index in tqdm(range(len(self)), desc="reading images", leave=False, disable=None):
             image, cells = self._read(index)
             room -= image.nbytes + cells.nbytes

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
+from dmnet.core.plugins import Choice
 from dmnet.core.ranges import (
     Decay,
     Factor,
@@ -13,91 +15,103 @@ from dmnet.core.ranges import (
     NonNegative,
     Positive,
     Range,
-    Seed,
     Settings,
     Share,
 )
+from dmnet.core.training import settings
+from dmnet.core.training.settings import Zoom
+from dmnet.density.names import NETWORKS
 
 
 @dataclass(frozen=True)
-class TrainConfig(Settings):
+class AugmentConfig(settings.AugmentConfig):
+    """How training images are varied; zoom changes how much a training crop shows."""
+
+    flip_vertical: Share = 0.5
+    """probability of mirroring top-bottom"""
+    zoom: tuple[Zoom, Zoom] = (0.8, 1.25)
+    """bounds of the scale jitter"""
+    photometric: Share = 0.0
+    """brightness and contrast change by up to this share, each colour by a quarter of it; 0 none"""
+
+
+@dataclass(frozen=True)
+class DataConfig(Settings):
+    """How training images are read."""
+
+    cache_gb: NonNegative = 1.0
+    """10^9 bytes of memory that shrunk images and targets may take while training; what has no room
+    is read again in every epoch"""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """variation of the training images"""
+
+
+@dataclass(frozen=True)
+class TrainConfig(settings.TrainConfig):
     """Training of the density network."""
 
-    network: Literal["mcnn", "unet", "mobilenet"] = "mcnn"
-    """The network."""
-    backbone: str | None = None
-    """mobilenet: weights file of torchvision's mobilenet_v2 to start the encoder from; none: random
-    ones."""
-    long_side: Margin = 0
-    """Larger images are shrunk until their longer side has this many pixels, in training and in
-    prediction; 0: never."""
-    stride: Literal[4, 8] = 4
-    """Pixels of a side of an output cell, in the shrunk image; mcnn has 4."""
-    width: Annotated[int, Range(1, 1_024)] = 16
-    """unet: channels of the first level (64 as published); the others have a fixed width."""
-    init: Literal["he", "paper"] = "he"
-    """First weights: he (He et al. 2015; 0 in the last layer), or paper: N(0, 0.01) for mcnn."""
     epochs: Positive = 60
-    """Passes over the training set."""
-    batch: Annotated[int, Range(1, 65_536)] = 8
-    """Images a step."""
-    crop: Annotated[int, Range(0, 16_384)] = 256
-    """Side of the random training crops in pixels, a multiple of 16; 0 takes whole images."""
-    flips: bool = True
-    """Flip left-right and top-bottom at random."""
-    scale_jitter: Annotated[float, Range(0, 9)] = 0.25
-    """Crops are rescaled by a random factor between 1 / (1 + this) and 1 + this."""
-    photometric: Decay = 0.0
-    """Brightness and contrast change at random by up to this share, each colour by a quarter of
-    it."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """adam: AdamW; sgd: with momentum."""
+    """passes over the training set"""
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    """SGD with momentum, or AdamW"""
     lr: LearningRate = 5e-4
-    """Greatest learning rate."""
+    """learning rate after the warm-up"""
     momentum: Decay = 0.95
-    """Momentum of sgd."""
-    weight_decay: NonNegative = 1e-4
-    """Weight decay."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after the warm-up."""
-    warmup: NonNegative = 1.0
-    """Epochs of linear warm-up."""
-    loss: Literal["mse", "l1"] = "mse"
-    """Per cell, summed over an image, mean over the batch."""
-    windows: tuple[Annotated[int, Range(2, 1_024)], ...] = ()
-    """The counts of square windows of so many cells a side count in the loss too: cropping compares
-    such counts with a threshold."""
-    window_weight: NonNegative = 1.0
-    """Weight of each size of windows in the loss; the cells have 1."""
-    balance: Annotated[float, Range(0, 10)] = 0.0
-    """The error of a window with n objects is divided by (1 + n) to the power of this: above 0,
-    crowds do not drown what is nearly empty."""
-    leak: Share = 1.0
-    """Negative answers, which prediction sets to 0, are multiplied by this before the loss: below 1
-    counts do not grow by the noise where nothing is."""
-    target_scale: Factor = 100.0
-    """Targets are multiplied by this in training only (cells hold about 0.01 objects, whose squared
-    errors vanish); the stored network gives objects per cell."""
-    grad_clip: NonNegative = 10.0
-    """Greatest norm of the gradient; 0 for no limit."""
+    """of SGD"""
+    nesterov: bool = False
+    """momentum of SGD as Nesterov has it"""
+    decay_vectors: bool = True
+    """decay biases and normalisation too"""
+    warmup_steps: Annotated[int, Range(0, 1_000_000_000)] = 0
+    """steps of linear warm-up, at most a tenth of all steps"""
+    warmup_epochs: NonNegative = 1.0
+    """epochs of linear warm-up, beside those steps"""
     ema: Decay = 0.99
-    """Decay of the moving average of the weights, which is judged and stored; 0 for none."""
-    amp: bool = True
-    """bfloat16 arithmetic on a GPU that has it."""
-    cpu_bfloat16: bool = False
-    """bfloat16 arithmetic on a CPU that has instructions for it: about twice as quick."""
+    """decay of the moving average that is evaluated and kept; 0 none"""
+    channels_last: bool = True
+    """keep the channels of a pixel together in memory, on a CPU too"""
+    metric: str = "val_mae"
+    """the score that decides which epoch is best: val_mae, val_rmse, val_game (the least), or
+    val_region_recall"""
+    network: Annotated[str, Choice(NETWORKS)] = "mcnn"
+    """mcnn, unet, mobilenet, or module:function of an outside package"""
+    own: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """settings of an outside network"""
+    random_weights: Literal["he", "paper"] = "he"
+    """weights that init does not give: he (He et al. 2015; 0 in the last layer), or paper: what the
+    network's authors have, N(0, 0.01) for mcnn"""
+    long_side: Margin = 0
+    """larger images are shrunk until their longer side has this many pixels, in training and in
+    prediction; 0: never"""
+    stride: Literal[4, 8] = 4
+    """pixels of a side of an output cell, in the shrunk image; mcnn has 4"""
+    width: Annotated[int, Range(1, 1_024)] = 16
+    """unet: channels of the first level (64 as published); the others have a fixed width"""
+    crop: Annotated[int, Range(0, 16_384)] = 256
+    """side of the random training crops in pixels, a multiple of 16; 0 takes whole images"""
+    loss: Literal["mse", "l1"] = "mse"
+    """per cell, summed over an image, mean over the batch"""
+    windows: tuple[Annotated[int, Range(2, 1_024)], ...] = ()
+    """the counts of square windows of so many cells a side count in the loss too: cropping compares
+    such counts with a threshold"""
+    window_weight: NonNegative = 1.0
+    """weight of each size of windows in the loss; the cells have 1"""
+    balance: Annotated[float, Range(0, 10)] = 0.0
+    """the error of a window with n objects is divided by (1 + n) to the power of this: above 0,
+    crowds do not drown what is nearly empty"""
+    leak: Share = 1.0
+    """negative answers, which prediction sets to 0, are multiplied by this before the loss: below 1
+    counts do not grow by the noise where nothing is"""
+    target_scale: Factor = 100.0
+    """targets are multiplied by this in training only (cells hold about 0.01 objects, whose squared
+    errors vanish); the stored network gives objects per cell"""
     input_mean: tuple[Annotated[float, Range(-1_000_000, 1_000_000)], ...] | None = None
-    """Subtracted from RGB 0..255: one number, or one a channel; none: 128, and for mobilenet what
-    its encoder was trained with."""
+    """subtracted from RGB 0..255: one number, or one a channel; none: 128, and for mobilenet what
+    its encoder was trained with"""
     input_std: tuple[Factor, ...] | None = None
-    """Divides what is left; none: 64, and for mobilenet what its encoder was trained with."""
-    cache_mb: Annotated[int, Range(0, 10_000_000)] = 1000
-    """Shrunk images and targets are kept in memory up to this many megabytes; what has no room is
-    read again in every epoch."""
-    eval_every: Positive = 1
-    """Epochs between validations; the last epoch is always validated."""
-    seed: Seed = 0
-    """Seed of weights, order and augmentation."""
+    """divides what is left; none: 64, and for mobilenet what its encoder was trained with"""
+    data: DataConfig = field(default_factory=DataConfig)
+    """how images are read and varied"""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -116,8 +130,8 @@ class TrainConfig(Settings):
     def _check_network(self) -> None:
         if self.network == "mcnn" and self.stride != 4:
             raise ValueError(f"stride of mcnn is 4, got {self.stride}")
-        if self.backbone is not None and self.network != "mobilenet":
-            raise ValueError(f"backbone is for mobilenet; {self.network} has none")
+        if self.own and self.network in NETWORKS:
+            raise ValueError(f"own has to be empty here, got {', '.join(self.own)}")
         for name in ("input_mean", "input_std"):
             values = getattr(self, name)
             if values is not None and len(values) not in (1, 3):

@@ -1,50 +1,32 @@
-"""Training of a density network: resumable at epoch boundaries, the same weights after a kill."""
+"""Training of a density network: its batches and loss, for the loop of `dmnet.core.training`."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
-import json
-import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from dmnet.core.errors import CheckpointError, ConfigError, optional
-from dmnet.core.images import read_image
-from dmnet.core.progress import Progress, ahead
-from dmnet.core.records import DensityMap
-from dmnet.core.training import (
-    Ema,
-    has_bfloat16,
-    read_payload,
-    seed_epoch,
-    to_bytes,
-    warmup_cosine,
-    write_atomic,
-)
+from dmnet.core.errors import ConfigError
+from dmnet.core.files import digest
+from dmnet.core.training import loop
+from dmnet.core.training.loop import Batch, Row, Task, Trained
+from dmnet.core.training.processes import Group, process_group
+from dmnet.core.training.seeds import generator_of, seed_epoch
+from dmnet.core.training.start import take
+from dmnet.core.training.weights import read_weights
+from dmnet.density.judge import LOWER, Measure, evaluate
 from dmnet.density.losses import density_loss
-from dmnet.density.metrics import MeanMap, count_errors, grid_error
-from dmnet.density.mobilenet import MobileNet, load_backbone
 from dmnet.density.networks import IMAGENET, Scaling, build, save_network
-from dmnet.density.predict import predict
-from dmnet.density.samples import Augmentation, Pairs, Sample, Shrunk
+from dmnet.density.samples import Augmentation, DensityPair, Pairs, Shrunk
 from dmnet.density.settings import TrainConfig
-
-log = logging.getLogger(__name__)
-
-Measure = Callable[[int, DensityMap], Mapping[str, tuple[float, float]]]
-"""Further measures on a predicted validation map (index, map): name to (numerator, denominator)."""
-
-Row = dict[str, float | int | str]
-"""One epoch of the history."""
 
 
 def scaling_of(config: TrainConfig) -> Scaling:
@@ -59,176 +41,75 @@ def _one(values: tuple[float, ...]) -> float | tuple[float, ...]:
     return values[0] if len(values) == 1 else values
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """What a training leaves: weights files as bytes, and one row an epoch."""
-
-    best: bytes
-    """The weights with the least validation MAE (the last where there is no validation set)."""
-    last: bytes
-    """The weights after the last epoch."""
-    history: list[Row]
-    """``epoch``, ``lr``, ``loss`` and, with a validation set, ``val_mae``, ``val_rmse``,
-    ``val_game`` and the further measures."""
-
-
-@dataclass
-class _State:
-    """Everything that changes while training."""
-
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    ema: Ema | None
-    epoch: int = 0
-    best_mae: float = math.inf
-    best: dict[str, Tensor] = field(default_factory=dict)
-    history: list[Row] = field(default_factory=list)
-
-    @property
-    def judged(self) -> nn.Module:
-        """The network that is validated and stored."""
-        return self.ema.model if self.ema else self.network
-
-
 def train(
-    samples: Sequence[Sample],
-    val_samples: Sequence[Sample],
+    samples: Sequence[DensityPair],
+    val_samples: Sequence[DensityPair],
     config: TrainConfig,
     *,
-    checkpoint: Path,
-    device: str = "cpu",
-    workers: int = 0,
-    log_dir: Path | None = None,
+    checkpoint: Path | None = None,
+    device: str = "auto",
+    log_folder: Path | None = None,
     measure: Measure | None = None,
-) -> TrainResult:
+) -> Trained:
     """Train a density network, going on from ``checkpoint`` if it exists.
 
     Args:
         samples: training images; read one by one when needed.
-        val_samples: validation images, predicted whole after each epoch; may be empty.
+        val_samples: validation images, predicted whole; may be empty.
         config: settings.
         checkpoint: written after each epoch in one step. A killed training that is started again
             ends with the same weights (bit for bit on a CPU with the same number of threads).
-        device: ``cpu`` or ``cuda``.
-        workers: processes that read and augment; the result does not depend on it.
-        log_dir: folder for TensorBoard, or None.
+        device: torch device, or ``auto``.
+        log_folder: where TensorBoard files go, if they are asked for.
         measure: further measures on validation maps; the sums of numerators and denominators over
             the set are divided.
 
     Raises:
-        ConfigError: there is no training image.
-        CheckpointError: ``checkpoint`` is damaged or belongs to other settings.
-        MissingExtraError: ``log_dir`` is given and tensorboard is not installed.
+        ConfigError: there is no training image, or settings do not fit.
+        CheckpointError: ``checkpoint`` is damaged or belongs to another training.
+        DmnetError: the loss is not finite.
     """
     if not samples:
         raise ConfigError("there is no image to train the density network on")
-    board = _board(log_dir)
-    state = _start(config, device)
-    if checkpoint.exists():
-        _resume(state, checkpoint, config)
+    net, scaling = starting(config), scaling_of(config)
     shrunk = Shrunk(samples, config.long_side, config.stride)
-    if state.epoch < config.epochs:
-        shrunk.fill(config.cache_mb)
-    progress = Progress((config.epochs - state.epoch) * -(-len(shrunk) // config.batch))
-    for epoch in range(state.epoch, config.epochs):
-        loss, lr = _epoch(state, shrunk, config, epoch, device, workers, progress)
-        row: Row = {"epoch": epoch + 1, "lr": lr, "loss": loss}
-        finished = _finished(state.judged, config.target_scale)
-        if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
-            row |= evaluate(
-                finished, val_samples, scaling_of(config), device=device, measure=measure
-            )
-        _record(state, row, finished)
-        write_atomic(checkpoint, _payload(state, config))
-        for key, value in row.items():
-            if board is not None and key != "epoch":
-                board.add_scalar(key, value, epoch + 1)
-        log.info("%s", ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
-    if board is not None:
-        board.close()
-    return _result(state, config)
+    names = [[pair.image.name for pair in part] for part in (samples, val_samples)]
+
+    def judged(network: nn.Module) -> dict[str, float]:
+        unscale(network, config.target_scale)
+        return evaluate(network, val_samples, scaling, device=str(group.device), measure=measure)
+
+    def stored(state: Mapping[str, Tensor], row: Row) -> bytes:
+        finished = copy.deepcopy(net).cpu()
+        finished.load_state_dict(state)
+        unscale(finished, config.target_scale)
+        return save_network(finished, config.network, config.width, scaling, asdict(config))
+
+    with process_group(device) as group:
+        task = Task(
+            identity=digest([asdict(config), names]),
+            batches=partial(epoch_batches, shrunk, config, int(cast(Any, net.multiple)), group),
+            losses=partial(batch_losses, config),
+            stored=stored,
+            evaluate=judged if val_samples else None,
+            lower=LOWER,
+            half=torch.bfloat16,
+        )
+        return loop.run(net, task, config, group, checkpoint=checkpoint, log_folder=log_folder)
 
 
-def evaluate(
-    network: nn.Module,
-    samples: Sequence[Sample],
-    scaling: Scaling,
-    *,
-    device: str = "cpu",
-    measure: Measure | None = None,
-) -> Row:
-    """Count MAE, RMSE, GAME(2) and further measures over whole images; empty for an empty set."""
-    if not samples:
-        return {}
-    predicted, true, grid = [], [], []
-    sums: dict[str, tuple[float, float]] = {}
-    for index, sample in enumerate(tqdm(samples, desc="validation", leave=False, disable=None)):
-        found = predict(network, read_image(sample.image), scaling, device=device)
-        known = sample.density()
-        predicted.append(found.count)
-        true.append(known.count)
-        grid.append(grid_error(found, known))
-        for name, (part, whole) in (measure(index, found) if measure else {}).items():
-            before = sums.get(name, (0.0, 0.0))
-            sums[name] = (before[0] + part, before[1] + whole)
-    mae, rmse = count_errors(predicted, true)
-    ratios = {name: part / whole if whole else 0.0 for name, (part, whole) in sums.items()}
-    return {"val_mae": mae, "val_rmse": rmse, "val_game": sum(grid) / len(grid), **ratios}
-
-
-def baselines(samples: Sequence[Sample], val_samples: Sequence[Sample]) -> Row:
-    """What constant answers learnt from ``samples`` reach on ``val_samples``; empty without them.
-
-    ``mean_count_mae`` and ``mean_count_rmse``: every image holds the mean count (the mean map has
-    the same count); ``mean_map_game``: GAME(2) of the mean map.
-
-    Raises:
-        InputError: an unreadable map.
-    """
-    if not val_samples:
-        return {}
-    mean = MeanMap.fit(sample.density() for sample in samples)
-    counts, grid = [], []
-    for sample in val_samples:
-        known = sample.density()
-        counts.append(known.count)
-        grid.append(grid_error(mean.at(known.size, known.stride), known))
-    mae, rmse = count_errors([mean.count] * len(counts), counts)
-    return {
-        "mean_count_mae": mae,
-        "mean_count_rmse": rmse,
-        "mean_map_game": sum(grid) / len(grid),
-    }
-
-
-def _board(log_dir: Path | None) -> Any:
-    """A TensorBoard writer, or None if none is asked for."""
-    if log_dir is None:
-        return None
-    optional("tensorboard", "tensorboard")
-    return optional("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(log_dir))
-
-
-def _start(config: TrainConfig, device: str) -> _State:
+def starting(config: TrainConfig) -> nn.Module:
+    """The network with its starting weights, its answer scaled as in training."""
     seed_epoch(config.seed, 0)
-    network = build(config.network, config.width, config.stride)
-    if config.init == "he":
-        _he(network)
-    if isinstance(network, MobileNet) and config.backbone is not None:
-        load_backbone(network, Path(config.backbone))
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if config.optimizer == "adam":
-        optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            network.parameters(), config.lr, weight_decay=config.weight_decay
-        )
-    else:
-        optimizer = torch.optim.SGD(
-            network.parameters(),
-            config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
-    return _State(network, optimizer, Ema(network, config.ema) if config.ema else None)
+    net = build(config.network, config.width, config.stride, config.own)
+    if config.random_weights == "he":
+        _he(net)
+    if config.init is not None:
+        path = Path(config.init)
+        start = take(net, read_weights(path)[0], path, config.network)
+        if any(name.startswith("head.") for name in start.taken):
+            unscale(net, 1 / config.target_scale)
+    return net
 
 
 def _he(network: nn.Module) -> None:
@@ -240,64 +121,47 @@ def _he(network: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-def _epoch(
-    state: _State,
-    samples: Shrunk,
-    config: TrainConfig,
-    epoch: int,
-    device: str,
-    workers: int,
-    progress: Progress,
-) -> tuple[float, float]:
-    """Train for one epoch; mean loss per image, and the last learning rate."""
-    multiple = int(cast(Any, state.network.multiple))
-    how = Augmentation(
-        config.crop, config.flips, config.scale_jitter, multiple, config.photometric, config.stride
-    )
-    steps = -(-len(samples) // config.batch)
-    loader = DataLoader(
+def unscale(network: nn.Module, scale: float) -> None:
+    """From the answers of training to objects per cell: the last layer is divided by the scale."""
+    with torch.no_grad():
+        for parameter in network.get_submodule("head").parameters():
+            parameter.div_(scale)
+
+
+def epoch_order(count: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
+    """Indices of the batches of an epoch in random order; the last one may be smaller."""
+    generator = generator_of(seed, epoch + 1)
+    torch.empty((), dtype=torch.int64).random_(generator=generator)  # so that old weights repeat
+    return [part.tolist() for part in torch.randperm(count, generator=generator).split(batch)]
+
+
+def epoch_batches(
+    samples: Shrunk, config: TrainConfig, multiple: int, group: Group, epoch: int
+) -> loop.Batches:
+    """This process's share of the batches of an epoch."""
+    samples.fill(config.data.cache_gb)
+    how = Augmentation(config.crop, config.data.augment, multiple, config.stride)
+    order = epoch_order(len(samples), config.batch, config.seed, epoch)
+    return DataLoader(
         Pairs(samples, how, scaling_of(config), config.seed, epoch),
-        batch_size=config.batch,
-        shuffle=True,
-        generator=seed_epoch(config.seed, epoch + 1),
-        num_workers=workers,
+        batch_sampler=[group.share(rows) for rows in order],
+        num_workers=config.loaders,
     )
-    state.network.train()
-    total, lr = 0.0, config.lr
-    batches = progress.epoch(f"epoch {epoch + 1}/{config.epochs}", ahead(loader), steps)
-    for step, (images, targets) in enumerate(batches):
-        lr = config.lr * _factor(config, epoch * steps + step, steps)
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr
-        images = images.to(device, memory_format=torch.channels_last)
-        loss = _loss(state.network, images, targets.to(device), config)
-        _step(state, loss, config)
-        value = float(loss.detach())
-        total += value * len(images)
-        progress.step(len(images), {"loss": value})
-    mean = total / len(samples)
-    if not math.isfinite(mean):
-        raise ConfigError(
-            f"the loss became {mean} in epoch {epoch + 1}; lower train_density.lr or set "
-            "train_density.grad_clip"
-        )
-    return mean, lr
 
 
-def _factor(config: TrainConfig, step: int, steps: int) -> float:
-    warmup = round(config.warmup * steps)
-    if config.schedule == "constant":
-        return min(1.0, (step + 1) / warmup) if warmup else 1.0
-    return warmup_cosine(step, config.epochs * steps, warmup)
-
-
-def _loss(network: nn.Module, images: Tensor, targets: Tensor, config: TrainConfig) -> Tensor:
-    """Error of cells and windows, see `density_loss`."""
-    wanted = config.amp if images.is_cuda else config.cpu_bfloat16
-    half = wanted and has_bfloat16(str(images.device))
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
-        predicted = network(images)
-    return density_loss(
+def batch_losses(
+    config: TrainConfig,
+    net: nn.Module,
+    batch: Batch,
+    device: torch.device,
+    half: torch.dtype | None,
+) -> dict[str, Tensor]:
+    """Error of cells and windows, see `density_loss`; its sums stay in float32."""
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    images, targets = batch[0].to(device, memory_format=layout), batch[1].to(device)
+    with torch.autocast(device.type, half) if half else nullcontext():
+        predicted = net(images)
+    loss = density_loss(
         predicted.float(),
         targets,
         kind=config.loss,
@@ -307,78 +171,4 @@ def _loss(network: nn.Module, images: Tensor, targets: Tensor, config: TrainConf
         leak=config.leak,
         scale=config.target_scale,
     )
-
-
-def _step(state: _State, loss: Tensor, config: TrainConfig) -> None:
-    state.optimizer.zero_grad()
-    torch.autograd.backward(loss)
-    if config.grad_clip:
-        nn.utils.clip_grad_norm_(state.network.parameters(), config.grad_clip)
-    state.optimizer.step()
-    if state.ema:
-        state.ema.update(state.network)
-
-
-def _finished(network: nn.Module, target_scale: float) -> nn.Module:
-    """A copy that gives objects per cell: the scale of the targets goes into the last layer."""
-    finished = copy.deepcopy(network).eval()
-    with torch.no_grad():
-        for parameter in finished.get_submodule("head").parameters():
-            parameter.div_(target_scale)
-    return finished
-
-
-def _record(state: _State, row: Row, finished: nn.Module) -> None:
-    state.epoch += 1
-    state.history.append(row)
-    mae = float(row.get("val_mae", math.inf))
-    if mae < state.best_mae or math.isinf(state.best_mae):  # the latest until one is validated
-        state.best_mae = mae
-        state.best = {k: v.detach().cpu().clone() for k, v in finished.state_dict().items()}
-
-
-def _settings(config: TrainConfig) -> str:
-    return json.dumps(dataclasses.asdict(config), sort_keys=True)
-
-
-def _payload(state: _State, config: TrainConfig) -> bytes:
-    return to_bytes(
-        {
-            "network": state.network.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "ema": state.ema.state() if state.ema else {},
-            "epoch": state.epoch,
-            "best_mae": state.best_mae,
-            "best": state.best,
-            "history": json.dumps(state.history),
-            "config": _settings(config),
-        }
-    )
-
-
-def _resume(state: _State, path: Path, config: TrainConfig) -> None:
-    payload = read_payload(path)
-    stored = payload.get("config")
-    if stored != _settings(config):
-        raise CheckpointError(
-            path, "belongs to a training with other settings; delete it to start anew"
-        )
-    state.network.load_state_dict(payload["network"])
-    state.optimizer.load_state_dict(payload["optimizer"])
-    if state.ema:
-        state.ema.load(payload["ema"])
-    state.epoch, state.best_mae = int(payload["epoch"]), float(payload["best_mae"])
-    state.best, state.history = payload["best"], json.loads(payload["history"])
-    log.info("going on from epoch %d of %s", state.epoch, path)
-
-
-def _result(state: _State, config: TrainConfig) -> TrainResult:
-    last = _finished(state.judged, config.target_scale)
-    best = copy.deepcopy(last)
-    best.load_state_dict(state.best)
-    meta = dataclasses.asdict(config)
-    files = [
-        save_network(n, config.network, config.width, scaling_of(config), meta)
-        for n in (best, last)
-    ]
-    return TrainResult(files[0], files[1], state.history)
+    return {"loss": loss}

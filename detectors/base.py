@@ -19,12 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dmnet.core import plugins, training
+from dmnet.core import plugins
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import CheckpointError, ConfigError, DmnetError, InputError
 from dmnet.core.images import MAX_PIXELS
 from dmnet.core.plugins import is_outside
 from dmnet.core.records import Detections, Image, Size
+from dmnet.core.training import device as devices
+from dmnet.core.training.weights import read_weights, weights_bytes
 from dmnet.detectors.classmap import category_table, translated
 from dmnet.detectors.names import DETECTORS, FOREIGN, NETWORKS
 
@@ -181,8 +183,8 @@ def class_names(net: DetectionNet) -> Classes:
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """`dmnet.core.training.pick_device` as a torch device."""
-    return torch.device(training.pick_device(device))
+    """`dmnet.core.training.device.pick_device` as a torch device."""
+    return torch.device(devices.pick_device(device))
 
 
 def to_tensor(image: Image, device: torch.device) -> Tensor:
@@ -309,7 +311,7 @@ def checkpoint_meta(net: DetectionNet, **more: Any) -> dict[str, Any]:
 
 def save_net(net: DetectionNet, state: Mapping[str, Tensor] | None = None, **more: Any) -> bytes:
     """Bytes of a weights file of ``net`` (or of ``state``, its moving average, say)."""
-    return training.weights_bytes(state or net.state_dict(), checkpoint_meta(net, **more))
+    return weights_bytes(state or net.state_dict(), checkpoint_meta(net, **more))
 
 
 def load_state(net: DetectionNet, state: Mapping[str, Tensor], path: Path | str) -> None:
@@ -356,7 +358,7 @@ def load_net(
     Raises:
         CheckpointError: damaged, unsafe, of another architecture, or of another class count.
     """
-    state, meta = training.read_weights(path)
+    state, meta = read_weights(path)
     found = meta.get("architecture")
     if found is None and name is None:
         raise CheckpointError(
@@ -431,7 +433,7 @@ def load_detector(
         load = _resolve(name, FOREIGN)
         detector: Detector = load(file, settings or {}, device, classes or VISDRONE)
         return detector
-    found = training.read_weights(file)[1].get("architecture") if name is None else None
+    found = read_weights(file)[1].get("architecture") if name is None else None
     if found in FOREIGN:
         return load_detector(found, file, settings=settings, device=device, classes=classes)
     net = load_net(file, name, settings)

@@ -15,7 +15,7 @@ from dmnet.core.dataset import Dataset
 from dmnet.core.images import read_image
 from dmnet.core.listing import Entry
 from dmnet.core.records import Annotations, Detections, Image
-from dmnet.detectors.training.data import Sample, load_scene
+from dmnet.detectors.training.data import TrainingImage, load_scene
 from dmnet.fusion.evaluation.evaluate import score
 from dmnet.fusion.evaluation.operating_points import operating_point_of
 
@@ -27,14 +27,14 @@ class Judge:
     dataset: Dataset | None
     protocol: str
     threshold: float
-    samples: Sequence[Sample] = ()
+    samples: Sequence[TrainingImage] = ()
     source: Path | None = None
     """The file that the samples were read from."""
 
     @classmethod
     def of(
         cls,
-        samples: Sequence[Sample],
+        samples: Sequence[TrainingImage],
         protocol: str,
         threshold: float,
         source: Path | None = None,
@@ -80,11 +80,14 @@ class Judge:
     def pairs(self, count: int | None = None) -> Iterator[tuple[Annotations, Image]]:
         """Annotations and image of all, or of ``count`` evenly spaced ones."""
         entries = self.dataset.with_annotation if self.dataset else ()
-        listed: list[Sample | Entry] = [*self.samples, *(e for e in entries if e.image is not None)]
+        listed: list[TrainingImage | Entry] = [
+            *self.samples,
+            *(e for e in entries if e.image is not None),
+        ]
         if count is not None and 0 < count < len(listed):
             listed = [listed[i * len(listed) // count] for i in range(count)]
         for one in listed:
-            if isinstance(one, Sample):
+            if isinstance(one, TrainingImage):
                 yield one.annotations, load_scene(one, 1 << 40).image
             elif self.dataset is not None and one.image is not None:
                 yield self.dataset.annotations(one)[0], read_image(one.image)

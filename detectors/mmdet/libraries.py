@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from dmnet.core.errors import CheckpointError, optional
-from dmnet.core.training import FORMAT, read_payload
+from dmnet.core.training.weights import FORMAT, read_payload
 
 
 def _history_method(owner: type, name: str) -> Any:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dmnet.core import training
+from dmnet.core.training.seeds import seed_epoch
+from dmnet.core.training.weights import write_atomic
 from dmnet.detectors.mmdet import standin
 
 with contextlib.redirect_stdout(sys.stderr):  # they print while they are imported
@@ -129,7 +130,7 @@ class TrainingHook(Hook):  # type: ignore[misc]
 
     def before_train_epoch(self, runner: Any) -> None:
         """Randomness depends on (seed, epoch) alone, so that a resumed training repeats it."""
-        training.seed_epoch(self.seed, runner.epoch)
+        seed_epoch(self.seed, runner.epoch)
         self._losses.clear()
 
     def after_train_iter(
@@ -157,7 +158,7 @@ class TrainingHook(Hook):  # type: ignore[misc]
 
     def _save(self) -> None:
         if is_main_process():
-            training.write_atomic(self.file, json.dumps(self.rows).encode())
+            write_atomic(self.file, json.dumps(self.rows).encode())
 
     def after_train(self, runner: Any) -> None:
         """Close the progress bar."""

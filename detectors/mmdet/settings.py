@@ -20,6 +20,8 @@ from dmnet.core.ranges import (
 class MmdetTraining(Settings):
     """Training with MMDetection's Runner."""
 
+    init: str | None = None
+    """start from the tensors of this checkpoint that fit (whole detector)"""
     options: tuple[str, ...] = ()
     """changes to the config, key=value each, such as optim_wrapper.optimizer.lr=0.001"""
     input_size: tuple[Side, Side] | None = None
@@ -28,14 +30,12 @@ class MmdetTraining(Settings):
     """epochs, schedules scaled along; 0: as the config says"""
     batch: Annotated[int, Range(0, 65_536)] = 0
     """images a step; 0: as the config says"""
-    workers: Processes = 0
-    """loader processes"""
+    loaders: Processes = 0
+    """processes that read and augment images"""
     lr: Annotated[float, Range(0, 100)] = 0.0
     """learning rate; 0: as the config says"""
     amp: bool = False
     """mixed precision; needs a GPU"""
-    initial: str = ""
-    """checkpoint whose fitting weights are the start (whole detector); empty: none"""
     pretrained: Literal["config", "none"] = "config"
     """backbone weights: what the config names (it may download them), or none"""
     seed: Seed = 0

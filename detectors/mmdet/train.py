@@ -20,7 +20,8 @@ from typing import Any
 from torch import nn
 
 from dmnet.core.errors import CheckpointError, ConfigError, InputError
-from dmnet.core.training import pick_device, weights_bytes
+from dmnet.core.training.device import pick_device
+from dmnet.core.training.weights import weights_bytes
 from dmnet.detectors.mmdet import config as fit
 from dmnet.detectors.mmdet.libraries import libraries, read_checkpoint
 from dmnet.detectors.mmdet.settings import MmdetTraining
@@ -232,10 +233,10 @@ def train_mmdet(
 
         meta, count = _prepare_coco(coco, images, work_dir / "train.json")
         cfg, inference = _adapt(config, meta, count, settings, device)
-        initial = settings.initial or cfg.get("load_from")
+        initial = settings.init or cfg.get("load_from")
         prepared = work_dir / "train.json"
-        fit.set_data(cfg["train_dataloader"], prepared, images.resolve(), meta, settings.workers)
-        _set_validation(cfg, val, work_dir, settings.workers)
+        fit.set_data(cfg["train_dataloader"], prepared, images.resolve(), meta, settings.loaders)
+        _set_validation(cfg, val, work_dir, settings.loaders)
         _set_runtime(cfg, work_dir, settings)
         if cfg["resume"]:
             read_checkpoint(Path((work_dir / "last_checkpoint").read_text().strip()))

@@ -15,8 +15,8 @@ from torchvision import models, ops
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from dmnet.core import training
 from dmnet.core.errors import CheckpointError, ConfigError
+from dmnet.core.training.weights import read_weights
 from dmnet.detectors.base import LOADED
 from dmnet.detectors.torchvision.settings import TorchvisionConfig
 
@@ -106,7 +106,7 @@ def load_body(body: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: names or shapes do not fit the backbone.
     """
-    state, _ = training.read_weights(path)
+    state, _ = read_weights(path)
     own = body.state_dict()
     head = ("fc.", "classifier.")
     state = {key: value.float() for key, value in state.items() if not key.startswith(head)}

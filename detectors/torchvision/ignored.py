@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision import ops
 from torchvision.models.detection import fcos, retinanet, roi_heads, rpn
 
-from dmnet.core.training import shared_count
+from dmnet.core.training.processes import shared_count
 from dmnet.detectors.base import Target
 
 

@@ -8,18 +8,17 @@ the samples are kept.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 
 from dmnet.core import boxes as box
 from dmnet.core.boxes import Boxes, Window
-from dmnet.core.ranges import Count, Range, Settings, Share
+from dmnet.core.ranges import Count, Share
 from dmnet.core.records import Image, Labels, Size
-
-Zoom = Annotated[float, Range(0.01, 100)]
-"""A scale."""
+from dmnet.core.training import settings
+from dmnet.core.training.settings import Zoom
 
 GREY = 114
 """Value of pixels without a picture."""
@@ -35,24 +34,16 @@ class Scene(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AugmentConfig(Settings):
-    """How training images are varied."""
+class AugmentConfig(settings.AugmentConfig):
+    """How training images are varied; zoom above 1 cuts out a part, below 1 adds a grey border."""
 
-    flip: Share = 0.5
-    """probability of mirroring left-right"""
-    flip_vertical: Share = 0.0
-    """probability of mirroring top-bottom (pictures taken straight downwards)"""
-    zoom: tuple[Zoom, Zoom] = (0.8, 1.5)
-    """bounds of the scale jitter; above 1 cuts out a part, below 1 adds a grey border"""
     crop_zoom: tuple[Zoom, Zoom] | None = None
-    """bounds for crops, none: as zoom. The network enlarges crops much more than whole images; with
+    """zoom of crops, none: as zoom. The network enlarges crops much more than whole images; with
     zoom 0.8 3 and crop_zoom 0.4 1.2 object sizes of both meet"""
     mosaic: Share = 0.0
     """probability of joining windows of four images"""
     mosaic_off: Count = 5
     """last epochs without mosaic"""
-    photometric: Share = 0.25
-    """strength of the change of brightness, contrast and saturation; 0 none"""
     min_visible: Share = 0.3
     """share of an object's area that must remain; with less it becomes an ignored region"""
 

@@ -1,6 +1,6 @@
-"""Training data: samples, and how they are read.
+"""Training data: images and crops of them with their annotations, and how they are read.
 
-A sample is an image, or a window of one, with its annotations. Windows are cut from the decoded
+A crop is a window of an image. Windows are cut from the decoded
 parent in memory.
 """
 
@@ -20,7 +20,7 @@ from dmnet.core.files import digest
 from dmnet.core.formats import coco, voc
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.images import MAX_PIXELS, image_id_of, read_image
-from dmnet.core.ranges import NonNegative, Pixels, Processes, Settings, Share
+from dmnet.core.ranges import NonNegative, Pixels, Settings, Share
 from dmnet.core.records import Annotations, Image
 from dmnet.detectors.training.augmentation import AugmentConfig, Scene
 
@@ -37,8 +37,6 @@ class DataConfig(Settings):
     """ignored regions: no loss there, or painted grey"""
     max_pixels: Pixels = MAX_PIXELS
     """images with more pixels are refused"""
-    workers: Processes = 0
-    """loader processes; 0: a thread beside the training"""
     shrink: bool = True
     """scale large images down once, to what the network's input and the largest zoom can use"""
     cache_gb: NonNegative = 20.0
@@ -48,7 +46,7 @@ class DataConfig(Settings):
 
 
 @dataclass(frozen=True)
-class Sample:
+class TrainingImage:
     """An image file, or the ``window`` of it, and what is annotated there.
 
     Boxes of ``annotations`` are relative to the window; its ``ignore`` rows are regions.
@@ -59,7 +57,7 @@ class Sample:
     window: Window | None = None
 
 
-def read_coco(path: Path, images: Mapping[str, Path]) -> list[Sample]:
+def read_coco(path: Path, images: Mapping[str, Path]) -> list[TrainingImage]:
     """Whole images of a COCO ground-truth file, in the order of their ids.
 
     Args:
@@ -70,13 +68,13 @@ def read_coco(path: Path, images: Mapping[str, Path]) -> list[Sample]:
         InputError: damaged, or an unknown category.
     """
     return [
-        Sample(images[ann.image_id], ann)
+        TrainingImage(images[ann.image_id], ann)
         for ann in coco.read_ground_truth(path)
         if ann.image_id in images
     ]
 
 
-def read_coco_crops(path: Path, crops: CropSet, images: Mapping[str, Path]) -> list[Sample]:
+def read_coco_crops(path: Path, crops: CropSet, images: Mapping[str, Path]) -> list[TrainingImage]:
     """Crops as windows of their parents, in the order of the COCO ids.
 
     Args:
@@ -102,11 +100,13 @@ def read_coco_crops(path: Path, crops: CropSet, images: Mapping[str, Path]) -> l
             )
         parent = parents[crop.parent_id]
         if parent is not None:
-            samples.append(Sample(parent, ann, crop.window))
+            samples.append(TrainingImage(parent, ann, crop.window))
     return samples
 
 
-def read_voc(folder: Path, images: Mapping[str, Path], classes: Classes = VISDRONE) -> list[Sample]:
+def read_voc(
+    folder: Path, images: Mapping[str, Path], classes: Classes = VISDRONE
+) -> list[TrainingImage]:
     """Images with Pascal VOC files, in the order of the files' names.
 
     Raises:
@@ -117,11 +117,11 @@ def read_voc(folder: Path, images: Mapping[str, Path], classes: Classes = VISDRO
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name not in images:
             raise InputError(path, f"none of the {len(images)} images has this name")
-        samples.append(Sample(images[name], voc.read(path, name, classes)[0]))
+        samples.append(TrainingImage(images[name], voc.read(path, name, classes)[0]))
     return samples
 
 
-def data_digest(samples: Sequence[Sample]) -> str:
+def data_digest(samples: Sequence[TrainingImage]) -> str:
     """Digest of names, windows and annotations, not of the pixels."""
     rows = [
         [s.image.name, s.window, s.annotations.size, s.annotations.boxes.tolist(),
@@ -131,7 +131,7 @@ def data_digest(samples: Sequence[Sample]) -> str:
     return digest(rows)
 
 
-def cut_sample(sample: Sample, image: Image) -> Image:
+def cut_sample(sample: TrainingImage, image: Image) -> Image:
     """What a sample shows of its decoded image file.
 
     Raises:
@@ -150,7 +150,7 @@ def cut_sample(sample: Sample, image: Image) -> Image:
     return image
 
 
-def load_scene(sample: Sample, max_pixels: int) -> Scene:
+def load_scene(sample: TrainingImage, max_pixels: int) -> Scene:
     """Decode a sample.
 
     Raises:
@@ -160,7 +160,7 @@ def load_scene(sample: Sample, max_pixels: int) -> Scene:
     return scene_of(sample, np.ascontiguousarray(image))
 
 
-def scene_of(sample: Sample, image: Image) -> Scene:
+def scene_of(sample: TrainingImage, image: Image) -> Scene:
     """A sample on its pixels, which may be scaled: the boxes are scaled likewise."""
     ann = sample.annotations
     height, width = ann.size

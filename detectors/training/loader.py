@@ -1,7 +1,7 @@
 """Batches of augmented samples.
 
 The order of an epoch and every augmentation derive from (seed, epoch, position) alone: neither the
-number of loader workers nor of processes changes them.
+number of loaders nor of processes changes them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dmnet.core.training import item_rng
+from dmnet.core.training.seeds import item_rng
 from dmnet.detectors.base import Target
 from dmnet.detectors.training.augmentation import Scene, grey_out, mosaic, vary
 from dmnet.detectors.training.data import DataConfig, scene_of
@@ -76,16 +76,17 @@ def collate(items: list[tuple[Tensor, Target]]) -> Batch:
     return list(images), list(targets)
 
 
-def make_loader(data: TrainingData, batches: Sampler[list[Ticket]], pin: bool) -> DataLoader[Any]:
-    """Loader of `Batch`; at most two batches a worker are in memory."""
-    workers = data.config.workers
+def make_loader(
+    data: TrainingData, batches: Sampler[list[Ticket]], loaders: int = 0, *, pin: bool = False
+) -> DataLoader[Any]:
+    """Loader of batches by so many processes; at most two batches each are in memory."""
     return DataLoader(
         data,
         batch_sampler=batches,
-        num_workers=workers,
+        num_workers=loaders,
         collate_fn=collate,
         pin_memory=pin,
-        prefetch_factor=2 if workers else None,
-        multiprocessing_context="spawn" if workers else None,
-        persistent_workers=workers > 0,
+        prefetch_factor=2 if loaders else None,
+        multiprocessing_context="spawn" if loaders else None,
+        persistent_workers=loaders > 0,
     )

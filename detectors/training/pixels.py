@@ -20,7 +20,7 @@ from dmnet.core.files import digest, write_atomic
 from dmnet.core.images import read_image
 from dmnet.core.records import Image, Size
 from dmnet.detectors.base import DetectionNet
-from dmnet.detectors.training.data import DataConfig, Sample, cut_sample
+from dmnet.detectors.training.data import DataConfig, TrainingImage, cut_sample
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class PixelStore:
 
     def __init__(
         self,
-        samples: Sequence[Sample],
+        samples: Sequence[TrainingImage],
         net: DetectionNet,
         config: DataConfig,
         folder: Path | None = None,

@@ -14,11 +14,11 @@ from torch.utils.data import Sampler
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import Size
 from dmnet.detectors.base import DetectionNet
-from dmnet.detectors.training.data import DataConfig, Sample
+from dmnet.detectors.training.data import DataConfig, TrainingImage
 from dmnet.detectors.training.loader import Ticket
 
 
-def repeat_factors(samples: Sequence[Sample], threshold: float) -> NDArray[np.float64]:
+def repeat_factors(samples: Sequence[TrainingImage], threshold: float) -> NDArray[np.float64]:
     """How often each sample is drawn on average, shape ``(len(samples),)``, at least 1.
 
     ``max over its classes of sqrt(threshold / share of samples with the class)``.
@@ -43,7 +43,7 @@ def _draw(count: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64
 
 
 def epoch_order(
-    samples: Sequence[Sample],
+    samples: Sequence[TrainingImage],
     factors: NDArray[np.float64],
     crop_share: float | None,
     rng: np.random.Generator,
@@ -97,7 +97,7 @@ class EpochBatches(Sampler[list[Ticket]]):
 
     def __init__(
         self,
-        samples: Sequence[Sample],
+        samples: Sequence[TrainingImage],
         net: DetectionNet,
         config: DataConfig,
         batch: int,
@@ -108,13 +108,11 @@ class EpochBatches(Sampler[list[Ticket]]):
         """Compute repeat factors and shapes once.
 
         Raises:
-            ConfigError: no samples, or a batch that the processes cannot share evenly.
+            ConfigError: no samples.
         """
         super().__init__()
         if not samples:
             raise ConfigError("the training set holds no image")
-        if batch % world:
-            raise ConfigError(f"batch: {batch} images cannot be shared evenly by {world} processes")
         self.samples, self.batch, self.seed = samples, batch, seed
         self.share, self.rank, self.world = config.crop_share, rank, world
         self.factors = repeat_factors(samples, config.repeat_threshold)

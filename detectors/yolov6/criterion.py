@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dmnet.core.training import shared_count
+from dmnet.core.training.processes import shared_count
 from dmnet.detectors.dense import Objects
 from dmnet.detectors.yolov6 import losses
 from dmnet.detectors.yolov6.assigner import Positives, inside_pairs

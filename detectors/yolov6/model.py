@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmnet.core import training
 from dmnet.core.config import build as build_settings
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import Size as ImageSize
+from dmnet.core.training.weights import read_weights
 from dmnet.detectors.base import DetectionNet, Found, Target, load_net, load_state
 from dmnet.detectors.dense import (
     GREY,
@@ -266,7 +266,7 @@ def start_from(net: YoloV6, path: Path) -> None:
         CheckpointError: the file cannot be read or does not fit.
         ConfigError: it holds no scales of this size.
     """
-    state, _ = training.read_weights(path)
+    state, _ = read_weights(path)
     if net.config.form != "repopt":
         load_state(net, state, path)
         return

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dmnet.core.training import shared_count
+from dmnet.core.training.processes import shared_count
 from dmnet.detectors.dense import Objects
 from dmnet.detectors.yolox.assigner import Positives, paired_iou
 from dmnet.detectors.yolox.body import Cells, Outputs

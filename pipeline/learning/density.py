@@ -7,15 +7,15 @@ from functools import partial
 from pathlib import Path
 
 from dmnet.core.artifact import Item, Product
-from dmnet.core.curves import curves_png
+from dmnet.core.curves import curves_png, history_csv
 from dmnet.core.errors import InputError
 from dmnet.core.formats import density_h5
 from dmnet.core.records import DensityMap
-from dmnet.core.training import history_csv, pick_device
 from dmnet.cropping.recall import count_crops
 from dmnet.cropping.slicers import CropConfig, slice_image
-from dmnet.density.samples import Sample
-from dmnet.density.train import baselines, train
+from dmnet.density.judge import baselines
+from dmnet.density.samples import DensityPair
+from dmnet.density.train import train
 from dmnet.pipeline.inputs import readable
 from dmnet.pipeline.learning.pairs import Pairs
 from dmnet.pipeline.learning.settings import DensityTraining
@@ -23,9 +23,9 @@ from dmnet.pipeline.learning.settings import DensityTraining
 _log = logging.getLogger(__name__)
 
 
-def samples_of(pairs: Pairs, ids: list[str]) -> list[Sample]:
+def samples_of(pairs: Pairs, ids: list[str]) -> list[DensityPair]:
     """What the training loop reads."""
-    return [Sample(pairs.images[i], partial(density_h5.read, pairs.maps[i])) for i in ids]
+    return [DensityPair(pairs.images[i], partial(density_h5.read, pairs.maps[i])) for i in ids]
 
 
 def learn(
@@ -57,9 +57,8 @@ def learn(
         val_samples,
         config,
         checkpoint=checkpoint,
-        device=pick_device(device),
-        workers=config.loaders,
-        log_dir=board,
+        device=device,
+        log_folder=board,
         measure=region_recall,
     )
     panels = {
@@ -74,8 +73,7 @@ def learn(
         "history.csv": history_csv(result.history),
         "curves.png": curves_png(result.history, panels, levels=levels),
     }
-    judged_rows = [row for row in result.history if "val_mae" in row] or result.history[-1:]
-    best = min(judged_rows, key=lambda row: float(row.get("val_mae", 0.0)))
+    best = result.history[result.best_epoch - 1]
     _log.info("best epoch: %s", ", ".join(f"{k} {v:.4g}" for k, v in best.items()))
     if constant:
         _log.info("baselines: %s", ", ".join(f"{k} {v:.4g}" for k, v in constant.items()))

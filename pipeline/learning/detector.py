@@ -13,23 +13,23 @@ import torch
 from dmnet.core import config as settings
 from dmnet.core.artifact import Item, Product
 from dmnet.core.classes import Classes
-from dmnet.core.curves import Row, curves_png
+from dmnet.core.curves import Row, curves_png, history_csv
 from dmnet.core.errors import ConfigError, DmnetError, InputError
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.plugins import is_outside
-from dmnet.core.training import history_csv, seed_epoch
+from dmnet.core.training.seeds import seed_epoch
 from dmnet.detectors.base import DetectionNet, build_model, to_tensor
 from dmnet.detectors.names import family
 from dmnet.detectors.training.data import (
-    Sample,
+    TrainingImage,
     load_scene,
     read_coco,
     read_coco_crops,
     read_voc,
 )
-from dmnet.detectors.training.loop import train
 from dmnet.detectors.training.pixels import PixelStore
 from dmnet.detectors.training.start import start_from
+from dmnet.detectors.training.train import train
 from dmnet.pipeline import mmdet
 from dmnet.pipeline.inputs import readable
 from dmnet.pipeline.judge import Judge
@@ -93,10 +93,12 @@ def learn(
     last = trained.history[trained.best_epoch - 1]
     value = {"kept": last, "samples": len(samples), **started}
     shown = judge or Judge.of(whole, config.protocol, config.score_threshold)
-    return _product(config, (trained.weights, trained.history), shown, value, aside, device)
+    return _product(config, (trained.best, trained.history), shown, value, aside, device)
 
 
-def start(net: DetectionNet, config: DetectorTraining, samples: Sequence[Sample]) -> dict[str, Any]:
+def start(
+    net: DetectionNet, config: DetectorTraining, samples: Sequence[TrainingImage]
+) -> dict[str, Any]:
     """Put the starting weights in, where a file is named; what came of it, by name."""
     if config.init is None:
         return {}
@@ -108,8 +110,8 @@ def start(net: DetectionNet, config: DetectorTraining, samples: Sequence[Sample]
 
 
 def without(
-    samples: Sequence[Sample], images: Mapping[str, Path], damaged: Mapping[Path, str]
-) -> tuple[list[Sample], dict[str, str]]:
+    samples: Sequence[TrainingImage], images: Mapping[str, Path], damaged: Mapping[Path, str]
+) -> tuple[list[TrainingImage], dict[str, str]]:
     """The samples of images that can be decoded, and the reasons of the other images by id.
 
     Raises:
@@ -196,7 +198,7 @@ def _files(weights: bytes, history: Sequence[Row]) -> dict[str, bytes]:
     }
 
 
-def classes_of(samples: Sequence[Sample]) -> Classes:
+def classes_of(samples: Sequence[TrainingImage]) -> Classes:
     """The classes the network learns.
 
     Raises:
@@ -211,7 +213,7 @@ def classes_of(samples: Sequence[Sample]) -> Classes:
 
 def read_samples(
     config: DetectorTraining, item: Item, usable: Mapping[str, Path], classes: Classes
-) -> list[Sample]:
+) -> list[TrainingImage]:
     """Images and crops with their annotations, without images that cannot be decoded.
 
     Raises:

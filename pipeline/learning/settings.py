@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from dmnet.core.ranges import Count, Decay, Factor, Processes, Range, Share
+from dmnet.core.ranges import Count, Decay, Factor, Range, Share
 from dmnet.density import settings as density
 from dmnet.detectors.names import family
 from dmnet.detectors.torchvision.settings import TorchvisionConfig
@@ -83,10 +83,6 @@ class DensityTraining(density.TrainConfig):
     its first '_'."""
     recall_threshold: Factor = 0.08
     """Threshold of the crops whose region recall is reported."""
-    loaders: Processes = 0
-    """Processes that read and augment images; the result does not depend on it."""
-    tensorboard: bool = False
-    """Also write TensorBoard logs; needs the extra 'tensorboard'."""
 
     def __post_init__(self) -> None:
         """Check the ranges.

@@ -15,8 +15,8 @@ from dmnet.core.artifact import Result as Outcome
 from dmnet.core.classes import Classes
 from dmnet.core.config import resolved
 from dmnet.core.errors import InputError
-from dmnet.core.progress import ahead
 from dmnet.core.records import Detections, Image
+from dmnet.core.threads import ahead
 from dmnet.pipeline.predict.found import Found, read_frames, write_frames
 from dmnet.pipeline.predict.inputs import Input
 from dmnet.pipeline.predict.model import Model

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from dmnet.core.artifact import Item, Product
@@ -14,18 +13,17 @@ from dmnet.pipeline.chain import require
 from dmnet.pipeline.context import Context, Plan, Upstream
 from dmnet.pipeline.learning.pairs import Pairs
 from dmnet.pipeline.learning.settings import DensityTraining as Config
-from dmnet.pipeline.training import checkpoint_name, remove_checkpoints
+from dmnet.pipeline.training import checkpoint_name, named_start, remove_checkpoints, starting_file
 
 VERSION = 2
 
 
 def plan(context: Context) -> Plan:
     """One item: the weights."""
-    config = context.config("train-density", Config)
+    config = named_start(context.config("train-density", Config), "density")
     pairs, judged, made = training_sets(context, config)
     files = pairs.files() | {f"judged {name}": path for name, path in judged.files().items()}
-    if config.backbone is not None:
-        files["backbone"] = find_backbone(config.backbone)
+    files |= starting_file("train-density", config.init)
     item = Item("weights", files)
     root = context.folder("train-density")
     checkpoint = root / checkpoint_name(config, files)
@@ -85,21 +83,6 @@ def held_out(ids: Iterable[str], share: float) -> set[str]:
             break
         found |= scenes[scene]
     return found
-
-
-def find_backbone(name: str) -> Path:
-    """The file of trained encoder weights.
-
-    Raises:
-        MissingInputError: it is not there.
-    """
-    path = Path(name)
-    if not path.is_file():
-        raise MissingInputError(
-            f"train_density.backbone {name}: no such file. Give torchvision's mobilenet_v2 weights "
-            "(mobilenet_v2-*.pth), or leave it away to start from random ones."
-        )
-    return path
 
 
 def find_pairs(context: Context, split: str, *, truths: bool) -> tuple[Pairs, Upstream]:

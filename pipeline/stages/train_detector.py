@@ -19,8 +19,7 @@ from dmnet.pipeline.context import Context, Plan, Upstream
 from dmnet.pipeline.inputs import load_crops
 from dmnet.pipeline.judge import Judge
 from dmnet.pipeline.learning.settings import DetectorTraining as Config
-from dmnet.pipeline.models import weights_file
-from dmnet.pipeline.training import checkpoint_name, remove_checkpoints
+from dmnet.pipeline.training import checkpoint_name, named_start, remove_checkpoints, starting_file
 
 VERSION = 1
 CPU_PRESET = Path(__file__).resolve().parents[2] / "configs" / "cpu.yaml"
@@ -31,9 +30,7 @@ _log = logging.getLogger(__name__)
 def plan(context: Context) -> Plan:
     """One item: the weights."""
     fitted = for_device(context)
-    config = fitted.config("train-detector", Config)
-    if config.init is not None:
-        config = replace(config, init=str(weights_file(Path(config.init), "detector")))
+    config = named_start(fitted.config("train-detector", Config), "detector")
     files, made = annotation_files(context, config)
     if config.crops:
         crops = load_crops(context)
@@ -46,7 +43,7 @@ def plan(context: Context) -> Plan:
     if not images:
         raise MissingInputError(f"{context.dataset.root}: holds no image to train on.")
     files |= {f"image {name}": path for name, path in images.items()}
-    files |= starting_file(config)
+    files |= starting_file("train-detector", config.init)
     root = context.folder("train-detector")
     if config.model == "mmdet":
         return replace(plan_mmdet(context, config, images, files, root), made_from=made)
@@ -136,27 +133,6 @@ def annotation_files(
     return {f"voc {path.stem}": path for path in listed}, ()
 
 
-def starting_file(config: Config) -> dict[str, Path]:
-    """The file of starting weights, by role; empty without one.
-
-    Raises:
-        ConfigError: MMDetection reads its own.
-        MissingInputError: there is no such file.
-    """
-    if config.init is None:
-        return {}
-    if config.model == "mmdet":
-        raise ConfigError(
-            "train-detector.init: networks of MMDetection start from mmdet.initial; set that"
-        )
-    path = Path(config.init)
-    if not path.is_file():
-        raise MissingInputError(
-            f"train-detector.init: there is no file {path}, nor a shipped model of this name."
-        )
-    return {"initial weights": path}
-
-
 def for_device(context: Context) -> Context:
     """Put the preset ``cpu`` below the user's settings where there is no GPU and no model is named.
 
@@ -164,7 +140,7 @@ def for_device(context: Context) -> Context:
     """
     if "model" in (context.settings.get("train_detector") or {}):
         return context
-    from dmnet.core.training import pick_device
+    from dmnet.core.training.device import pick_device
 
     if pick_device(context.device) != "cpu":
         return context
@@ -193,8 +169,7 @@ def plan_mmdet(
     val = mmdet.validation(context, config) if config.validate_on or config.validation else None
     files = {**files, "mmdet config": config.mmdet.path()}
     files |= {f"crop {name}": path for name, path in crops.items()}
-    if config.mmdet.initial:
-        files["initial weights"] = Path(config.mmdet.initial)
+    files |= starting_file("train-detector.mmdet", config.mmdet.init)
     if val is not None:
         files |= {"val instances": val[0]} | {f"val {name}": path for name, path in val[1].items()}
     work = (root / checkpoint_name(config, files)).with_suffix("")

@@ -71,7 +71,7 @@ def models() -> Iterator[str]:
 
 def speeds(device: str) -> Iterator[str]:
     """Milliseconds of one pass of a density network and of a detector, untrained."""
-    from dmnet.core.training import pick_device
+    from dmnet.core.training.device import pick_device
     from dmnet.density.load import DensityNetwork
     from dmnet.density.networks import Scaling, build
     from dmnet.detectors.base import NetDetector, build_model

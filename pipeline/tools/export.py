@@ -10,7 +10,7 @@ from typing import Any
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.files import write_atomic
 from dmnet.core.images import read_image
-from dmnet.core.training import read_weights
+from dmnet.core.training.weights import read_weights
 from dmnet.density import networks as density
 from dmnet.detectors import export
 from dmnet.detectors.base import load_net

@@ -169,7 +169,7 @@ def _read_onnx_settings(path: Path) -> None:
 
 
 def _weights() -> list[bytes]:
-    from dmnet.core.training import to_bytes
+    from dmnet.core.training.weights import to_bytes
     from dmnet.density.networks import Scaling, build, save_network
 
     network = build("mcnn")

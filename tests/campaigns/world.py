@@ -27,7 +27,7 @@ from tests.pipeline.conftest import tree, write_split
 
 SETTINGS = """
 density: {stride: 4}
-train_density: {epochs: 2, batch: 1, crop: 32, lr: 0.01, warmup: 0, ema: 0}
+train_density: {epochs: 2, batch: 1, crop: 32, lr: 0.01, warmup_epochs: 0, ema: 0}
 crop: {threshold: 0.3, min_side: 60}
 train_detector: {model: yolov6-n, epochs: 2, batch: 2, pictures: 0, yolov6: {input_size: 64}}
 fuse_eval: {protocols: [coco@500], pictures: 1, bootstrap: 5}

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import mobilenet_v2
 
 from dmnet.core.errors import CheckpointError, ConfigError
-from dmnet.core.training import weights_bytes
+from dmnet.core.training.weights import weights_bytes
 from dmnet.density.mcnn import MCNN
 from dmnet.density.mobilenet import MobileNet, load_backbone
 from dmnet.density.networks import NETWORKS, Scaling, build, folded, load_network, save_network

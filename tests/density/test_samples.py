@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import DensityMap
 from dmnet.density.networks import Scaling
-from dmnet.density.samples import Augmentation, Pairs, Sample, Shrunk, augment, target
+from dmnet.density.samples import Augmentation, DensityPair, Pairs, Shrunk, augment, target
+from dmnet.density.settings import AugmentConfig
 
-PLAIN = Augmentation(crop=16, flips=False, scale_jitter=0.0)
+STILL = AugmentConfig(flip=0.0, flip_vertical=0.0, zoom=(1.0, 1.0))
+FLIPS = AugmentConfig(zoom=(1.0, 1.0))
+PLAIN = Augmentation(16, STILL)
 
 
 def grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +35,7 @@ def test_a_full_size_map_is_pooled_to_a_quarter() -> None:
         target(other)
 
 
-@pytest.mark.parametrize("how", [PLAIN, Augmentation(crop=16, flips=True, scale_jitter=0.0)])
+@pytest.mark.parametrize("how", [PLAIN, Augmentation(16, FLIPS)])
 def test_image_and_cells_stay_together(how: Augmentation, rng: np.random.Generator) -> None:
     image, cells = grid(10, 12)
     for _ in range(20):
@@ -42,7 +46,7 @@ def test_image_and_cells_stay_together(how: Augmentation, rng: np.random.Generat
 
 def test_every_window_and_flip_comes_up(rng: np.random.Generator) -> None:
     image, cells = grid(5, 5)
-    how = Augmentation(crop=16, flips=True, scale_jitter=0.0)
+    how = Augmentation(16, FLIPS)
     seen = {augment(image, cells, how, 0.0, rng)[1].tobytes() for _ in range(200)}
     assert len(seen) == 4 * 4
 
@@ -50,7 +54,7 @@ def test_every_window_and_flip_comes_up(rng: np.random.Generator) -> None:
 def test_rescaling_keeps_the_sum(rng: np.random.Generator) -> None:
     cells = rng.random((30, 30)).astype(np.float32)
     image = np.zeros((120, 120, 3), np.uint8)
-    how = Augmentation(crop=64, flips=False, scale_jitter=0.5)
+    how = Augmentation(64, replace(STILL, zoom=(1 / 1.5, 1.5)))
     sums = []
     for _ in range(20):
         part, target_part = augment(image, cells, how, 0.0, rng)
@@ -73,7 +77,7 @@ def test_shrunk_pictures_and_their_targets(tmp_path: Path) -> None:
     image, cells = grid(10, 12)
     path = tmp_path / "a.png"
     path.write_bytes(encode_jpeg(image))
-    shrunk = Shrunk([Sample(path, lambda: DensityMap(cells, 4, (40, 48)))], 24, 4)
+    shrunk = Shrunk([DensityPair(path, lambda: DensityMap(cells, 4, (40, 48)))], 24, 4)
     small, mass = shrunk[0]
     assert small.shape == (20, 24, 3) and mass.shape == (5, 6)
     assert mass[0, 0] == cells[:2, :2].sum() and mass.sum() == cells.sum()
@@ -83,7 +87,7 @@ def test_shrunk_pictures_and_their_targets(tmp_path: Path) -> None:
 
 
 def test_what_has_no_room_is_read_again(tmp_path: Path) -> None:
-    shrunk = Shrunk([Sample(tmp_path / "absent.png", lambda: None)])  # type: ignore[arg-type,return-value]
+    shrunk = Shrunk([DensityPair(tmp_path / "absent.png", lambda: None)])  # type: ignore[arg-type,return-value]
     with pytest.raises(InputError, match=r"absent\.png"):
         shrunk.fill(0)
 
@@ -93,7 +97,7 @@ def test_cells_of_any_stride_stay_with_their_pixels(stride: int, rng: np.random.
     cells = np.arange(30, dtype=np.float32).reshape(5, 6)
     image = np.zeros((5 * stride, 6 * stride, 3), np.uint8)
     image[..., 0] = cells.repeat(stride, 0).repeat(stride, 1)
-    how = Augmentation(crop=16, flips=True, scale_jitter=0.0, stride=stride)
+    how = Augmentation(16, FLIPS, stride=stride)
     for _ in range(10):
         part, target_part = augment(image, cells, how, 0.0, rng)
         np.testing.assert_array_equal(part[::stride, ::stride, 0], target_part)
@@ -101,7 +105,7 @@ def test_cells_of_any_stride_stay_with_their_pixels(stride: int, rng: np.random.
 
 def test_another_light_keeps_the_map(rng: np.random.Generator) -> None:
     image, cells = np.full((16, 16, 3), 100, np.uint8), np.ones((4, 4), np.float32)
-    how = Augmentation(crop=16, flips=False, scale_jitter=0.0, photometric=0.2)
+    how = Augmentation(16, replace(STILL, photometric=0.2))
     seen = [augment(image, cells, how, 0.0, rng) for _ in range(50)]
     assert all((target_part == 1).all() for _, target_part in seen)
     means = [part.mean() for part, _ in seen]
@@ -131,12 +135,12 @@ def test_pairs_are_read_lazily_and_do_not_depend_on_order(tmp_path: Path) -> Non
     path.write_bytes(encode_jpeg(image))
     read: list[int] = []
 
-    def sample(index: int) -> Sample:
+    def sample(index: int) -> DensityPair:
         def density() -> DensityMap:
             read.append(index)
             return DensityMap(cells, 4, (40, 40))
 
-        return Sample(path, density)
+        return DensityPair(path, density)
 
     samples = [sample(i) for i in range(3)]
     pairs = Pairs(Shrunk(samples), PLAIN, Scaling(10.0, 2.0), seed=1, epoch=2)
@@ -156,6 +160,6 @@ def test_a_map_of_another_image_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(encode_jpeg(np.zeros((40, 44, 3), np.uint8)))
     density = DensityMap(np.zeros((10, 10), np.float32), 4, (40, 40))
-    pairs = Pairs(Shrunk([Sample(path, lambda: density)]), PLAIN, Scaling(), 0, 0)
+    pairs = Pairs(Shrunk([DensityPair(path, lambda: density)]), PLAIN, Scaling(), 0, 0)
     with pytest.raises(InputError, match=r"a\.jpg: the image is 40x44 .* made for 40x40"):
         pairs[0]

@@ -13,16 +13,18 @@ import pytest
 import torch
 
 from dmnet.core.config import build
-from dmnet.core.errors import CheckpointError, ConfigError
+from dmnet.core.errors import CheckpointError, ConfigError, DmnetError
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import DensityMap
-from dmnet.core.training import read_payload
+from dmnet.core.training.loop import Trained
+from dmnet.core.training.weights import read_payload
+from dmnet.density.judge import evaluate
 from dmnet.density.networks import IMAGENET, Scaling, load_network
 from dmnet.density.networks import build as build_network
 from dmnet.density.predict import predict
-from dmnet.density.samples import Sample
-from dmnet.density.settings import TrainConfig
-from dmnet.density.train import TrainResult, evaluate, scaling_of, train
+from dmnet.density.samples import DensityPair
+from dmnet.density.settings import AugmentConfig, DataConfig, TrainConfig
+from dmnet.density.train import scaling_of, train
 
 SMALL = TrainConfig(epochs=3, batch=2, crop=32, lr=1e-3, seed=3)
 
@@ -32,7 +34,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def blobs(folder: Path, count: int, size: int = 48, seed: int = 0) -> list[Sample]:
+def blobs(folder: Path, count: int, size: int = 48, seed: int = 0) -> list[DensityPair]:
     """Images with white squares on grey, each an object of one bright cell."""
     rng = np.random.default_rng(seed)
     made = []
@@ -45,7 +47,7 @@ def blobs(folder: Path, count: int, size: int = 48, seed: int = 0) -> list[Sampl
         path = folder / f"{seed}-{index}.png"
         path.write_bytes(encode_jpeg(image))
         density = DensityMap(cells, 4, (size, size))
-        made.append(Sample(path, lambda density=density: density))  # type: ignore[misc]
+        made.append(DensityPair(path, lambda density=density: density))  # type: ignore[misc]
     return made
 
 
@@ -121,11 +123,11 @@ def test_reading_in_other_processes_changes_nothing(tmp_path: Path) -> None:
     samples = blobs(tmp_path, 3)
     config = replace(SMALL, epochs=1)
     alone = train(samples, [], config, checkpoint=tmp_path / "a.pt")
-    helped = train(samples, [], config, checkpoint=tmp_path / "b.pt", workers=1)
-    assert alone.last == helped.last
+    helped = train(samples, [], replace(config, loaders=1), checkpoint=tmp_path / "b.pt")
+    assert same_weights(alone.last, helped.last, tmp_path)
 
 
-def interrupted(samples: list[Sample], config: TrainConfig, checkpoint: Path) -> TrainResult:
+def interrupted(samples: list[DensityPair], config: TrainConfig, checkpoint: Path) -> Trained:
     """Stop with an exception in the validation of the second epoch, then go on."""
     calls = 0
 
@@ -200,7 +202,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     samples = blobs(tmp_path, 2)
     path = tmp_path / "c.pt"
     train(samples, [], replace(SMALL, epochs=1), checkpoint=path)
-    with pytest.raises(CheckpointError, match="other settings; delete it"):
+    with pytest.raises(CheckpointError, match="other settings or data; remove it"):
         train(samples, [], replace(SMALL, epochs=2), checkpoint=path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="not a readable torch file"):
@@ -231,10 +233,11 @@ def test_the_scale_of_the_targets_is_not_in_the_prediction(tmp_path: Path) -> No
     path = tmp_path / "a.png"
     path.write_bytes(encode_jpeg(image))
     density = DensityMap(np.full((8, 8), 0.5, np.float32), 4, (32, 32))
-    sample = Sample(path, lambda: density)
+    sample = DensityPair(path, lambda: density)
     config = TrainConfig(
-        epochs=60, batch=1, crop=32, lr=3e-3, warmup=0, ema=0, scale_jitter=0, target_scale=10
-    )
+        epochs=60, batch=1, crop=32, lr=3e-3, warmup_epochs=0, ema=0, target_scale=10,
+        data=DataConfig(augment=AugmentConfig(zoom=(1, 1))),
+    )  # fmt: skip
     result = train([sample], [], config, checkpoint=tmp_path / "c.pt")
     (tmp_path / "w.pt").write_bytes(result.last)
     network, _ = load_network(tmp_path / "w.pt")
@@ -248,8 +251,8 @@ def test_no_image_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_explodes_is_an_error(tmp_path: Path) -> None:
-    config = replace(SMALL, optimizer="sgd", lr=100.0, grad_clip=0, warmup=0, epochs=9)
-    with pytest.raises(ConfigError, match=r"loss became .* lower train_density\.lr"):
+    config = replace(SMALL, optimizer="sgd", lr=100.0, clip=0, warmup_epochs=0, epochs=9)
+    with pytest.raises(DmnetError, match=r"loss is not finite in epoch .* lower lr"):
         train(blobs(tmp_path, 4), [], config, checkpoint=tmp_path / "c.pt")
 
 
@@ -259,17 +262,18 @@ def test_a_loss_that_explodes_is_an_error(tmp_path: Path) -> None:
         ({"crop": 100}, "multiple of 16"),
         ({"crop": 0}, r"train_density\.crop 0 needs batch 1"),
         ({"lr": 0}, "lr must be above 0"),
-        ({"scale_jitter": float("nan")}, "scale_jitter must be 0 to 9"),
+        ({"data": {"augment": {"zoom": [0.5, float("nan")]}}}, "augment.zoom must be 0.01 to 100"),
         ({"ema": 1.0}, "ema must be 0 to below 1"),
         ({"epochs": 0}, "epochs must be 1 to"),
         ({"stride": 8}, "stride of mcnn is 4, got 8"),
         ({"long_side": -1}, "long_side must be 0 to"),
         ({"windows": (1, 4)}, "windows must be 2 to 1,024, got 1"),
         ({"windows": 65, "crop": 256}, "windows of 65 cells of 4 pixels are larger than crop, 256"),
-        ({"backbone": "x.pth"}, "backbone is for mobilenet; mcnn has none"),
+        ({"own": {"width": 3}}, "own has to be empty here, got width"),
+        ({"network": "mnn"}, "network must be one of mcnn, mobilenet, unet, or module:name"),
         ({"input_mean": (1, 2)}, "input_mean must be one number or three, got 2"),
         ({"input_std": (1, 0, 1)}, "input_std must be above 0, at most"),
-        ({"photometric": 1}, "photometric must be 0 to below 1"),
+        ({"data": {"augment": {"photometric": 2}}}, "augment.photometric must be 0 to 1"),
         ({"leak": 2}, "leak must be 0 to 1"),
     ],
 )
@@ -281,35 +285,35 @@ def test_settings_out_of_range(values: dict[str, float], message: str) -> None:
 def test_tensorboard_is_optional(tmp_path: Path) -> None:
     from dmnet.core.errors import MissingExtraError
 
+    config = replace(SMALL, epochs=1, tensorboard=True)
     try:
         import tensorboard  # noqa: F401
     except ModuleNotFoundError:
         with pytest.raises(MissingExtraError, match=r"dmnet\[tensorboard\]"):
-            train(
-                blobs(tmp_path, 1), [], SMALL, checkpoint=tmp_path / "c.pt", log_dir=tmp_path / "t"
-            )
+            train(blobs(tmp_path, 1), [], config, log_folder=tmp_path / "t")
         return
-    config = replace(SMALL, epochs=1)
-    train(blobs(tmp_path, 1), [], config, checkpoint=tmp_path / "c.pt", log_dir=tmp_path / "t")
+    train(blobs(tmp_path, 1), [], config, log_folder=tmp_path / "t")
     assert any((tmp_path / "t").iterdir())
 
 
 def test_a_cache_of_any_size_changes_nothing(tmp_path: Path) -> None:
     samples = blobs(tmp_path, 3)
     runs = [
-        train(samples, [], replace(SMALL, cache_mb=room), checkpoint=tmp_path / f"{room}.pt")
-        for room in (0, 1000)
+        train(samples, [], replace(SMALL, data=DataConfig(cache_gb=room)))
+        for room in (0, 1e-5, 1.0)
     ]
-    assert runs[0].history == runs[1].history
-    assert same_weights(runs[0].last, runs[1].last, tmp_path)
+    assert runs[0].history == runs[1].history == runs[2].history
+    assert all(same_weights(runs[0].last, run.last, tmp_path) for run in runs[1:])
 
 
 def test_small_pictures_and_loaders(tmp_path: Path) -> None:
-    config = replace(SMALL, epochs=1, long_side=40, photometric=0.3)
+    config = replace(SMALL, epochs=1, long_side=40)
+    config = replace(config, data=DataConfig(augment=AugmentConfig(photometric=0.3)))
     samples = blobs(tmp_path, 3, size=80)
     alone = train(samples, samples[:1], config, checkpoint=tmp_path / "a.pt")
-    helped = train(samples, samples[:1], config, checkpoint=tmp_path / "b.pt", workers=1)
-    assert alone.last == helped.last
+    more = replace(config, loaders=1)
+    helped = train(samples, samples[:1], more, checkpoint=tmp_path / "b.pt")
+    assert same_weights(alone.last, helped.last, tmp_path)
     (tmp_path / "w.pt").write_bytes(alone.last)
     _, meta = load_network(tmp_path / "w.pt")
     assert Scaling.of(meta) == Scaling(128.0, 64.0, 40)
@@ -321,12 +325,12 @@ def test_a_backbone_changes_the_start_and_leaves_no_path(tmp_path: Path) -> None
     path = tmp_path / "backbone.pth"
     torch.save({k: v for k, v in other.items() if k.startswith("features")}, path)
     samples = blobs(tmp_path, 1)
-    result = train(samples, [], replace(config, backbone=str(path)), checkpoint=tmp_path / "c.pt")
+    result = train(samples, [], replace(config, init=str(path)), checkpoint=tmp_path / "c.pt")
     (tmp_path / "w.pt").write_bytes(result.last)
     network, meta = load_network(tmp_path / "w.pt")
     key = "features.0.0.weight"
     torch.testing.assert_close(network.state_dict()[key], other[key], atol=1e-6, rtol=0)
-    assert meta["config"]["backbone"] == "backbone.pth"
+    assert meta["config"]["init"] == "backbone.pth"
     assert Scaling.of(meta) == Scaling(*IMAGENET)
 
 

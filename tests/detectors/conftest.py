@@ -17,9 +17,9 @@ from torch import Tensor
 from dmnet.core.images import encode_png
 from dmnet.core.records import Annotations
 from dmnet.detectors.base import Found, Target
-from dmnet.detectors.training.data import Sample
+from dmnet.detectors.training.data import TrainingImage
 
-MakeScenes = Callable[..., list[Sample]]
+MakeScenes = Callable[..., list[TrainingImage]]
 COLOURS = {4: (210, 60, 50), 1: (50, 80, 220)}
 DRAWN = ((220, 40, 40), (40, 220, 40), (40, 40, 220))
 
@@ -47,7 +47,7 @@ def _place(rng: np.random.Generator, size: int, count: int) -> list[list[int]]:
 def scenes(tmp_path: Path) -> MakeScenes:
     """``scenes(count, size, objects, seed)``: samples of square images."""
 
-    def make(count: int, size: int = 64, objects: int = 4, seed: int = 0) -> list[Sample]:
+    def make(count: int, size: int = 64, objects: int = 4, seed: int = 0) -> list[TrainingImage]:
         rng = np.random.default_rng(seed)
         samples = []
         for index in range(count):
@@ -58,7 +58,9 @@ def scenes(tmp_path: Path) -> MakeScenes:
                 image[y1:y2, x1:x2] = COLOURS[label]
             path = tmp_path / f"scene{seed}_{index:03d}.png"
             path.write_bytes(encode_png(image))
-            samples.append(Sample(path, Annotations.of(path.stem, (size, size), boxes, labels)))
+            samples.append(
+                TrainingImage(path, Annotations.of(path.stem, (size, size), boxes, labels))
+            )
         return samples
 
     return make

@@ -12,7 +12,7 @@ import torch
 
 from dmnet.core.classes import Classes
 from dmnet.core.errors import CheckpointError, ConfigError, InputError
-from dmnet.core.training import read_weights
+from dmnet.core.training.weights import read_weights
 from dmnet.detectors import base
 from dmnet.detectors.base import Detector, NetDetector, build_model, load_detector, load_net
 

@@ -13,9 +13,9 @@ from dmnet.core.records import Detections, Image, Size
 from dmnet.detectors import infer
 from dmnet.detectors.base import NetDetector, build_model
 from dmnet.detectors.infer import InferConfig, Job, detect_items
-from dmnet.detectors.training.data import Sample
+from dmnet.detectors.training.data import TrainingImage
 
-Scenes = Callable[..., list[Sample]]
+Scenes = Callable[..., list[TrainingImage]]
 
 
 class Mean:

@@ -30,11 +30,9 @@ def main() -> None:
 
     count, verb = int(sys.argv[1]), sys.argv[2]
     if verb.startswith("train-"):
-        import dmnet.core.training as training
-        import dmnet.density.train as density
+        from dmnet.core.training import loop
 
-        training.write_atomic = kill_after(count, training.write_atomic)
-        density.write_atomic = training.write_atomic
+        loop.write_atomic = kill_after(count, loop.write_atomic)  # type: ignore[attr-defined]
     else:
         artifact.Artifact._append = kill_after(count, artifact.Artifact._append)  # type: ignore[method-assign]
     raise SystemExit(dmnet(sys.argv[2:]))

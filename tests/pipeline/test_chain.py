@@ -31,7 +31,7 @@ from dmnet.pipeline.inputs import FoundDetections
 from .conftest import draw_scene, tree, write_split
 
 SETTINGS = """
-train_density: {epochs: 1, batch: 1, crop: 32, warmup: 0, ema: 0}
+train_density: {epochs: 1, batch: 1, crop: 32, warmup_epochs: 0, ema: 0}
 crop: {threshold: 0.3, min_side: 60}
 train_detector:
   model: yolov6-n

@@ -12,7 +12,7 @@ import torch
 
 from dmnet.core.formats import density_h5, visdrone
 from dmnet.core.images import read_image
-from dmnet.core.training import read_weights
+from dmnet.core.training.weights import read_weights
 from dmnet.density import networks
 from dmnet.density.metrics import count_errors
 from dmnet.density.predict import predict

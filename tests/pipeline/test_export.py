@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dmnet.core.formats import density_h5
-from dmnet.core.training import read_weights, weights_bytes
+from dmnet.core.training.weights import read_weights, weights_bytes
 from dmnet.density import networks
 from dmnet.detectors.base import build_model, save_net
 from dmnet.pipeline.cli import main

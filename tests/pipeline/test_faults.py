@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Pil
 
 from dmnet.core.errors import CheckpointError, InputError
-from dmnet.core.training import read_weights, to_bytes
+from dmnet.core.training.weights import read_weights, to_bytes
 from dmnet.pipeline import cli
 from dmnet.pipeline.cli import main
 

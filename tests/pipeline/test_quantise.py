@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmnet.core.training import read_weights
+from dmnet.core.training.weights import read_weights
 from dmnet.detectors.base import build_model, save_net
 from dmnet.detectors.yolov6 import int8
 from dmnet.pipeline.cli import main

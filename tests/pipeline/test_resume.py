@@ -20,7 +20,7 @@ KILLER = Path(__file__).with_name("killer.py")
 
 SETTINGS = """
 density: {stride: 4}
-train_density: {epochs: 3, batch: 1, crop: 64, lr: 0.01, warmup: 0, ema: 0}
+train_density: {epochs: 3, batch: 1, crop: 64, lr: 0.01, warmup_epochs: 0, ema: 0}
 crop: {threshold: 0.3, min_side: 60}
 train_detector:
   model: yolov6-n

@@ -10,7 +10,7 @@ import torch
 from torchvision.models import mobilenet_v2
 
 from dmnet.core.formats import density_h5
-from dmnet.core.training import read_weights
+from dmnet.core.training.weights import read_weights
 from dmnet.density.networks import build
 from dmnet.pipeline.stages.train_density import held_out
 
@@ -43,7 +43,7 @@ def test_two_splits_and_a_held_out_part(dmnet: Run, data: Path, tmp_path: Path) 
         assert dmnet("density", "--split", split) == 0
     command = (
         *("train-density", *QUICK, "--train-density.train-on", "train,test-dev"),
-        *("--train-density.hold-out", "0.3", "--train-density.backbone", str(backbone)),
+        *("--train-density.hold-out", "0.3", "--train-density.init", str(backbone)),
     )
     assert dmnet(*command) == 0
     folder = tmp_path / "artifacts" / "default" / "train" / "train-density"

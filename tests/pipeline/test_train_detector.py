@@ -12,7 +12,7 @@ import torch
 
 from dmnet.core.errors import InputError
 from dmnet.core.images import read_image
-from dmnet.core.training import read_weights
+from dmnet.core.training.weights import read_weights
 from dmnet.detectors.base import build_model, save_net
 
 from .conftest import Run
@@ -67,7 +67,10 @@ def test_starts_from_what_fits_in_another_networks_weights(
 
     mmdet = ["--detector", "mmdet", "--train-detector.crops", "false", *init]
     assert dmnet("train-detector", *mmdet, split="train") == 2
-    assert "networks of MMDetection start from mmdet.initial" in capsys.readouterr().err
+    assert (
+        "init: has no effect with the model mmdet; say --train-detector.mmdet.init"
+        in capsys.readouterr().err
+    )
 
 
 def test_annotations_that_cannot_be_used(

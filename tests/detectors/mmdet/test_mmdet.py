@@ -18,7 +18,7 @@ import torch
 from dmnet.core.errors import CheckpointError, ConfigError, InputError
 from dmnet.core.images import encode_png, read_image
 from dmnet.core.records import Detections
-from dmnet.core.training import weights_bytes
+from dmnet.core.training.weights import weights_bytes
 
 if importlib.util.find_spec("mmdet") is None:
     pytest.skip("needs the extra mmdet", allow_module_level=True)
@@ -370,7 +370,7 @@ def test_workers_started_by_spawn_have_the_stand_in(short: Path, tmp_path: Path)
         "import sys; from pathlib import Path\n"
         "from dmnet.detectors.mmdet.train import MmdetTraining, train_mmdet\n"
         "if __name__ == '__main__':\n"
-        f"    how = MmdetTraining(options={spawn!r}, epochs=1, batch=2, workers=1,\n"
+        f"    how = MmdetTraining(options={spawn!r}, epochs=1, batch=2, loaders=1,\n"
         f"                        input_size=({SIDE}, {SIDE}))\n"
         "    print(train_mmdet(*map(Path, sys.argv[1:]), settings=how).history[0]['loss'])\n"
     )

@@ -10,7 +10,7 @@ from torchvision import models, ops
 from torchvision.models.detection.image_list import ImageList
 
 from dmnet.core.errors import CheckpointError, ConfigError
-from dmnet.core.training import read_weights
+from dmnet.core.training.weights import read_weights
 from dmnet.detectors.base import DetectionNet, Target, build_model, load_net, save_net
 from dmnet.detectors.torchvision import model as tv
 from dmnet.detectors.torchvision.ignored import ignored_share

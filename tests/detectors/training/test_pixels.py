@@ -15,11 +15,11 @@ from dmnet.core.images import encode_png, read_image
 from dmnet.core.records import Annotations
 from dmnet.detectors.base import DetectionNet, build_model
 from dmnet.detectors.training.augmentation import AugmentConfig
-from dmnet.detectors.training.data import DataConfig, Sample
+from dmnet.detectors.training.data import DataConfig, TrainingImage
 from dmnet.detectors.training.loader import TrainingData
 from dmnet.detectors.training.pixels import PixelStore, room, useful_size
 
-Scenes = Callable[..., list[Sample]]
+Scenes = Callable[..., list[TrainingImage]]
 FULL = DataConfig(shrink=False)
 
 
@@ -29,11 +29,11 @@ def net() -> DetectionNet:
     return build_model("yolov6-n", {"input_size": 64})
 
 
-def with_windows(samples: list[Sample]) -> list[Sample]:
+def with_windows(samples: list[TrainingImage]) -> list[TrainingImage]:
     """Each image, then two windows of each."""
     windows = [(0, 0, 20, 30), (5, 9, 64, 64)]
     parts = [
-        Sample(s.image, Annotations.of("w", (y2 - y1, x2 - x1), [[1, 1, 9, 9]], [4]), window)
+        TrainingImage(s.image, Annotations.of("w", (y2 - y1, x2 - x1), [[1, 1, 9, 9]], [4]), window)
         for s in samples
         for window in windows
         for x1, y1, x2, y2 in [window]
@@ -51,7 +51,10 @@ def test_useful_size_by_hand(net: DetectionNet) -> None:
 
 def test_crops_are_kept_as_large_as_their_own_zoom_needs(net: DetectionNet) -> None:
     big = Annotations.of("big", (300, 400), [], [])
-    samples = [Sample(Path("a.png"), big), Sample(Path("a.png"), big, (0, 0, 400, 300))]
+    samples = [
+        TrainingImage(Path("a.png"), big),
+        TrainingImage(Path("a.png"), big, (0, 0, 400, 300)),
+    ]
     config = DataConfig(augment=AugmentConfig(zoom=(1.0, 3.0), crop_zoom=(0.5, 1.5)))
     assert PixelStore(samples, net, config).sizes == [(144, 192), (72, 96)]
 

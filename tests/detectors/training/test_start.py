@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from dmnet.core.errors import CheckpointError
+from dmnet.core.training.start import prefix_of
 from dmnet.detectors.base import build_model, save_net
-from dmnet.detectors.training.start import prefix_of, start_from
+from dmnet.detectors.training.start import start_from
 
 SMALL = {"input_size": 64}
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dmnet.core.progress import Progress, ahead, clock_text
+from dmnet.core.threads import ahead
+from dmnet.core.training.progress import Progress, clock_text
 
 
 class Clock:

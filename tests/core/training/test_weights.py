@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dmnet.core.errors import ConfigError
-from dmnet.core.training import pick_device, read_weights, weights_bytes
+from dmnet.core.training.device import pick_device
+from dmnet.core.training.weights import read_weights, weights_bytes
 
 
 def test_devices_that_are_there() -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -15,20 +13,6 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _END: Any = object()
-
-
-def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-    """The same items, made in a thread up to ``depth`` before they are asked for.
-
-    >>> list(ahead([1, 2, 3]))
-    [1, 2, 3]
-    """
-    source = iter(items)
-    with ThreadPoolExecutor(1) as thread:
-        coming = deque(thread.submit(next, source, _END) for _ in range(depth))
-        while (item := coming.popleft().result()) is not _END:
-            coming.append(thread.submit(next, source, _END))
-            yield item
 
 
 def clock_text(seconds: float) -> str:

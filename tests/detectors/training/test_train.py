@@ -24,15 +24,15 @@ from dmnet.core.formats import coco
 from dmnet.core.images import read_image
 from dmnet.core.overlaps import overlap_matrix
 from dmnet.core.records import Size
-from dmnet.core.training import read_weights
+from dmnet.core.training.loop import Trained
+from dmnet.core.training.weights import read_weights
 from dmnet.detectors.base import DetectionNet, Found, NetDetector, Target, build_model
 from dmnet.detectors.training.augmentation import AugmentConfig
-from dmnet.detectors.training.data import DataConfig, Sample
-from dmnet.detectors.training.loop import Trained, train
+from dmnet.detectors.training.data import DataConfig, TrainingImage
 from dmnet.detectors.training.settings import TrainConfig
-from dmnet.detectors.training.steps import rate, split_batch
+from dmnet.detectors.training.train import train
 
-Scenes = Callable[..., list[Sample]]
+Scenes = Callable[..., list[TrainingImage]]
 QUIET = TrainConfig(epochs=2, batch=2, ema=0.0, warmup_steps=0, clip=0.0)
 
 
@@ -64,7 +64,7 @@ class Toy(DetectionNet):
         self.epochs.append(epoch)
 
 
-def run(samples: list[Sample], config: TrainConfig, **kwargs: Any) -> tuple[Trained, Toy]:
+def run(samples: list[TrainingImage], config: TrainConfig, **kwargs: Any) -> tuple[Trained, Toy]:
     torch.manual_seed(0)
     net = Toy()
     return train(net, samples, config, device="cpu", **kwargs), net
@@ -72,7 +72,7 @@ def run(samples: list[Sample], config: TrainConfig, **kwargs: Any) -> tuple[Trai
 
 def state_of(trained: Trained, folder: Path) -> dict[str, Tensor]:
     path = folder / "trained.pt"
-    path.write_bytes(trained.weights)
+    path.write_bytes(trained.best)
     return read_weights(path)[0]
 
 
@@ -82,7 +82,7 @@ def test_history_and_metadata(scenes: Scenes, tmp_path: Path) -> None:
     assert set(trained.history[0]) == {"epoch", "lr", "loss", "loss/count"}
     assert trained.best_epoch == 2
     assert net.epochs == [0, 1]
-    (tmp_path / "w.pt").write_bytes(trained.weights)
+    (tmp_path / "w.pt").write_bytes(trained.best)
     meta = read_weights(tmp_path / "w.pt")[1]
     assert meta["config"]["epochs"] == 2
     assert meta["command"] == "make"
@@ -109,15 +109,15 @@ def test_a_step_of_plain_sgd_by_hand(scenes: Scenes, tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_bytes(scenes: Scenes) -> None:
     samples = scenes(4)
-    assert run(samples, QUIET)[0].weights == run(samples, QUIET)[0].weights
-    assert run(samples, QUIET)[0].weights != run(samples, replace(QUIET, seed=1))[0].weights
+    assert run(samples, QUIET)[0].best == run(samples, QUIET)[0].best
+    assert run(samples, QUIET)[0].best != run(samples, replace(QUIET, seed=1))[0].best
 
 
 def test_stored_pixels_change_nothing(scenes: Scenes, tmp_path: Path) -> None:
     samples = scenes(4)
     store = tmp_path / "store"
     plain, cold, warm = (run(samples, QUIET, cache=cache)[0] for cache in (None, store, store))
-    assert plain.weights == cold.weights == warm.weights
+    assert plain.best == cold.best == warm.best
     assert len(list(store.iterdir())) == 4
 
 
@@ -139,25 +139,6 @@ def test_accumulation_changes_only_memory(scenes: Scenes, tmp_path: Path) -> Non
     for row, other in zip(whole.history, parts.history, strict=True):
         assert row["loss"] == pytest.approx(other["loss"], rel=1e-5)
     torch.testing.assert_close(state_of(whole, tmp_path), state_of(parts, tmp_path))
-
-
-def test_split_batch() -> None:
-    batch: Any = (list("abcde"), list("12345"))
-    assert [len(part[0]) for part in split_batch(batch, 2)] == [3, 2]
-    assert [len(part[0]) for part in split_batch(batch, 9)] == [1] * 5
-    assert split_batch(batch, 1) == [batch]
-
-
-def test_learning_rates_by_hand() -> None:
-    steps = TrainConfig(epochs=10, schedule="steps", milestones=(4, 8), warmup_steps=5)
-    rates = [rate(step, 10, steps) for step in (0, 4, 39, 40, 79, 80, 99)]
-    assert rates == pytest.approx([0.2, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01])
-    cosine = TrainConfig(epochs=10, warmup_steps=10)
-    assert rate(9, 10, cosine) == 1.0
-    assert rate(0, 10, cosine) == pytest.approx(0.1)
-    assert rate(55, 10, cosine) == pytest.approx(0.01 + 0.99 / 2)
-    short = TrainConfig(epochs=1, warmup_steps=500)
-    assert rate(9, 100, short) == 1.0  # the warm-up is at most a tenth
 
 
 def test_the_best_epoch_is_kept_and_stale_training_stops(scenes: Scenes, tmp_path: Path) -> None:
@@ -214,7 +195,7 @@ def test_a_finished_training_is_not_repeated(scenes: Scenes, tmp_path: Path) -> 
     first, _ = run(samples, QUIET, checkpoint=path)
     again, net = run(samples, QUIET, checkpoint=path)
     assert net.epochs == []
-    assert again.weights == first.weights
+    assert again.best == first.best
 
 
 SCRIPT = """
@@ -223,7 +204,7 @@ from pathlib import Path
 import torch
 from dmnet.detectors.base import build_model
 from dmnet.detectors.training.data import DataConfig, read_coco
-from dmnet.detectors.training.loop import train
+from dmnet.detectors.training.train import train
 from dmnet.detectors.training.settings import TrainConfig
 
 torch.set_num_threads(1)
@@ -235,7 +216,7 @@ config = TrainConfig(epochs=int(sys.argv[4]), batch=4, lr=0.003)
 samples = read_coco(folder / "gt.json", {p.stem: p for p in folder.iterdir()})
 last = out / "last.pt" if sys.argv[5] == "keep" else None
 trained = train(build_model(name, small), samples, config, checkpoint=last, device="cpu")
-(out / "weights.pt").write_bytes(trained.weights)
+(out / "weights.pt").write_bytes(trained.best)
 (out / "losses.txt").write_text(" ".join(str(row["loss"]) for row in trained.history))
 """
 
@@ -258,7 +239,7 @@ def here(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     runpy.run_path(arguments[0])
 
 
-def write_set(samples: list[Sample], folder: Path) -> None:
+def write_set(samples: list[TrainingImage], folder: Path) -> None:
     names = {s.annotations.image_id: s.image.name for s in samples}
     truth = coco.ground_truth([s.annotations for s in samples], names, ignored=True)
     (folder / "gt.json").write_text(json.dumps(truth))

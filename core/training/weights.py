@@ -1,91 +1,26 @@
-"""What every training loop needs: safe checkpoints, exact resume, moving averages, schedules.
-
-The only module of `dmnet.core` that imports torch; nothing else in `core` imports it.
-
-Randomness is stateless: `seed_epoch` derives every generator from (seed, epoch), so a training that
-was killed resumes at an epoch boundary and ends with the same weights, without stored generator
-states.
-"""
+"""Weights files and checkpoints: tensors and JSON, never code; written in one step."""
 
 from __future__ import annotations
 
-import copy
-import csv
 import io
 import json
-import math
 import os
 import pickle
-import random
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor
 
 from dmnet.core import files, limits
-from dmnet.core.errors import CheckpointError, ConfigError
+from dmnet.core.errors import CheckpointError
 from dmnet.core.reading import DAMAGED
 
 FORMAT = "dmnet-checkpoint-1"
-
-
-def pick_device(device: str = "auto") -> str:
-    """``auto`` is the GPU if there is one, else the CPU.
-
-    Raises:
-        ConfigError: no such device on this machine.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0][:200]
-        raise ConfigError(
-            f"--device {device}: not usable on this machine ({reason}); give cpu, cuda, cuda:1, "
-            "or auto"
-        ) from error
-    return device
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether a device of this kind (``cpu``, ``cuda``, ``cuda:1``) computes bfloat16 quickly."""
-    if torch.device(device).type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def seed_epoch(seed: int, epoch: int) -> torch.Generator:
-    """Seed python, numpy and torch for one epoch and return a CPU generator for the sampler."""
-    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-    random.seed(mixed)
-    np.random.seed(mixed)  # noqa: NPY002 - third-party code (mmdet, torchvision) reads the global state
-    torch.manual_seed(mixed)
-    return torch.Generator().manual_seed(mixed)
-
-
-def shared_count(count: Tensor) -> Tensor:
-    """What a loss summed over a batch is divided by: ``count``, at least 1.
-
-    Under DDP, which averages the processes, the mean of all their counts: the average of the
-    quotients is then the quotient of one process with the whole batch.
-    """
-    total, world = count.detach().clone(), 1
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(total)
-        world = distributed.get_world_size()
-    return total.clamp(min=1) / world
-
-
-def item_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """Generator for the augmentation of one item; independent of the number of loader workers."""
-    return np.random.default_rng([seed, epoch, index])
 
 
 def to_bytes(payload: Mapping[str, Any]) -> bytes:
@@ -205,54 +140,3 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not tensors:
         raise CheckpointError(path, "holds no tensors, expected a state_dict")
     return tensors, meta
-
-
-class Ema:
-    """Exponential moving average of a model's weights; ``decay`` ramps up at first."""
-
-    def __init__(self, model: nn.Module, decay: float = 0.999, ramp: int = 100) -> None:
-        """Copy the model; ``decay`` 0 keeps the average equal to the model."""
-        self.model = copy.deepcopy(model).eval()
-        self.decay, self.ramp, self.updates = decay, ramp, 0
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(False)
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move the average towards ``model``; integer buffers are copied."""
-        self.updates += 1
-        decay = self.decay * (1 - math.exp(-self.updates / self.ramp))
-        source = model.state_dict()
-        for key, value in self.model.state_dict().items():
-            if value.dtype.is_floating_point:
-                value.lerp_(source[key].detach().to(value.dtype), 1 - decay)
-            else:
-                value.copy_(source[key])
-
-    def state(self) -> dict[str, Any]:
-        """What `load` needs to go on."""
-        return {"model": self.model.state_dict(), "updates": self.updates}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
-        self.model.load_state_dict(state["model"])
-        self.updates = int(state["updates"])
-
-
-def warmup_cosine(step: int, total: int, warmup: int, floor: float = 0.01) -> float:
-    """Learning-rate factor: linear from 0 over ``warmup`` steps, then cosine down to ``floor``."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - warmup)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def history_csv(rows: Iterable[Mapping[str, float | int | str]]) -> bytes:
-    """Render one line an epoch; columns are the union of the keys in order of appearance."""
-    listed = list(rows)
-    columns = list(dict.fromkeys(key for row in listed for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(listed)
-    return text.getvalue().encode()
