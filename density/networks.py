@@ -142,7 +142,7 @@ def load_network(path: str | Path, outside: str | None = None) -> tuple[nn.Modul
         raise CheckpointError(
             path,
             f"holds weights of '{name}', which is no network of this package; no file says what "
-            f"code is run: name it, --predict-density.network {name}",
+            f"code is run: name it, --train-density.network {name}",
         )
     if name not in NETWORKS and name != outside:
         raise CheckpointError(

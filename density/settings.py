@@ -19,7 +19,7 @@ from dmnet.core.ranges import (
     Share,
 )
 from dmnet.core.training import settings
-from dmnet.core.training.settings import Zoom
+from dmnet.core.training.settings import Steps, Zoom
 from dmnet.density.names import NETWORKS
 
 
@@ -28,9 +28,7 @@ class AugmentConfig(settings.AugmentConfig):
     """How training images are varied; zoom changes how much a training crop shows."""
 
     flip_vertical: Share = 0.5
-    """probability of mirroring top-bottom"""
     zoom: tuple[Zoom, Zoom] = (0.8, 1.25)
-    """bounds of the scale jitter"""
     photometric: Share = 0.0
     """brightness and contrast change by up to this share, each colour by a quarter of it; 0 none"""
 
@@ -48,28 +46,18 @@ class DataConfig(Settings):
 
 @dataclass(frozen=True)
 class TrainConfig(settings.TrainConfig):
-    """Training of the density network."""
+    """Training of the density network; what has no text here means what it means everywhere."""
 
     epochs: Positive = 60
-    """passes over the training set"""
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    """SGD with momentum, or AdamW"""
     lr: LearningRate = 5e-4
-    """learning rate after the warm-up"""
     momentum: Decay = 0.95
-    """of SGD"""
     nesterov: bool = False
-    """momentum of SGD as Nesterov has it"""
     decay_vectors: bool = True
-    """decay biases and normalisation too"""
-    warmup_steps: Annotated[int, Range(0, 1_000_000_000)] = 0
-    """steps of linear warm-up, at most a tenth of all steps"""
+    warmup_steps: Steps = 0
     warmup_epochs: NonNegative = 1.0
-    """epochs of linear warm-up, beside those steps"""
     ema: Decay = 0.99
-    """decay of the moving average that is evaluated and kept; 0 none"""
     channels_last: bool = True
-    """keep the channels of a pixel together in memory, on a CPU too"""
     metric: str = "val_mae"
     """the score that decides which epoch is best: val_mae, val_rmse, val_game (the least), or
     val_region_recall"""

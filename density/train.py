@@ -137,7 +137,7 @@ def epoch_order(count: int, batch: int, seed: int, epoch: int) -> list[list[int]
 
 def epoch_batches(
     samples: Shrunk, config: TrainConfig, multiple: int, group: Group, epoch: int
-) -> loop.Batches:
+) -> DataLoader[Any]:
     """This process's share of the batches of an epoch."""
     samples.fill(config.data.cache_gb)
     how = Augmentation(config.crop, config.data.augment, multiple, config.stride)

@@ -12,9 +12,13 @@ from PIL import Image
 from dmnet.core.config import build, resolved
 from dmnet.core.dataset import open_dataset
 from dmnet.core.errors import CheckpointError, ConfigError, MissingInputError
-from dmnet.core.formats import crops
+from dmnet.core.formats import crops, density_h5
 from dmnet.core.records import Detections
+from dmnet.core.training.weights import read_weights
 from dmnet.cropping.slicers import SLICERS, CropConfig, Slicer, slice_image
+from dmnet.density.load import load_density
+from dmnet.density.networks import Scaling, save_network
+from dmnet.density.networks import build as build_density
 from dmnet.detectors.base import build_model, load_detector, load_net, save_net
 from dmnet.fusion.merge import MergeConfig, merge
 from dmnet.pipeline.cli import main
@@ -101,6 +105,21 @@ def test_a_detector(tmp_path: Path) -> None:
         build_model("nowhere:build")
 
 
+def test_a_density_network(tmp_path: Path) -> None:
+    network = build_density("my_density:Tiny", stride=8, own={"channels": 3})
+    path = tmp_path / "weights.pt"
+    config = {"own": {"channels": 3}}
+    path.write_bytes(save_network(network, "my_density:Tiny", 16, Scaling(), config))
+    with pytest.raises(CheckpointError, match="no file says what code is run: name it, --train-d"):
+        load_density(path, "cpu")
+    loaded = load_density(path, "cpu", network="my_density:Tiny")
+    assert loaded.predict(np.zeros((16, 24, 3), np.uint8)).values.shape == (2, 3)
+    with pytest.raises(ConfigError, match="cannot be made of stride and {'chanels': 3}"):
+        build_density("my_density:Tiny", own={"chanels": 3})
+    with pytest.raises(ConfigError, match="my_net:build: cannot be made of stride and {}"):
+        build_density("my_net:build")
+
+
 def test_settings_of_a_network_without_a_section_go_into_own() -> None:
     assert DetectorTraining(model="my_net:build", own={"channels": 4}).own == {"channels": 4}
     with pytest.raises(ConfigError, match=r"own has to be empty here: .* are yolox\.\*"):
@@ -141,6 +160,26 @@ def test_all_of_them_on_the_command_line(cars: str, tmp_path: Path) -> None:
     assert main(["status", *common]) == 0
 
 
+def test_a_density_network_on_the_command_line(cars: str, tmp_path: Path) -> None:
+    common = ["--data", cars, "--artifacts", str(tmp_path / "out"), "--device", "cpu"]
+    own = ["--train-density.network", "my_density:Tiny", "--train-density.own.channels", "2"]
+    quick = ["--train-density.epochs", "1", "--train-density.crop", "32"]
+    quick += ["--train-density.batch", "1", "--train-density.validate-on", "null"]
+    assert main(["density", *common, "--split", "train"]) == 0
+    assert main(["train-density", *common, *own, *quick]) == 0
+    assert main(["predict-density", *common, *own, *quick, "--split", "val"]) == 0
+    made = tmp_path / "out" / "default"
+    state, meta = read_weights(made / "train" / "train-density" / "weights.pt")
+    assert (meta["architecture"], meta["settings"]) == ("my_density:Tiny", {"channels": 2})
+    assert state["cells.weight"].shape == (2, 3, 4, 4)
+    assert density_h5.read(made / "val" / "predict-density" / "a.h5").values.shape == (20, 30)
+
+
 def test_no_settings_of_its_own_leave_no_trace() -> None:
     assert "own" not in resolved(MergeConfig())
     assert resolved(MergeConfig("my_merge:BEST", own={"keep": 2}))["own"] == {"keep": 2}
+
+
+def test_what_is_no_density_network_is_refused() -> None:
+    with pytest.raises(ConfigError, match="gives no density network, it lacks stride, multiple, r"):
+        build_density("torch.nn:Identity")

@@ -10,15 +10,16 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from dmnet.core.errors import CheckpointError, ConfigError, DmnetError, optional
 from dmnet.core.threads import ahead
@@ -42,26 +43,11 @@ Evaluate = Callable[[nn.Module], Mapping[str, float]]
 _log = logging.getLogger(__name__)
 
 
-class Losses(Protocol):
-    """Losses of one (part of a) batch by name; their sum is what is minimised."""
+Losses = Callable[[nn.Module, Batch, torch.device, torch.dtype | None], dict[str, Tensor]]
+"""Losses of one (part of a) batch by name, ``loss`` or ``loss/...``; their sum is minimised. The
+type is autocast's; None: float32."""
 
-    def __call__(
-        self, net: nn.Module, batch: Batch, device: torch.device, half: torch.dtype | None
-    ) -> dict[str, Tensor]:
-        """Scalars called ``loss`` or ``loss/...``; ``half`` is autocast's type, None: float32."""
-        ...
-
-
-class Batches(Protocol):
-    """The batches of one epoch."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def __iter__(self) -> Iterator[Batch]:
-        """This process's share of each."""
-        ...
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,8 +56,8 @@ class Task:
 
     identity: str
     """Digest of all that decides the result; a checkpoint of another one is refused."""
-    batches: Callable[[int], Batches]
-    """Begins an epoch, counted from 0."""
+    batches: Callable[[int], DataLoader[Any]]
+    """Begins an epoch, counted from 0; gives this process's share of its batches."""
     losses: Losses
     stored: Callable[[Mapping[str, Tensor], Row], bytes]
     """A weights file of a state_dict and of the epoch that it is from."""
@@ -184,7 +170,7 @@ class _Run:
         if self.ema:
             self.ema.update(self.net)
 
-    def train_epoch(self, batches: Batches, progress: Progress) -> Row:
+    def train_epoch(self, batches: DataLoader[Any], progress: Progress) -> Row:
         """All steps of one epoch; the mean of each loss over the images of all processes."""
         self.net.train()
         sums: dict[str, float] = {}

@@ -22,6 +22,9 @@ from dmnet.core.ranges import (
 Zoom = Annotated[float, Range(0.01, 100)]
 """A scale."""
 
+Steps = Annotated[int, Range(0, 1_000_000_000)]
+"""Steps of an optimizer."""
+
 
 @dataclass(frozen=True)
 class AugmentConfig(Settings):
@@ -62,7 +65,7 @@ class TrainConfig(Settings):
     """decay of the weights"""
     decay_vectors: bool = False
     """decay biases and normalisation too"""
-    warmup_steps: Annotated[int, Range(0, 1_000_000_000)] = 500
+    warmup_steps: Steps = 500
     """steps of linear warm-up, at most a tenth of all steps"""
     warmup_epochs: NonNegative = 0.0
     """epochs of linear warm-up, beside those steps"""

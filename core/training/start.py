@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from dmnet.core.errors import CheckpointError
 
+LEAST = 0.1
+"""Share of a file's tensors that has to fit; a bias or two fit by chance."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -52,15 +55,15 @@ def take(net: nn.Module, state: Mapping[str, Tensor], path: Path, name: str) -> 
         name: of the network.
 
     Raises:
-        CheckpointError: none fits.
+        CheckpointError: none fits, or so few that it is another network's file.
     """
     own = net.state_dict()
     prefix = prefix_of(own, state)
     fits = {k for k, v in state.items() if prefix + k in own and own[prefix + k].shape == v.shape}
-    if not fits:
+    if not fits or len(fits) < LEAST * len(state):
         raise CheckpointError(
             path,
-            f"none of its {len(state)} tensors has a name and shape of {name} "
+            f"{len(fits) or 'none'} of its {len(state)} tensors has a name and shape of {name} "
             f"(its first is '{next(iter(state))}'); give weights of a network of this family",
         )
     net.load_state_dict({prefix + key: state[key] for key in fits}, strict=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from dmnet.core.files import digest
 from dmnet.core.training import loop
@@ -66,7 +67,7 @@ def train(
         data = TrainingData(pixels, config.data, config.seed, config.epochs)
         loader = make_loader(data, order, config.loaders, pin=group.device.type == "cuda")
 
-        def batches(epoch: int) -> loop.Batches:
+        def batches(epoch: int) -> DataLoader[Any]:
             order.epoch = epoch
             net.start_epoch(epoch, config.epochs)
             return loader

@@ -22,11 +22,13 @@ from dmnet.core.formats import density_h5
 from dmnet.core.images import read_image
 from dmnet.core.memory import is_out_of_memory, release
 from dmnet.core.products import out_of_memory
+from dmnet.core.plugins import is_outside
 from dmnet.core.ranges import Margin, Pixels, Range, Settings
 from dmnet.density.metrics import count_errors
 from dmnet.pipeline.chain import require
 from dmnet.pipeline.context import Context, Plan, Upstream
 from dmnet.pipeline.inputs import truth_digest
+from dmnet.pipeline.learning.settings import DensityTraining
 
 VERSION = 2
 _log = logging.getLogger(__name__)
@@ -57,11 +59,13 @@ def plan(context: Context) -> Plan:
         for entry in context.dataset.with_image
         if entry.image is not None
     ]
+    named = context.config("train-density", DensityTraining).network
+    outside = named if is_outside(named) else None
     label = f"predict-density {context.split}"
     return Plan(
         config,
         items,
-        stream=partial(predict_all, config, weights, context.device, label),
+        stream=partial(predict_all, config, weights, outside, context.device, label),
         facts={"weights": file_digest(weights)},
         totals={"truth": truth_digest(context)},
         finish=partial(count_all, context.dataset),
@@ -96,12 +100,12 @@ def find_weights(context: Context) -> tuple[Path, tuple[Upstream, ...]]:
 
 
 def predict_all(
-    config: Config, weights: Path, device: str, label: str, items: list[Item]
+    config: Config, weights: Path, outside: str | None, device: str, label: str, items: list[Item]
 ) -> Iterator[tuple[Item, Result]]:
-    """Predict one image after the other."""
+    """Predict one image after the other; ``outside`` names a network of another package."""
     from dmnet.density.load import load_density
 
-    network = load_density(weights, device)
+    network = load_density(weights, device, network=outside)
     for item in tqdm(items, desc=label, unit="item", disable=None):
         try:
             found = network.predict(read_image(item.files["image"]), **resolved(config))

@@ -12,6 +12,7 @@ from dmnet.core.files import write_atomic
 from dmnet.core.images import read_image
 from dmnet.core.training.weights import read_weights
 from dmnet.density import networks as density
+from dmnet.density.names import NETWORKS as DENSITY
 from dmnet.detectors import export
 from dmnet.detectors.base import load_net
 from dmnet.detectors.names import NETWORKS
@@ -63,7 +64,7 @@ def _write_int8(args: argparse.Namespace, name: str, data: bytes) -> None:
     """
     from dmnet.detectors.int8 import quantised
 
-    if name in density.NETWORKS:
+    if name in DENSITY:
         raise ConfigError(f"--int8: {name} is a density network; 8 bits are for YOLOv6 and YOLOX")
     pictures = Pictures(args.images, args.count)
     small = quantised(data, (read_image(path) for path in pictures.paths))
@@ -78,7 +79,7 @@ def _write_int8(args: argparse.Namespace, name: str, data: bytes) -> None:
 
 
 def _render(path: Path, name: str | None, meta: dict[str, Any]) -> bytes:
-    if name in density.NETWORKS:
+    if name in DENSITY:
         network, meta = density.load_network(path)
         scaling = density.Scaling.of(meta)
         return export.export_density(network, str(name), scaling.stated())
@@ -89,7 +90,7 @@ def _render(path: Path, name: str | None, meta: dict[str, Any]) -> bytes:
                 "the weights it was quantised from, with --int8"
             )
         return export.export_detector(load_net(path, name))
-    known = ", ".join([*sorted(density.NETWORKS), *sorted(NETWORKS)])
+    known = ", ".join([*sorted(DENSITY), *sorted(NETWORKS)])
     if name is None:
         raise CheckpointError(
             path, f"a plain state_dict does not say its network; add --network, one of: {known}"

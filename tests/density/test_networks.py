@@ -9,10 +9,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import mobilenet_v2
 
 from dmnet.core.errors import CheckpointError, ConfigError
-from dmnet.core.training.weights import weights_bytes
+from dmnet.core.training.start import take
+from dmnet.core.training.weights import read_weights, weights_bytes
 from dmnet.density.mcnn import MCNN
-from dmnet.density.mobilenet import MobileNet, load_backbone
-from dmnet.density.networks import NETWORKS, Scaling, build, folded, load_network, save_network
+from dmnet.density.mobilenet import MobileNet
+from dmnet.density.names import NETWORKS
+from dmnet.density.networks import Scaling, build, folded, load_network, save_network
 from dmnet.density.unet import UNet
 
 
@@ -154,7 +156,8 @@ def test_the_encoder_starts_from_torchvisions_weights(tmp_path: Path) -> None:
     half = {k: v.half() if v.ndim > 1 else v for k, v in whole.state_dict().items()}
     torch.save(half, path)
     network = MobileNet()
-    load_backbone(network, path)
+    found = take(network, read_weights(path)[0], path, "mobilenet")
+    assert len(found.taken) == len(network.features.state_dict())
     for key, value in network.features.state_dict().items():
         torch.testing.assert_close(value, half[f"features.{key}"].to(value.dtype), rtol=0, atol=0)
     image = torch.rand(1, 3, 32, 32)
@@ -166,8 +169,8 @@ def test_the_encoder_starts_from_torchvisions_weights(tmp_path: Path) -> None:
 def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.pth"
     torch.save(MCNN().state_dict(), path)
-    with pytest.raises(CheckpointError, match=r"other\.pth: not a torchvision mobilenet_v2: 'fea"):
-        load_backbone(MobileNet(), path)
+    with pytest.raises(CheckpointError, match=r"other\.pth: 1 of its 26 tensors has a n"):
+        take(MobileNet(), read_weights(path)[0], path, "mobilenet")
 
 
 def test_a_stride_that_a_network_has_not() -> None:

@@ -334,6 +334,18 @@ def test_a_backbone_changes_the_start_and_leaves_no_path(tmp_path: Path) -> None
     assert Scaling.of(meta) == Scaling(*IMAGENET)
 
 
+def test_a_training_goes_on_from_weights_of_an_earlier_one(tmp_path: Path) -> None:
+    """The stored network gives objects per cell; in training its answer is scaled again."""
+    samples = blobs(tmp_path, 2)
+    first = train(samples, [], SMALL)
+    path = tmp_path / "first.pt"
+    path.write_bytes(first.last)
+    still = replace(SMALL, epochs=1, lr=1e-9, ema=0.0, init=str(path), target_scale=10.0)
+    (tmp_path / "w.pt").write_bytes(train(samples, [], still).last)
+    states = [load_network(tmp_path / name)[0].state_dict() for name in ("first.pt", "w.pt")]
+    torch.testing.assert_close(*states, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("network", ["mcnn", "unet", "mobilenet"])
 def test_the_first_loss_is_that_of_an_empty_map(network: str, tmp_path: Path) -> None:
     samples = blobs(tmp_path, 2)

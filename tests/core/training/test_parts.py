@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.training import loop
@@ -97,7 +99,7 @@ def test_alone_nothing_is_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_batch_that_cannot_be_shared() -> None:
-    task = loop.Task("x", lambda epoch: [], lambda *given: {}, lambda state, row: b"")
+    task = loop.Task("x", Ones([]).batches, Ones.losses, lambda state, row: b"")
     with pytest.raises(ConfigError, match="4 images cannot be shared evenly by 3 processes"):
         loop.run(nn.Identity(), task, TrainConfig(batch=4), Group(CPU, 0, 3))
 
@@ -120,9 +122,10 @@ class Ones:
     def __init__(self, images: list[list[float]]) -> None:
         self.images, self.began = images, list[int]()
 
-    def batches(self, epoch: int) -> loop.Batches:
+    def batches(self, epoch: int) -> DataLoader[Any]:
         self.began.append(epoch)
-        return [(torch.tensor(rows), torch.tensor(rows)) for rows in self.images]
+        pairs: Any = [(torch.tensor(rows), torch.tensor(rows)) for rows in self.images]
+        return DataLoader(pairs, batch_size=None)
 
     @staticmethod
     def losses(
