@@ -114,9 +114,9 @@ def test_a_density_network(tmp_path: Path) -> None:
         load_density(path, "cpu")
     loaded = load_density(path, "cpu", network="my_density:Tiny")
     assert loaded.predict(np.zeros((16, 24, 3), np.uint8)).values.shape == (2, 3)
-    with pytest.raises(ConfigError, match="cannot be made of stride and {'chanels': 3}"):
+    with pytest.raises(ConfigError, match=r"cannot be made of stride and {'chanels': 3}"):
         build_density("my_density:Tiny", own={"chanels": 3})
-    with pytest.raises(ConfigError, match="my_net:build: cannot be made of stride and {}"):
+    with pytest.raises(ConfigError, match=r"my_net:build: cannot be made of stride and {}"):
         build_density("my_net:build")
 
 
