@@ -25,7 +25,7 @@ from dmnet.core.errors import CheckpointError, ConfigError, DmnetError, InputErr
 from dmnet.core.images import MAX_PIXELS
 from dmnet.core.plugins import is_outside
 from dmnet.core.records import Detections, Image, Size
-from dmnet.core.training import device as devices
+from dmnet.core.training.device import pick_device
 from dmnet.core.training.weights import read_weights, weights_bytes
 from dmnet.detectors.classmap import category_table, translated
 from dmnet.detectors.names import DETECTORS, FOREIGN, NETWORKS
@@ -182,11 +182,6 @@ def class_names(net: DetectionNet) -> Classes:
     return VISDRONE if net.classes == len(VISDRONE) else Classes(numbers)
 
 
-def pick_device(device: str = "auto") -> torch.device:
-    """`dmnet.core.training.device.pick_device` as a torch device."""
-    return torch.device(devices.pick_device(device))
-
-
 def to_tensor(image: Image, device: torch.device) -> Tensor:
     """An RGB uint8 image as float ``[3, h, w]``, 0..1, on ``device``.
 
@@ -236,7 +231,7 @@ class NetDetector:
         if classes is not None and not own.same_names(classes.names):
             self.table = category_table(own.names, {}, classes, net.architecture)
             _log.warning("%s", _mapping(own, classes, self.table.tolist()))
-        self.device = pick_device(device)
+        self.device = torch.device(pick_device(device))
         self.net = net.to(self.device).deploy().to(memory_format=torch.channels_last)
         self.amp = amp and self.device.type == "cuda"
         self.max_pixels = max_pixels

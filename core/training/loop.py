@@ -259,7 +259,7 @@ def run(
             f"batch: {config.batch} images cannot be shared evenly by {group.world} processes"
         )
     with ExitStack() as stack:
-        write = _writer(config, log_folder, stack) if group.rank == 0 else _nowhere
+        board = _board(config, log_folder, stack) if group.rank == 0 else None
         state = _Run(net, task, config, group)
         if checkpoint is not None and checkpoint.exists():
             state.load(checkpoint)
@@ -276,29 +276,19 @@ def run(
                 state.judge(scores)
             state.history.append({**row, **scores})
             _log.info(", ".join(f"{k} {v:.4g}" for k, v in state.history[-1].items()))
-            write(state.history[-1])
+            for name, value in state.history[-1].items() if board is not None else ():
+                board.add_scalar(name, value, state.epoch)
             if group.rank == 0 and checkpoint is not None:
                 write_atomic(checkpoint, to_bytes(state.state()))
         return state.result()
 
 
-def _nowhere(row: Row) -> None:
-    """Write nothing."""
-
-
-def _writer(config: TrainConfig, folder: Path | None, stack: ExitStack) -> Callable[[Row], None]:
-    """Writes history rows to TensorBoard, or nowhere."""
+def _board(config: TrainConfig, folder: Path | None, stack: ExitStack) -> Any:
+    """A TensorBoard writer, or None where none is asked for."""
     if not config.tensorboard:
-        return _nowhere
+        return None
     if folder is None:
         raise ConfigError("tensorboard: needs a folder for its files")
     optional("tensorboard", "tensorboard")
-    from torch.utils.tensorboard import SummaryWriter
-
-    board = stack.enter_context(SummaryWriter(str(folder)))
-
-    def write(row: Row) -> None:
-        for name, value in row.items():
-            board.add_scalar(name, value, int(row["epoch"]))
-
-    return write
+    board = optional("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(folder))
+    return stack.enter_context(board)

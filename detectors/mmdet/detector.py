@@ -20,7 +20,7 @@ from dmnet.core import config as settings_
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.records import Detections, Image, Size
-from dmnet.detectors.base import pick_device
+from dmnet.core.training.device import pick_device
 from dmnet.detectors.classmap import DROPPED, category_table, parse_pairs
 from dmnet.detectors.mmdet import config as fit
 from dmnet.detectors.mmdet.libraries import libraries, read_checkpoint
@@ -66,7 +66,7 @@ class MmdetDetector:
             ConfigError: no config, or classes without a category.
         """
         self.settings = settings or MmdetSettings()
-        self.device = pick_device(device)
+        self.device = torch.device(pick_device(device))
         state, meta = read_checkpoint(weights)
         with libraries():
             model, steps = self._parts(weights, meta)
