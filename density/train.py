@@ -132,7 +132,8 @@ def epoch_order(count: int, batch: int, seed: int, epoch: int) -> list[list[int]
     """Indices of the batches of an epoch in random order; the last one may be smaller."""
     generator = generator_of(seed, epoch + 1)
     torch.empty((), dtype=torch.int64).random_(generator=generator)  # so that old weights repeat
-    return [part.tolist() for part in torch.randperm(count, generator=generator).split(batch)]
+    order: list[int] = torch.randperm(count, generator=generator).tolist()
+    return [order[i : i + batch] for i in range(0, count, batch)]
 
 
 def epoch_batches(

@@ -86,7 +86,7 @@ class _Run:
     def __init__(self, net: nn.Module, task: Task, config: TrainConfig, group: Group) -> None:
         net = net.to(group.device)
         if group.device.type == "cuda" or config.channels_last:
-            net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            net = net.to(memory_format=torch.channels_last)
         self.net = group.with_shared_norms(net)
         self.task, self.config, self.group = task, config, group
         self.precision = precision_of(config, group.device, task.half)
@@ -259,7 +259,7 @@ def run(
             f"batch: {config.batch} images cannot be shared evenly by {group.world} processes"
         )
     with ExitStack() as stack:
-        board = _board(config, log_folder, stack) if group.rank == 0 else None
+        board: Any = _board(config, log_folder, stack) if group.rank == 0 else None
         state = _Run(net, task, config, group)
         if checkpoint is not None and checkpoint.exists():
             state.load(checkpoint)

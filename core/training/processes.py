@@ -7,7 +7,7 @@ does not change what a batch is.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,10 +29,10 @@ class Group:
     rank: int = 0
     world: int = 1
 
-    def share(self, batch: Sequence[T]) -> Sequence[T]:
+    def share(self, batch: list[T]) -> list[T]:
         """Every ``world``-th row of a batch, as many for each process: the first ones fill it up.
 
-        >>> Group(torch.device("cpu"), 1, 2).share("abc")
+        >>> Group(torch.device("cpu"), 1, 2).share(["a", "b", "c"])
         ['b', 'a']
         """
         if self.world == 1:
