@@ -21,8 +21,8 @@ from dmnet.core.files import file_digest
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_image
 from dmnet.core.memory import is_out_of_memory, release
-from dmnet.core.products import out_of_memory
 from dmnet.core.plugins import is_outside
+from dmnet.core.products import out_of_memory
 from dmnet.core.ranges import Margin, Pixels, Range, Settings
 from dmnet.density.metrics import count_errors
 from dmnet.pipeline.chain import require
