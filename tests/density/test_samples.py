@@ -115,14 +115,14 @@ def test_another_light_keeps_the_map(rng: np.random.Generator) -> None:
 
 def test_whole_images_keep_their_size(rng: np.random.Generator) -> None:
     image, cells = grid(5, 7)
-    part, target_part = augment(image[:18, :27], cells, Augmentation(0, False, 0.0), 0.0, rng)
+    part, target_part = augment(image[:18, :27], cells, Augmentation(0, STILL), 0.0, rng)
     assert part.shape == (20, 28, 3)
     np.testing.assert_array_equal(target_part, cells)
 
 
 def test_whole_images_are_padded_for_the_network(rng: np.random.Generator) -> None:
     image, cells = grid(5, 8)
-    how = Augmentation(0, False, 0.0, multiple=16)
+    how = Augmentation(0, STILL, multiple=16)
     part, target_part = augment(image[:18, :27], cells, how, 9.0, rng)
     assert part.shape == (32, 32, 3) and target_part.shape == (8, 8)
     assert target_part.sum() == cells.sum()

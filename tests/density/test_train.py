@@ -349,7 +349,7 @@ def test_a_training_goes_on_from_weights_of_an_earlier_one(tmp_path: Path) -> No
 @pytest.mark.parametrize("network", ["mcnn", "unet", "mobilenet"])
 def test_the_first_loss_is_that_of_an_empty_map(network: str, tmp_path: Path) -> None:
     samples = blobs(tmp_path, 2)
-    how = replace(SMALL, network=network, width=4, epochs=1, crop=0, batch=1, flips=False, lr=1e-9)
+    how = replace(SMALL, network=network, width=4, epochs=1, crop=0, batch=1, lr=1e-9)
     result = train(samples, [], how, checkpoint=tmp_path / "c.pt")
     cells = [sample.density().values.astype(np.float64) for sample in samples]
     empty = np.mean([((how.target_scale * values) ** 2).sum() for values in cells])
