@@ -80,7 +80,7 @@ def test_prediction_takes_the_scale_of_the_weights_or_another(
         (("hold-out", "0.9"), "leaves nothing to train on: whole scenes are held out, and the 4"),
         (("hold-out", "1"), "train_density.hold_out must be 0 to below 1"),
         (("train-on", "train,test-dev"), "make density MODE=test-dev"),
-        (("init", "none.pth"), "train-density.init: there is no file none.pth, nor a shipped model"),
+        (("init", "none.pth"), "train-density.init: there is no file none.pth, nor a"),
     ],
 )
 def test_what_cannot_be_trained_with(
