@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmnet.core.errors import CheckpointError, optional
-from dmnet.core.reading import read_bytes
+from dmnet.core.errors import CheckpointError
+from dmnet.core.onnx import open_session
 from dmnet.core.records import DensityMap, Image
 from dmnet.density.networks import Scaling
 from dmnet.density.predict import MAX_PIXELS, predict
-
-KEY = "dmnet"
-"""Metadata entry of our exports."""
 
 
 class OnnxDensity(nn.Module):
@@ -49,26 +45,9 @@ def load(path: Path) -> tuple[OnnxDensity, Scaling]:
 
     Raises:
         CheckpointError: missing, damaged, or not a density network written by this project.
-        MissingExtraError: the extra ``onnx`` is not installed.
     """
-    runtime = optional("onnxruntime", "onnx")
-    if not path.is_file():
-        raise CheckpointError(path, "no such ONNX file")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    broken = tuple(
-        getattr(runtime.capi.onnxruntime_pybind11_state, name)
-        for name in ("Fail", "InvalidProtobuf", "InvalidGraph", "InvalidArgument", "NotImplemented",
-                     "RuntimeException", "NoModel")
-    )  # fmt: skip
+    session, meta = open_session(path, "cpu")
     try:
-        # from memory: a file may name others, which would be opened
-        data = read_bytes(path)
-        session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except broken as error:
-        raise CheckpointError(path, f"not a usable ONNX file ({error})") from error
-    try:
-        meta = json.loads(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"))
         if meta["kind"] != "density":
             raise KeyError("kind")
         return OnnxDensity(session, meta), Scaling.of({"input": meta})

@@ -405,7 +405,7 @@ def load_detector(
         amp: half precision on a GPU.
         max_pixels: refuse larger images.
         classes: of the data set, whose labels the detections get; None: the detector's own, and
-            VisDrone's for one from elsewhere.
+            VisDrone's for one from elsewhere that names none.
 
     Raises:
         ConfigError: no such detector, or one of other classes.
@@ -426,7 +426,8 @@ def load_detector(
         raise ConfigError(f"detector '{name}': give its weights file too")
     if name in FOREIGN:
         load = _resolve(name, FOREIGN)
-        detector: Detector = load(file, settings or {}, device, classes or VISDRONE)
+        given = () if classes is None else (classes,)
+        detector: Detector = load(file, settings or {}, device, *given)
         return detector
     found = read_weights(file)[1].get("architecture") if name is None else None
     if found in FOREIGN:

@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from dmnet.core.errors import ConfigError, DmnetError, optional
+from dmnet.core.onnx import KEY
 from dmnet.detectors.base import DetectionNet
 from dmnet.detectors.dense import GREY, MULTIPLE
 from dmnet.detectors.torchvision.model import MEAN, STD, TorchvisionNet
 from dmnet.detectors.yolov6.model import YoloV6
 from dmnet.detectors.yolox.model import YoloX
 
-KEY = "dmnet"
 OPSET = 17
 TOLERANCE = 1e-3
 """Greatest difference of an output relative to its largest value (0..1 scores: absolute)."""

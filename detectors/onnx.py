@@ -6,7 +6,6 @@ the input is scaled and padded, and what the numbers of the output mean.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +21,12 @@ from torchvision import ops
 from dmnet.core import config, limits
 from dmnet.core.boxes import clip
 from dmnet.core.classes import VISDRONE, Classes
-from dmnet.core.errors import CheckpointError, ConfigError, optional
+from dmnet.core.errors import CheckpointError, ConfigError
+from dmnet.core.onnx import open_session
 from dmnet.core.ranges import Factor, Positive, Range, Settings, Share
-from dmnet.core.reading import is_whole, read_bytes
+from dmnet.core.reading import is_whole
 from dmnet.core.records import Detections, Image, Size
 from dmnet.detectors.classmap import DROPPED, by_name, category_table
-from dmnet.detectors.export import KEY
 
 InputSide = Annotated[int, Range(1, 16_384)]
 """Pixels of a side of the network's input."""
@@ -139,16 +138,20 @@ def _canvas(scaled: Size, how: OnnxDecoding) -> Size:
 
 def network_input(image: Image, where: Placement, how: OnnxDecoding) -> Tensor:
     """One image on its canvas, ``[3, H, W]`` float32."""
-    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float()
+    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     if where.scaled != where.original:
-        shrinks = how.smooth and where.scaled[0] < where.original[0]
-        x = functional.interpolate(x[None], where.scaled, mode="bilinear", antialias=shrinks)[0]
-    canvas = _per_channel(how.fill).expand(3, *where.canvas).clone()
+        smooth = how.smooth and where.scaled[0] < where.original[0]
+        # bytes are smoothed five times as fast as floats, and rounded to whole grey values
+        x = x[None] if smooth else x[None].float()
+        x = functional.interpolate(x, where.scaled, mode="bilinear", antialias=smooth)[0]
+    canvas = _per_channel(how.fill).expand(3, *where.canvas).contiguous()
     (top, left), (height, width) = where.offset, where.scaled
     canvas[:, top : top + height, left : left + width] = x
-    canvas = canvas * (how.maximum / 255)
-    canvas = (canvas.flip(0) if how.channels == "BGR" else canvas) - _per_channel(how.mean)
-    return canvas / _per_channel(how.std)
+    canvas *= how.maximum / 255
+    canvas = canvas.flip(0) if how.channels == "BGR" else canvas
+    if any(how.mean) or any(value != 1 for value in how.std):
+        canvas = (canvas - _per_channel(how.mean)) / _per_channel(how.std)
+    return canvas
 
 
 def _per_channel(values: Sequence[float]) -> Tensor:
@@ -245,47 +248,6 @@ def class_table(how: OnnxDecoding, classes: Classes) -> NDArray[np.int64]:
 # --- the detector --------------------------------------------------------------------------------
 
 
-def open_session(path: Path, device: str = "auto") -> tuple[Any, dict[str, Any]]:
-    """Open an ONNX file.
-
-    Returns:
-        The onnxruntime session, and our metadata (empty for foreign files).
-
-    Raises:
-        CheckpointError: missing or damaged.
-        ConfigError: a GPU is asked for and this onnxruntime has none.
-    """
-    runtime = optional("onnxruntime", "onnx")
-    if not path.is_file():
-        raise CheckpointError(path, "no such ONNX file")
-    available, providers = runtime.get_available_providers(), ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" in available and not device.startswith("cpu"):
-        providers.insert(0, "CUDAExecutionProvider")
-    elif device.startswith("cuda"):
-        raise ConfigError(
-            "this onnxruntime runs on the CPU only; install onnxruntime-gpu in its place, or "
-            "choose the CPU as device"
-        )
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    errors = runtime.capi.onnxruntime_pybind11_state
-    names = ("Fail", "InvalidProtobuf", "InvalidGraph", "InvalidArgument", "NotImplemented",
-             "RuntimeException", "NoModel")  # fmt: skip
-    try:
-        # from memory: a file may name others, which would be opened
-        session = runtime.InferenceSession(read_bytes(path), options, providers=providers)
-    except tuple(getattr(errors, name) for name in names) as error:
-        raise CheckpointError(path, f"not a usable ONNX file ({error})") from error
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
-    try:
-        meta = json.loads(text) if text else {}
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(path, f"its metadata is damaged ({error})") from error
-    if not isinstance(meta, dict):
-        raise CheckpointError(path, "its metadata is damaged (not a mapping)")
-    return session, meta
-
-
 class OnnxDetector:
     """An ONNX file as a `dmnet.detectors.base.Detector`."""
 
@@ -294,7 +256,7 @@ class OnnxDetector:
         path: Path,
         settings: Mapping[str, Any] | None = None,
         device: str = "auto",
-        classes: Classes = VISDRONE,
+        classes: Classes | None = None,
     ) -> None:
         """Open the file.
 
@@ -302,7 +264,8 @@ class OnnxDetector:
             path: an own export, or a foreign model of the YOLO family.
             settings: of `OnnxDecoding`; for an own export they override what it says itself.
             device: ``auto``, ``cpu`` or ``cuda``.
-            classes: of the data set, whose labels the detections have.
+            classes: of the data set, whose labels the detections have; None: the file's own where
+                it names them, else VisDrone's.
 
         Raises:
             CheckpointError: missing, damaged, or no detector.
@@ -314,7 +277,9 @@ class OnnxDetector:
             raise CheckpointError(path, f"holds a {meta['kind']} network, not a detector")
         merged = config.merged(meta.get("decoding", {}), settings or {})
         self.how = config.build(OnnxDecoding, merged, "onnx")
-        self.table = class_table(self.how, classes)
+        own = Classes.of(self.how.names) if self.how.names else VISDRONE
+        self.classes = own if classes is None else classes
+        self.table = class_table(self.how, self.classes)
         inputs = self.session.get_inputs()
         shape = inputs[0].shape
         if len(shape) != 4 or shape[1] not in (3, "channels") or len(inputs) > 2:
@@ -397,7 +362,7 @@ class OnnxDetector:
 
 
 def load(
-    path: Path, settings: Mapping[str, Any], device: str, classes: Classes = VISDRONE
+    path: Path, settings: Mapping[str, Any], device: str, classes: Classes | None = None
 ) -> OnnxDetector:
     """Make the detector from plain settings; see `dmnet.detectors.names.FOREIGN`."""
     return OnnxDetector(path, settings, device, classes)

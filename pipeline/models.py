@@ -21,6 +21,8 @@ class Entry:
     detector: str
     density: str | None = None
     about: str = ""
+    onnx: bool = False
+    """the same networks lie beside their files as .onnx, for processors"""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -11,9 +11,11 @@ from dmnet.core import config
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.files import file_digest
+from dmnet.core.training import pick_device
 from dmnet.density.load import load_density
 from dmnet.detectors.base import Detector, NetDetector, class_names, load_detector
-from dmnet.pipeline.models import TABLE, entries
+from dmnet.detectors.onnx import OnnxDetector
+from dmnet.pipeline.models import TABLE, Entry, entries
 from dmnet.pipeline.predict.model import Model
 from dmnet.pipeline.predict.settings import PredictConfig
 
@@ -51,6 +53,7 @@ def find(
     *,
     detector_settings: str | Path | Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    device: str = "auto",
 ) -> Files:
     """The files behind a name or a path.
 
@@ -59,6 +62,7 @@ def find(
         density: density network's file; None: the named model's.
         detector_settings: of the detector, as a mapping or YAML file.
         settings: of `PredictConfig`, over those of the named model.
+        device: where they shall run; a named model has other files for a CPU.
 
     Raises:
         MissingInputError: a file is not there.
@@ -76,8 +80,9 @@ def find(
                 f"{model}: neither a model's name ({known}) nor a file of a detector."
             )
     else:
-        detector, preset = TABLE.parent / named.detector, dict(named.settings)
-        network = network or (TABLE.parent / named.density if named.density else None)
+        preset = dict(named.settings)
+        detector = _suited(named.detector, named, device)
+        network = network or (_suited(named.density, named, device) if named.density else None)
     merged = config.merged(preset, settings or {})
     files = Files(detector, network, detector_settings or {}, merged)
     if files.config.crop.needs != "map":
@@ -89,6 +94,14 @@ def find(
                 f"{what}; give files of your own: --model FILE --density-model FILE."
             )
     return files
+
+
+def _suited(name: str, entry: Entry, device: str) -> Path:
+    """The file of a network that suits the device: onnxruntime is twice as fast on a CPU."""
+    path = TABLE.parent / name
+    if not entry.onnx or not pick_device(device).startswith("cpu"):
+        return path
+    return path.with_suffix(".onnx")
 
 
 def open_model(
@@ -110,8 +123,10 @@ def open_model(
 
 
 def classes_of(detector: Detector) -> Classes:
-    """What labels are called: a network says so; a detector from elsewhere has VisDrone's."""
-    return class_names(detector.net) if isinstance(detector, NetDetector) else VISDRONE
+    """What labels are called: a network or ONNX file says so; others have VisDrone's."""
+    if isinstance(detector, NetDetector):
+        return class_names(detector.net)
+    return detector.classes if isinstance(detector, OnnxDetector) else VISDRONE
 
 
 def open_detector(path: Path, settings: Mapping[str, Any], device: str) -> Detector:
@@ -175,5 +190,7 @@ def load(
         known = classes_of(detector)
         return Model(detector, network, made, confidence, tuple(classes), known)
     source = model if detector is None else detector
-    files = find(source, density, detector_settings=detector_settings, settings=merged)
+    files = find(
+        source, density, detector_settings=detector_settings, settings=merged, device=device
+    )
     return open_model(files, confidence=confidence, classes=classes, device=device)

@@ -14,7 +14,7 @@ from dmnet.core.journal import tools
 from dmnet.pipeline.models import TABLE, entries
 
 EXTRAS = {
-    "onnx": ("onnx", "onnxruntime"),
+    "onnx": ("onnx",),
     "geo": ("rasterio",),
     "viz": ("supervision", "trackers"),
     "mmdet": ("mmdet", "mmcv", "mmengine"),

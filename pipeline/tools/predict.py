@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     save = SaveConfig(_names(args.save), _names(args.layers), args.confidence, _names(args.classes))
     files = find(
         args.model, args.density_model,
-        detector_settings=args.detector_settings, settings=settings,
+        detector_settings=args.detector_settings, settings=settings, device=args.device,
     )  # fmt: skip
     inputs = find_inputs(args.paths)
     _say_left_out(inputs)
