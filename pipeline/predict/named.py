@@ -11,7 +11,7 @@ from dmnet.core import config
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.files import file_digest
-from dmnet.core.training import pick_device
+from dmnet.core.training.device import pick_device
 from dmnet.density.load import load_density
 from dmnet.detectors.base import Detector, NetDetector, class_names, load_detector
 from dmnet.detectors.onnx import OnnxDetector
