@@ -5,6 +5,7 @@
 #   RUN     name of the run (artifacts/RUN/...)         CONFIG   preset names or YAML files
 #   SET     any further options, for example SET="--crop.threshold 0.1 --workers 2"
 #   RUNS    names of runs to compare, the baseline first
+#   EXECUTOR local | ray: who does the work (docs/scale.md)
 #   WEIGHTS, DENSITY, CROPS, DETECTIONS, DETECTOR, DETECTOR_WEIGHTS, SIZES: bring your own (README)
 
 MODE       ?= val
@@ -28,7 +29,7 @@ OPTIONS     = --split $(MODE) --data "$(DATA)" --run "$(RUN)" --artifacts "$(ART
               $(call option,WEIGHTS,weights) $(call option,DENSITY,density) \
               $(call option,CROPS,crops) $(call option,DETECTIONS,detections) \
               $(call option,DETECTOR,detector) $(call option,DETECTOR_WEIGHTS,detector-weights) \
-              $(call option,SIZES,sizes) $(SET)
+              $(call option,SIZES,sizes) $(call option,EXECUTOR,executor) $(SET)
 
 STAGES = density train-density predict-density crop convert train-detector detect fuse-eval all status
 .DEFAULT_GOAL := help

@@ -17,12 +17,10 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -67,8 +65,8 @@ from dmnet.core.products import (
     Summary,
     inside,
     removed,
-    work_on,
 )
+from dmnet.core.work import Carrier, Stream, by_processes, streamed
 
 __all__ = ["LOCK", "LOG", "Artifact", "Item", "Product", "Result", "Summary", "inside"]
 _log = logging.getLogger(__name__)
@@ -330,34 +328,40 @@ class Artifact(AbstractContextManager["Artifact"]):
         Raises:
             EditedArtifactError: see the class.
         """
-        todo, keys = self._start(items)
-        for item, result in zip(todo, self._results(todo, work, workers, label), strict=True):
-            self._finish(item, *keys[item.id], result)
-        return self.summary
+        return self.carry_out(items, by_processes(work, workers), label)
 
-    def process_stream(
-        self,
-        items: Iterable[Item],
-        stream: Callable[[list[Item]], Iterator[tuple[Item, Result]]],
-    ) -> Summary:
+    def process_stream(self, items: Iterable[Item], stream: Stream, label: str = "") -> Summary:
         """As `process`, for work that takes many items at once and yields ``(item, result)``.
 
         Raises:
             EditedArtifactError: see the class.
         """
+        return self.carry_out(items, streamed(lambda: stream), label)
+
+    def carry_out(self, items: Iterable[Item], carrier: Carrier, label: str = "") -> Summary:
+        """As `process`, with anything that carries out the work.
+
+        Args:
+            items: everything that should exist at the end.
+            carrier: does what is not fresh and writes its files; this process alone writes the
+                journal.
+            label: of the progress bar; empty: none.
+
+        Raises:
+            EditedArtifactError: see the class.
+        """
         todo, keys = self._start(items)
-        for item, result in stream(todo) if todo else ():
-            own = self._own(item)
-            self._announce(item.id)
-            self._finish(item, *keys[item.id], self._written(item, result, own))
+        bar = partial(tqdm, total=len(todo), desc=label, unit="item", mininterval=0.5)
+        off = None if label and len(todo) > 1 else True
+        for item, result in bar(carrier(self.root, todo, self._take), disable=off):
+            self._finish(item, *keys[item.id], result)
         return self.summary
 
-    def _written(
-        self, item: Item, result: Result, own: frozenset[str] | None
-    ) -> Record | InputError:
-        if isinstance(result, InputError):
-            return result
-        return work_on(self.root, lambda _: result, item, own)
+    def _take(self, item: Item) -> frozenset[str] | None:
+        """Announce an item that is about to be made; the files that it may replace."""
+        own = self._own(item)
+        self._announce(item.id)
+        return own
 
     def _own(self, item: Item) -> frozenset[str] | None:
         """Files that this item may replace: its own; any, where a killed run left it half made."""
@@ -406,30 +410,6 @@ class Artifact(AbstractContextManager["Artifact"]):
         for name in sorted(names):
             if not self._claims[name] and name not in self._outputs:
                 inside(self.root, name).unlink(missing_ok=True)
-
-    def _results(
-        self, items: list[Item], work: Callable[[Item], Product], workers: int, label: str
-    ) -> Iterator[Record | InputError]:
-        one = partial(work_on, self.root, work)
-        bar = partial(
-            tqdm,
-            total=len(items),
-            desc=label,
-            unit="item",
-            disable=len(items) < 2 or None,
-            mininterval=0.5,
-        )
-        own = [self._own(item) for item in items]
-        if workers <= 1 or len(items) < 2:
-            for item, names in zip(bar(items), own, strict=True):
-                self._announce(item.id)
-                yield one(item, names)
-            return
-        for item in items:
-            self._announce(item.id)
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            chunk = max(1, min(16, len(items) // (4 * workers)))
-            yield from bar(pool.map(one, items, own, chunksize=chunk))
 
     def _begin(self) -> None:
         """Say in the header that work is under way, and open the journal."""

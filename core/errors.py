@@ -12,6 +12,7 @@
     |-- EditedArtifactError   an own file that was changed by hand and will not be overwritten
     |-- LockedArtifactError   another process is writing into the folder
     |-- RemovedArtifactError  the folder was taken away while it was written
+    |-- LostWorkersError      workers of a cluster were lost again and again
     `-- MissingExtraError     an optional library that is not installed
 
 Messages name the thing, the place and the way out.
@@ -86,6 +87,10 @@ class LockedArtifactError(DmnetError):
 
 class RemovedArtifactError(DmnetError):
     """An artifact's folder was removed or moved while a stage was writing into it."""
+
+
+class LostWorkersError(DmnetError):
+    """Workers of a cluster were lost again and again while doing the same items."""
 
 
 class MissingExtraError(DmnetError):

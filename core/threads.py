@@ -1,11 +1,11 @@
-"""Work done ahead by threads, results in order."""
+"""Work done ahead by threads or processes, results in order."""
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -38,11 +38,28 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int = 1) 
         items: anything iterable, also endless.
         threads: how many items are worked on at once.
     """
-    rest = iter(items)
-    waiting: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
-        for item in itertools.islice(rest, threads + 1):
+        yield from submit_ahead(pool, function, items, threads + 1)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def submit_ahead(
+    pool: Executor, function: Callable[[T], R], items: Iterable[T], depth: int
+) -> Iterator[R]:
+    """As `map_ahead`, in a given pool of threads or processes.
+
+    Args:
+        pool: who does it.
+        function: what is done.
+        items: taken lazily.
+        depth: items under way or waiting to be taken, at most.
+    """
+    rest = iter(items)
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in itertools.islice(rest, depth):
             waiting.append(pool.submit(function, item))
         while waiting:
             result = waiting.popleft().result()
@@ -50,4 +67,5 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int = 1) 
                 waiting.append(pool.submit(function, item))
             yield result
     finally:
-        pool.shutdown(cancel_futures=True)
+        for future in waiting:
+            future.cancel()

@@ -34,8 +34,9 @@ from dmnet.core import config
 from dmnet.core.dataset import SPLITS, Dataset, split_name
 from dmnet.core.errors import ConfigError, DmnetError, MissingInputError, printable
 from dmnet.pipeline.context import STAGES, Context, stage_module
+from dmnet.pipeline.executors.base import EXECUTORS
 from dmnet.pipeline.models import weights_file
-from dmnet.pipeline.outcome import Parser, exit_code, how_many, processes
+from dmnet.pipeline.outcome import Parser, exit_code, how_many, number, processes
 
 _HELP = {
     "density": "ground-truth density maps from annotations",
@@ -308,7 +309,11 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         help="folder with results_images.json and results_crops.json made elsewhere")  # fmt: skip
     add("--detector", metavar="NAME", help="short for --train-detector.model NAME")
     add("--detector-weights", type=Path, metavar="FILE", help="detector to run")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
+    add(
+        "--device",
+        default="auto",
+        help="cpu, cuda, cuda:1, or auto; several for predict-density and detect: cuda:0,cuda:1",
+    )
     add(
         "--workers",
         type=processes,
@@ -316,6 +321,14 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         metavar="N",
         help="processes (0: by cores and work)",
     )
+    add("--executor", choices=EXECUTORS, default="local",
+        help="who does the work: processes of this machine, or a Ray cluster")  # fmt: skip
+    add("--ray-address", metavar="HOST:PORT",
+        help="Ray cluster to use (auto: the one running here); without it one is made")  # fmt: skip
+    add("--ray-actors", type=processes, default=0, metavar="N",
+        help="copies of the network on the cluster (0: one a GPU, or every 4 cores)")  # fmt: skip
+    add("--ray-gpus", type=number(0, 64, float), default=1.0, metavar="SHARE",
+        help="GPUs of each copy; parts of one (0.25) let several share it")  # fmt: skip
     add("--force", action="store_true", help="overwrite own files that were changed by hand")
     add("--verify", action="store_true", help="compare digests of all files, trust no times")
     add("--max-bad", type=how_many, default=0, metavar="N",

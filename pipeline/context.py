@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from dmnet.core import config
-from dmnet.core.artifact import Artifact, Item, Product, Result
+from dmnet.core.artifact import Artifact, Item
 from dmnet.core.dataset import Dataset, open_dataset
 from dmnet.core.errors import ConfigError
 from dmnet.core.files import digest
 from dmnet.core.journal import Record
+from dmnet.core.work import Work
+from dmnet.pipeline.executors.base import Engine, Load
 
 STAGES = (
     "density",
@@ -64,6 +65,10 @@ class Context:
     force: bool = False
     verify: bool = False
     device: str = "auto"
+    executor: str = "local"
+    ray_address: str | None = None
+    ray_actors: int = 0
+    ray_gpus: float = 1.0
     weights: Path | None = None
     density: str = ""
     crops: Path | None = None
@@ -119,13 +124,10 @@ class Context:
                 raise ConfigError(config.unknown(name, name, sections))
             self.config(sections[name], stage_module(sections[name]).Config)
 
-    def worker_count(self, items: int) -> int:
-        """Processes to use: as asked, or one for every 64 items up to the number of cores."""
-        return self.workers or max(1, min(os.cpu_count() or 1, items // 64))
-
-
-Stream = Callable[[list[Item]], Iterator[tuple[Item, Result]]]
-"""Work on many items at once, in order: for networks that take batches across items."""
+    @property
+    def engine(self) -> Engine:
+        """Where the work is carried out."""
+        return Engine(**{field.name: getattr(self, field.name) for field in fields(Engine)})
 
 
 @dataclass(frozen=True)
@@ -163,10 +165,10 @@ class Plan:
     """The stage's settings; they are part of every item's key."""
     items: list[Item]
     """Everything that should exist at the end."""
-    work: Callable[[Item], Product] | None = None
+    work: Work | None = None
     """Work on one item; picklable, run by several processes."""
-    stream: Stream | None = None
-    """Instead of ``work``: one pass over the stale items in this process."""
+    network: Load | None = None
+    """Instead of ``work``: loads a network on a device, to put the stale items through."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Digests of inputs that concern every item, such as weights."""
     totals: Mapping[str, Any] = field(default_factory=dict)

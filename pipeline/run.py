@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from dmnet.core.artifact import LOG
+from dmnet.core.work import Carrier
 from dmnet.pipeline.chain import open_artifact
 from dmnet.pipeline.context import Context, Plan, stage_module
+from dmnet.pipeline.executors.choose import executor_for
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def execute(context: Context, stage: str, say: Say = _log.info) -> dict[str, str
     """
     start = time.perf_counter()
     if stage.startswith("train-"):
-        context = replace(context, split="train")
+        context = replace(context, split="train", device=context.engine.devices[0])
     context = replace(context, memo={})
     plan: Plan = stage_module(stage).plan(context)
     label = f"{stage} {context.split}"
@@ -47,12 +49,7 @@ def execute(context: Context, stage: str, say: Say = _log.info) -> dict[str, str
             _log.warning("%s", note)
         for problem in plan.problems:
             _log.error("left out: %s", problem)
-        if plan.stream is not None:
-            summary = target.process_stream(plan.items, plan.stream)
-        else:
-            assert plan.work is not None
-            workers = context.worker_count(len(plan.items))
-            summary = target.process(plan.items, plan.work, workers=workers, label=label)
+        summary = target.carry_out(plan.items, carrier(context, plan, label), label)
         if target.changed and plan.finish is not None:
             for line in plan.finish(target) or ():
                 say(line)
@@ -69,6 +66,15 @@ def execute(context: Context, stage: str, say: Say = _log.info) -> dict[str, str
             target.root,
         )
     return summary.bad | {problem.partition(": ")[0]: problem for problem in plan.problems}
+
+
+def carrier(context: Context, plan: Plan, label: str) -> Carrier:
+    """Who carries out a plan: the executor that the run asks for."""
+    executor = executor_for(context.engine)
+    if plan.network is not None:
+        return executor.networks(plan.network, label)
+    assert plan.work is not None
+    return executor.tasks(plan.work, label)
 
 
 def execute_all(context: Context, say: Say = _log.info) -> dict[str, str]:

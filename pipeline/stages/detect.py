@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from dmnet.core.artifact import Artifact, Item, Product, Result
 from dmnet.core.boxes import Window
@@ -23,6 +21,7 @@ from dmnet.core.formats.crops import CropSet
 from dmnet.core.plugins import is_outside
 from dmnet.core.ranges import Share
 from dmnet.core.records import Detections
+from dmnet.core.work import Stream
 from dmnet.detectors.infer import InferConfig, detect_items
 from dmnet.detectors.names import DETECTORS, FOREIGN
 from dmnet.detectors.packing import Usage
@@ -30,6 +29,9 @@ from dmnet.detectors.results import ResultsDetector
 from dmnet.pipeline.chain import command, require
 from dmnet.pipeline.context import Context, Plan, Upstream
 from dmnet.pipeline.inputs import PARTS, detected_file, detected_item, load_crops
+
+if TYPE_CHECKING:
+    from dmnet.detectors.base import Detector
 
 VERSION = 2  # detections are stored beside their windows
 _log = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ def plan(context: Context) -> Plan:
     return Plan(
         config,
         items,
-        stream=partial(detect, config, source, classes, context.device, f"detect {context.split}"),
+        network=partial(load, config, source, classes, f"detect {context.split}"),
         facts=facts,
         totals={"ids": crops.ids},
         finish=partial(sum_up, crops.crops, classes),
@@ -130,15 +132,8 @@ def find_detector(context: Context) -> tuple[Source, tuple[Upstream, ...]]:
     return Source(named, trained.folder / "weights.pt"), (trained,)
 
 
-def detect(
-    config: Config,
-    source: Source,
-    classes: Classes,
-    device: str,
-    label: str,
-    items: list[Item],
-) -> Iterator[tuple[Item, Result]]:
-    """Detect image by image; the items of one image share one decoding."""
+def load(config: Config, source: Source, classes: Classes, label: str, device: str) -> Stream:
+    """Load the detector, ready to detect."""
     from dmnet.detectors.base import load_detector
 
     given = read_yaml(Path(config.settings)) if config.settings else {}
@@ -149,29 +144,32 @@ def detect(
         device=device,
         classes=classes,
     )
+    if isinstance(detector, ResultsDetector):
+        return partial(_look_up, detector, config)
+    return partial(detect, config, detector, label)
+
+
+def detect(
+    config: Config, detector: Detector, label: str, items: list[Item]
+) -> Iterator[tuple[Item, Result]]:
+    """Detect image by image; the items of one image share one decoding."""
     groups: dict[Path, list[Item]] = {}
     for item in items:
         groups.setdefault(item.files["image"], []).append(item)
-    if isinstance(detector, ResultsDetector):
-        yield from _look_up(detector, config, items)
-        return
     infer = config if config.across_images else replace(config, open_images=1)
     jobs = [(path, [w for item in group for w in _windows(item)]) for path, group in groups.items()]
     usage = Usage()
-    with tqdm(total=len(items), desc=label, unit="item", disable=None) as bar:
-        for (path, found), group in zip(
-            detect_items(detector, jobs, infer, usage), groups.values(), strict=True
-        ):
-            assert path == group[0].files["image"]
-            start = 0
-            for item in group:
-                bar.update()
-                if isinstance(found, InputError):
-                    yield item, found
-                    continue
-                stop = start + len(_windows(item))
-                yield item, _product(item, found[start:stop], config.score_threshold)
-                start = stop
+    found_in = detect_items(detector, jobs, infer, usage)
+    for (path, found), group in zip(found_in, groups.values(), strict=True):
+        assert path == group[0].files["image"]
+        start = 0
+        for item in group:
+            if isinstance(found, InputError):
+                yield item, found
+                continue
+            stop = start + len(_windows(item))
+            yield item, _product(item, found[start:stop], config.score_threshold)
+            start = stop
     _log.info(
         "%s: %.2f passes per image, %.3f of their pixels are padding",
         label, usage.passes / max(1, len(groups)), usage.padded_share,

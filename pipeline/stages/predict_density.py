@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Annotated
 
 from dmnet.core.artifact import Artifact, Item, Product, Result
 from dmnet.core.config import resolved
@@ -24,11 +22,15 @@ from dmnet.core.memory import is_out_of_memory, release
 from dmnet.core.plugins import is_outside
 from dmnet.core.products import out_of_memory
 from dmnet.core.ranges import Margin, Pixels, Range, Settings
+from dmnet.core.work import Stream
 from dmnet.density.metrics import count_errors
 from dmnet.pipeline.chain import require
 from dmnet.pipeline.context import Context, Plan, Upstream
 from dmnet.pipeline.inputs import truth_digest
 from dmnet.pipeline.learning.settings import DensityTraining
+
+if TYPE_CHECKING:
+    from dmnet.density.load import DensityNetwork
 
 VERSION = 2
 _log = logging.getLogger(__name__)
@@ -61,11 +63,10 @@ def plan(context: Context) -> Plan:
     ]
     named = context.config("train-density", DensityTraining).network
     outside = named if is_outside(named) else None
-    label = f"predict-density {context.split}"
     return Plan(
         config,
         items,
-        stream=partial(predict_all, config, weights, outside, context.device, label),
+        network=partial(load, config, weights, outside),
         facts={"weights": file_digest(weights)},
         totals={"truth": truth_digest(context)},
         finish=partial(count_all, context.dataset),
@@ -99,14 +100,18 @@ def find_weights(context: Context) -> tuple[Path, tuple[Upstream, ...]]:
     return context.weights, ()
 
 
-def predict_all(
-    config: Config, weights: Path, outside: str | None, device: str, label: str, items: list[Item]
-) -> Iterator[tuple[Item, Result]]:
-    """Predict one image after the other; ``outside`` names a network of another package."""
+def load(config: Config, weights: Path, outside: str | None, device: str) -> Stream:
+    """Load the network, ready to predict; ``outside`` names one of another package."""
     from dmnet.density.load import load_density
 
-    network = load_density(weights, device, network=outside)
-    for item in tqdm(items, desc=label, unit="item", disable=None):
+    return partial(predict_all, config, load_density(weights, device, network=outside))
+
+
+def predict_all(
+    config: Config, network: DensityNetwork, items: list[Item]
+) -> Iterator[tuple[Item, Result]]:
+    """Predict one image after the other."""
+    for item in items:
         try:
             found = network.predict(read_image(item.files["image"]), **resolved(config))
         except InputError as error:

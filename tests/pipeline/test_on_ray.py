@@ -1,0 +1,139 @@
+"""A Ray cluster of two machines (processes here), one of which is lost in the middle of a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmnet.core.artifact import Artifact, Item, Product
+from dmnet.core.errors import ConfigError, InputError, LostWorkersError
+from dmnet.core.journal import read_journal
+from dmnet.pipeline.cli import main
+from dmnet.pipeline.executors.base import Engine
+from dmnet.pipeline.executors.on_ray import OnRay, connected
+
+from .conftest import tree, write_split
+
+ray = pytest.importorskip("ray", reason="needs the extra ray: make setup EXTRAS=dev,ray")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+WEIGHTS = Path(__file__).parents[2] / "configs" / "weights" / "mcnn-hit-uav.pt"
+SMALL = {"num_cpus": 1, "object_store_memory": 80_000_000}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A machine that stays; tests add a second one."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        made = Cluster(initialize_head=True, head_node_args={**SMALL, "include_dashboard": False})
+        ray.init(address=made.address, log_to_driver=False)
+        try:
+            yield made
+        finally:
+            ray.shutdown()
+            made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images, and what this process makes of them."""
+    root = tmp_path_factory.mktemp("ray")
+    write_split(root / "data", "val", range(100, 112), (96, 128))
+    for stage in ("density", "crop", "predict-density"):
+        assert main(arguments(root, "local", stage)) == 0
+    return root
+
+
+def arguments(root: Path, run: str, stage: str) -> list[str]:
+    given = {"predict-density": ["--weights", str(WEIGHTS)], "crop": ["--crop.min-side", "40"]}
+    places = ["--data", str(root / "data"), "--artifacts", str(root / "out"), "--run", run]
+    return [stage, *places, "--device", "cpu", *given.get(stage, [])]
+
+
+@pytest.fixture
+def killing(monkeypatch: pytest.MonkeyPatch, cluster: Any) -> Callable[[], Any]:
+    """Lose the second machine right after the second line of the next journal."""
+    append = Artifact._append
+
+    def arm() -> Any:
+        machine = cluster.add_node(**SMALL)
+        cluster.wait_for_nodes()
+        lines = 0
+
+        def appended(self: Artifact, record: Any) -> None:
+            nonlocal lines
+            append(self, record)
+            lines += 1
+            if lines == 2:
+                cluster.remove_node(machine, allow_graceful=False)
+
+        monkeypatch.setattr(Artifact, "_append", appended)
+
+    return arm
+
+
+@pytest.mark.parametrize("stage", ["density", "crop", "predict-density"])
+def test_a_machine_lost_in_the_middle_changes_nothing(
+    local: Path, killing: Callable[[], Any], stage: str
+) -> None:
+    killing()
+    command = [*arguments(local, "ray", stage), "--executor", "ray", "--ray-actors", "2"]
+    assert main(command) == 0
+    folders = [local / "out" / run / "val" / stage for run in ("local", "ray")]
+    assert tree(folders[0]) == tree(folders[1])
+    lines = (folders[1] / "items.jsonl").read_text().splitlines()
+    assert len(lines) == len(read_journal(folders[1])) == 12
+
+
+def die(item: Item) -> Product:
+    """Work that ends its worker at one item."""
+    import os
+
+    if item.id == "2":
+        os._exit(1)
+    return Product({f"{item.id}.txt": b""})
+
+
+def refuse(item: Item) -> Product:
+    raise InputError(item.id, "bad") if item.id == "1" else ConfigError("no such thing")
+
+
+def test_an_item_that_kills_its_workers_is_named(cluster: Any, tmp_path: Path) -> None:
+    carrier = OnRay.of(Engine("ray")).tasks(die, "die")
+    with (
+        pytest.raises(LostWorkersError, match="lost 4 times while doing 2 to 2"),
+        Artifact(tmp_path / "out", "die", 1, {}) as artifact,
+    ):
+        artifact.carry_out([Item("1"), Item("2"), Item("3")], carrier)
+
+
+def test_errors_of_the_work_arrive_as_they_were(cluster: Any, tmp_path: Path) -> None:
+    carrier = OnRay.of(Engine("ray")).tasks(refuse, "refuse")
+    with (
+        pytest.raises(ConfigError, match=r"^no such thing$"),
+        Artifact(tmp_path / "out", "refuse", 1, {}) as artifact,
+    ):
+        artifact.carry_out([Item("1"), Item("2")], carrier)
+
+
+def test_several_devices_are_left_to_ray() -> None:
+    with pytest.raises(ConfigError, match="Ray hands out GPUs itself"):
+        OnRay.of(Engine("ray", device="cuda:0,cuda:1"))
+
+
+def test_a_connection_that_is_there_is_used_and_kept(cluster: Any) -> None:
+    with connected(ray, Engine("ray", ray_address="nowhere:1")):
+        assert ray.is_initialized()
+    assert ray.is_initialized()
