@@ -32,6 +32,7 @@ from dmnet.core.errors import (
     ForeignArtifactError,
     InputError,
     LockedArtifactError,
+    StaleInputError,
 )
 from dmnet.core.files import (
     Stamp,
@@ -382,7 +383,11 @@ class Artifact(AbstractContextManager["Artifact"]):
         return [item for item, *_ in plan if item.id in keys], keys
 
     def _finish(self, item: Item, key: str, inputs: Inputs, result: Record | InputError) -> None:
-        """Append the journal line of one item; files that it no longer has are removed."""
+        """Append the journal line of one item; files that it no longer has are removed.
+
+        Raises:
+            StaleInputError: the item was made elsewhere, from other inputs.
+        """
         old = self.records.get(item.id)
         other = _changed_since(inputs)
         if other and isinstance(result, Record):
@@ -398,6 +403,11 @@ class Artifact(AbstractContextManager["Artifact"]):
             files = old.files if old else {}
             self._append(Record(item.id, key, files, inputs, error=str(result)))
         else:
+            if result.key not in ("", key):
+                raise StaleInputError(
+                    f"{item.id}: was made from other inputs or with other settings than those at "
+                    "hand; make it again, with the same options here and there."
+                )
             for text in result.warnings:
                 _log.warning("%s", text)
             self.summary.done += 1

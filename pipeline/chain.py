@@ -69,7 +69,7 @@ class Finding:
 def open_artifact(context: Context, stage: str, plan: Plan) -> Artifact:
     """The artifact a plan writes to, not yet locked."""
     return Artifact(
-        context.folder(stage),
+        context.target(stage),
         stage,
         stage_module(stage).VERSION,
         config.resolved(plan.config),
@@ -138,7 +138,7 @@ def as_made(
         handed = same and name in AT_HAND and name not in own
         if not fields[name] and recorded.get(name) and not handed:
             fields[name] = Path(recorded[name]) if name in PATHS else recorded[name]
-    return replace(context, split=split, settings=settings, **fields)
+    return replace(context, split=split, settings=settings, shard=None, **fields)
 
 
 EVERY = tuple(dict.fromkeys(name for names in OPTIONS.values() for name in names))

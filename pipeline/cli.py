@@ -33,6 +33,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from dmnet.core import config
 from dmnet.core.dataset import SPLITS, Dataset, split_name
 from dmnet.core.errors import ConfigError, DmnetError, MissingInputError, printable
+from dmnet.core.shards import Shard
 from dmnet.pipeline.context import STAGES, Context, stage_module
 from dmnet.pipeline.executors.base import EXECUTORS
 from dmnet.pipeline.models import weights_file
@@ -48,6 +49,7 @@ _HELP = {
     "detect": "run the detector on whole images and on crops",
     "fuse-eval": "merge both results with NMS, score them, write the report",
     "all": "every stage in order: the training split, then the split named by --split",
+    "merge": "merge STAGE: parts made with --shard as one artifact",
     "status": "what is done, what is stale, and why",
 }
 
@@ -170,6 +172,7 @@ def _dispatch(verb: str, rest: list[str]) -> int:
         return _run_tool(verb, rest)
     if verb not in _HELP:
         raise ConfigError(config.unknown(verb, verb, {**_HELP, **TOOLS}).replace("setting", "verb"))
+    stage = rest.pop(0) if verb == "merge" and rest and rest[0] in STAGES else ""
     options, settings = _parser(verb).parse_known_args(rest)
     if options.help:
         print(_verb_help(verb))
@@ -179,7 +182,7 @@ def _dispatch(verb: str, rest: list[str]) -> int:
         from dmnet.pipeline.chain import recorded_data
 
         context = replace(context, data=recorded_data(context) or context.data)
-    run = _VERBS.get(verb, _stage(verb))
+    run = _VERBS.get(verb, _merge(stage) if verb == "merge" else _stage(verb))
     bad: dict[str, str] = {}
     for split in _splits(context):
         bad |= run(replace(context, split=split))
@@ -243,6 +246,17 @@ def _stage(verb: str) -> Callable[[Context], dict[str, str]]:
         from dmnet.pipeline.run import execute
 
         return execute(context, verb, print)
+
+    return run
+
+
+def _merge(stage: str) -> Callable[[Context], dict[str, str]]:
+    def run(context: Context) -> dict[str, str]:
+        from dmnet.pipeline.merge import merge
+
+        if not stage:
+            raise ConfigError(f"merge: name the stage, one of {', '.join(STAGES)}")
+        return merge(context, stage)
 
     return run
 
@@ -321,6 +335,8 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         metavar="N",
         help="processes (0: by cores and work)",
     )
+    add("--shard", type=Shard.of, metavar="I/N",
+        help="only part I of N, say of a Slurm array; `dmnet merge STAGE` joins them")  # fmt: skip
     add("--executor", choices=EXECUTORS, default="local",
         help="who does the work: processes of this machine, or a Ray cluster")  # fmt: skip
     add("--ray-address", metavar="HOST:PORT",

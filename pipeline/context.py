@@ -15,6 +15,7 @@ from dmnet.core.dataset import Dataset, open_dataset
 from dmnet.core.errors import ConfigError
 from dmnet.core.files import digest
 from dmnet.core.journal import Record
+from dmnet.core.shards import Shard, shard_folder
 from dmnet.core.work import Work
 from dmnet.pipeline.executors.base import Engine, Load
 
@@ -69,6 +70,7 @@ class Context:
     ray_address: str | None = None
     ray_actors: int = 0
     ray_gpus: float = 1.0
+    shard: Shard | None = None
     weights: Path | None = None
     density: str = ""
     crops: Path | None = None
@@ -82,6 +84,11 @@ class Context:
     def folder(self, stage: str, split: str | None = None) -> Path:
         """Artifact folder of a stage: ``artifacts/<run>/<split>/<stage>``."""
         return self.artifacts / self.run / (split or self.split) / stage
+
+    def target(self, stage: str) -> Path:
+        """Folder that a run of a stage writes: of the whole stage, or of the part asked for."""
+        folder = self.folder(stage)
+        return folder if self.shard is None else shard_folder(folder, self.shard)
 
     @property
     def dataset(self) -> Dataset:

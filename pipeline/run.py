@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from dmnet.core.artifact import LOG
+from dmnet.core.errors import ConfigError
+from dmnet.core.shards import Shard
 from dmnet.core.work import Carrier
 from dmnet.pipeline.chain import open_artifact
 from dmnet.pipeline.context import Context, Plan, stage_module
@@ -22,26 +24,32 @@ Say = Callable[[str], None]
 """Takes a line of results."""
 
 
-def execute(context: Context, stage: str, say: Say = _log.info) -> dict[str, str]:
+def execute(
+    context: Context, stage: str, say: Say = _log.info, made: Carrier | None = None
+) -> dict[str, str]:
     """Run one stage on what is stale; log one summary line.
 
     Args:
         context: where things are, and the settings.
         stage: its name.
         say: gets the results that a stage shows, line by line.
+        made: carries out the work in the place of the run's executor.
 
     Returns:
         The items that were set aside: id -> reason.
 
     Raises:
+        ConfigError: a part of a training is asked for.
         DmnetError: the stage cannot run; nothing that was done is lost.
     """
     start = time.perf_counter()
     if stage.startswith("train-"):
+        if context.shard is not None:
+            raise ConfigError(f"--shard: {stage} is one piece of work; use torchrun for it")
         context = replace(context, split="train", device=context.engine.devices[0])
     context = replace(context, memo={})
-    plan: Plan = stage_module(stage).plan(context)
-    label = f"{stage} {context.split}"
+    plan = part_of(stage_module(stage).plan(context), context.shard)
+    label = f"{stage} {context.split}{f' {context.shard}' if context.shard else ''}"
     with open_artifact(context, stage, plan) as target, _log_file(target.root / LOG):
         if plan.prepare is not None:
             plan.prepare()
@@ -49,7 +57,7 @@ def execute(context: Context, stage: str, say: Say = _log.info) -> dict[str, str
             _log.warning("%s", note)
         for problem in plan.problems:
             _log.error("left out: %s", problem)
-        summary = target.carry_out(plan.items, carrier(context, plan, label), label)
+        summary = target.carry_out(plan.items, made or carrier(context, plan, label), label)
         if target.changed and plan.finish is not None:
             for line in plan.finish(target) or ():
                 say(line)
@@ -66,6 +74,14 @@ def execute(context: Context, stage: str, say: Say = _log.info) -> dict[str, str
             target.root,
         )
     return summary.bad | {problem.partition(": ")[0]: problem for problem in plan.problems}
+
+
+def part_of(plan: Plan, shard: Shard | None) -> Plan:
+    """The items of a part; what sums up all items, or concerns all, is left to `merge`."""
+    if shard is None:
+        return plan
+    items = [item for item in plan.items if shard.holds(item)]
+    return replace(plan, items=items, finish=None, problems=())
 
 
 def carrier(context: Context, plan: Plan, label: str) -> Carrier:

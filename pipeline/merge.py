@@ -1,0 +1,73 @@
+"""``dmnet merge STAGE``: the parts made with ``--shard`` as one artifact, as if made in one run.
+
+A pure function of the parts: their files are copied, nothing is computed but the files that sum up
+all items. The parts stay; they can be removed afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.journal import Record
+from dmnet.core.products import Item, Product
+from dmnet.core.shards import read_shards
+from dmnet.core.work import Carrier, Done, Own, here
+from dmnet.pipeline.context import Context
+from dmnet.pipeline.run import execute
+
+Parts = Mapping[str, tuple[Path, Record]]
+
+
+def merge(context: Context, stage: str) -> dict[str, str]:
+    """Make one artifact of the parts of a stage.
+
+    Returns:
+        The items that were set aside in a part: id -> reason.
+
+    Raises:
+        MissingInputError: a part is missing or not finished, or an item is in none.
+        StaleInputError: a part was made from other inputs than those at hand.
+    """
+    parts = read_shards(context.folder(stage))
+    return execute(replace(context, shard=None), stage, copied(parts))
+
+
+def copied(parts: Parts) -> Carrier:
+    """Takes every item from the part that holds it."""
+
+    def carry(root: Path, items: list[Item], take: Callable[[Item], Own]) -> Iterator[Done]:
+        lost = [item.id for item in items if item.id not in parts]
+        if lost:
+            raise MissingInputError(
+                f"{len(lost)} items are in no part (such as {lost[0]}): they came after the parts "
+                "were made. Run the stage with --shard again, every part."
+            )
+        for item, result in here(partial(recall, parts))(root, items, take):
+            if isinstance(result, Record):
+                result = replace(result, key=parts[item.id][1].key)
+            yield item, result
+
+    return carry
+
+
+def recall(parts: Parts, item: Item) -> Product:
+    """What a part holds of an item.
+
+    Raises:
+        InputError: the reason why it was set aside there, or a file that cannot be read.
+    """
+    folder, record = parts[item.id]
+    if record.error is not None:
+        place, _, reason = record.error.partition(": ")
+        raise InputError(place, reason)
+    files: dict[str, bytes] = {}
+    for name in record.files:
+        try:
+            files[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise InputError(folder / name, f"cannot be read ({error.strerror})") from error
+    return Product(files, record.value, tuple(record.warnings), record.set_aside)
