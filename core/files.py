@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dmnet.core.errors import InputError
+from dmnet.core.stubs import etag, present
 
 Stamp = list[Any]
 """``[size, mtime_ns, digest]`` of a file."""
@@ -24,8 +25,10 @@ def digest(value: object) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Digest of a file's bytes, read in blocks."""
-    with path.open("rb") as stream:
+    """Digest of a file's bytes, read in blocks; of an object in a bucket, what the storage says."""
+    if known := etag(path):
+        return known
+    with present(path).open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=12)).hexdigest()
 
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from dmnet.core import limits
 from dmnet.core.errors import InputError
+from dmnet.core.stubs import is_stub, present
 
 DAMAGED = (ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError, EOFError,
            RuntimeError, OverflowError, MemoryError, SyntaxError)  # fmt: skip
@@ -35,12 +36,14 @@ def opened(path: Path, limit: int = limits.FILE_BYTES) -> Iterator[BinaryIO]:
         InputError: it is missing, a folder, a pipe or a device, cannot be opened, or is larger.
     """
     try:
-        stream = open(path, "rb", opener=_without_waiting)
+        stream = open(present(path), "rb", opener=_without_waiting)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(path, f"cannot be read ({reason})") from error
     with stream:
         state = os.fstat(stream.fileno())
+        if is_stub(state):  # dropped from the cache in this moment
+            raise InputError(path, "the cache is too small; give it more room (--cache-gb)")
         if not stat.S_ISREG(state.st_mode):
             raise InputError(path, "not a regular file (a pipe or a device?)")
         if state.st_size > limit:

@@ -34,6 +34,7 @@ from dmnet.core import config
 from dmnet.core.dataset import SPLITS, Dataset, split_name
 from dmnet.core.errors import ConfigError, DmnetError, MissingInputError, printable
 from dmnet.core.shards import Shard
+from dmnet.pipeline.buckets import from_buckets, place
 from dmnet.pipeline.context import STAGES, Context, stage_module
 from dmnet.pipeline.executors.base import EXECUTORS
 from dmnet.pipeline.models import weights_file
@@ -163,6 +164,8 @@ TOOLS: dict[str, Tool] = {
     "pictures": Tool("pictures", "density, windows and crops of images as a contact sheet"),
     "demo": Tool("demo", "the whole pipeline on scenes it draws itself", True),
     "demo-data": Tool("demo_data", "draw aerial scenes with annotations, from a seed"),
+    "push": Tool("push", "send a finished artifact to a bucket, verified"),
+    "pull": Tool("pull", "fetch an artifact from a bucket, verified"),
     "data": Tool("data", "download VisDrone, with resume and checks"),
 }
 
@@ -300,9 +303,9 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         parser.add_argument(*names, help=help if heeded else argparse.SUPPRESS, **how)
 
     add("-h", "--help", action="store_true", help="this text")
-    add("--data", type=Path, metavar="DIR",
-        help="data set: a folder of VisDrone, YOLO, Pascal VOC, COCO, DOTA or LabelMe, or its "
-        "data.yaml or JSON file")  # fmt: skip
+    add("--data", type=place, metavar="DIR",
+        help="data set: a folder or bucket (s3://bucket/data) of VisDrone, YOLO, Pascal VOC, COCO, "
+        "DOTA or LabelMe, or its data.yaml or JSON file")  # fmt: skip
     add("--split", "--mode", default="val", metavar="NAME",
         help="part of the data by its own name (VisDrone: test is test-dev); all is every one that "
         "is there")  # fmt: skip
@@ -311,9 +314,9 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         help="where artifacts are written: DIR/<run>/<split>/<stage>/")  # fmt: skip
     add("--config", action="append", default=[], metavar="PRESET",
         help="YAML file or name of one in configs/; repeatable, later ones win")  # fmt: skip
-    add("--sizes", type=Path, metavar="CSV",
+    add("--sizes", type=place, metavar="CSV",
         help="image sizes (columns split,image,width,height) instead of image files")  # fmt: skip
-    add("--weights", type=Path, metavar="FILE",
+    add("--weights", type=place, metavar="FILE",
         help="density network to predict with (a plain MCNN state_dict will do)")  # fmt: skip
     add("--density", default="", metavar="true|predicted|DIR",
         help="maps to crop by: ground truth (default of 'crop'), predicted (default of 'all'), "
@@ -322,7 +325,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     add("--detections", type=Path, metavar="DIR",
         help="folder with results_images.json and results_crops.json made elsewhere")  # fmt: skip
     add("--detector", metavar="NAME", help="short for --train-detector.model NAME")
-    add("--detector-weights", type=Path, metavar="FILE", help="detector to run")
+    add("--detector-weights", type=place, metavar="FILE", help="detector to run")
     add(
         "--device",
         default="auto",
@@ -345,6 +348,8 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         help="copies of the network on the cluster (0: one a GPU, or every 4 cores)")  # fmt: skip
     add("--ray-gpus", type=number(0, 64, float), default=1.0, metavar="SHARE",
         help="GPUs of each copy; parts of one (0.25) let several share it")  # fmt: skip
+    add("--cache-gb", type=number(0.001, 1e6, float), default=20.0, metavar="GB",
+        help="room for files fetched from buckets (in $DMNET_CACHE or ~/.cache/dmnet)")  # fmt: skip
     add("--force", action="store_true", help="overwrite own files that were changed by hand")
     add("--verify", action="store_true", help="compare digests of all files, trust no times")
     add("--max-bad", type=how_many, default=0, metavar="N",
@@ -364,9 +369,10 @@ def _context(options: argparse.Namespace, overrides: list[str]) -> Context:
     fields = {
         name: value
         for name, value in vars(options).items()
-        if name not in ("help", "config", "max_bad")
+        if name not in ("help", "config", "max_bad", "cache_gb")
     }
-    fields["data"] = options.data or Path("data")
+    fields |= from_buckets(fields, options.cache_gb)
+    fields["data"] = fields["data"] or Path("data")
     _check_folder("--split", options.split, options.artifacts)
     fields["weights"] = weights_file(options.weights, "density")
     fields["detector_weights"] = weights_file(options.detector_weights, "detector")

@@ -28,6 +28,7 @@ from dmnet.core.images import image_id_of
 from dmnet.core.listing import Entry, Listing, within
 from dmnet.core.reading import read_json, refuse_many
 from dmnet.core.records import Annotations, Size
+from dmnet.core.stubs import present
 
 Json = dict[str, Any]
 
@@ -263,7 +264,7 @@ def _looks_like_coco(path: Path) -> bool:
     if not path.is_file():
         return False
     size = path.stat().st_size
-    with path.open("rb") as stream:
+    with present(path).open("rb") as stream:
         head = stream.read(1 << 16)
         stream.seek(max(0, size - (1 << 16)))
         ends = head + stream.read()

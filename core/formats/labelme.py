@@ -26,6 +26,7 @@ from dmnet.core.images import SUFFIXES
 from dmnet.core.listing import Listing, by_id, files_in, images_in, listed_classes, pair
 from dmnet.core.reading import read_json, refuse_many
 from dmnet.core.records import Annotations, Size
+from dmnet.core.stubs import present
 
 _FLAGS = ("ignore", "difficult")
 
@@ -132,7 +133,7 @@ def is_labelme(path: Path) -> bool:
     """Whether a JSON file looks like one of LabelMe's, from its beginning."""
     if not path.is_file():
         return False
-    with path.open("rb") as stream:
+    with present(path).open("rb") as stream:
         head = stream.read(1 << 16)
     return b'"shapes"' in head and (b'"imagePath"' in head or b'"version"' in head)
 

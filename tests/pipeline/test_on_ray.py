@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,26 @@ pytestmark = [
 ]
 
 WEIGHTS = Path(__file__).parents[2] / "configs" / "weights" / "mcnn-hit-uav.pt"
-SMALL = {"num_cpus": 1, "object_store_memory": 80_000_000}
+SLOW = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_agent_register_timeout_ms": "300000",  # a busy machine is no lost machine
+    "RAY_health_check_failure_threshold": "30",
+    "RAY_worker_niceness": "0",
+}
+
+
+def small() -> dict[str, Any]:
+    """A machine with one core; named ports, so that it does not wait for its agents to choose."""
+    ports = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    chosen = {name: free_port() for name in ports}
+    return {"num_cpus": 1, "object_store_memory": 80_000_000, **chosen}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +55,12 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        made = Cluster(initialize_head=True, head_node_args={**SMALL, "include_dashboard": False})
-        ray.init(address=made.address, log_to_driver=False)
+        for name, value in SLOW.items():
+            patch.setenv(name, value)
+        made = Cluster()
         try:
+            made.add_node(**small(), include_dashboard=False)
+            ray.init(address=made.address, log_to_driver=False)
             yield made
         finally:
             ray.shutdown()
@@ -68,7 +89,7 @@ def killing(monkeypatch: pytest.MonkeyPatch, cluster: Any) -> Callable[[], Any]:
     append = Artifact._append
 
     def arm() -> Any:
-        machine = cluster.add_node(**SMALL)
+        machine = cluster.add_node(**small())
         cluster.wait_for_nodes()
         lines = 0
 

@@ -1,0 +1,163 @@
+"""How long a stage takes on a cluster: a seeded simulation, checked against runs on a Ray cluster.
+
+    python -m benchmarks.cluster                      the table of docs/scale.md
+    python -m benchmarks.cluster --measure            predicted and measured seconds on this machine
+
+The simulation gives parcels of items to workers as `dmnet.pipeline.executors` does. Seconds of an
+item are log-normal, every worker is slower or faster by a factor of its own (stragglers), and
+machines fail at random; a parcel whose machine fails is done again by whoever is free, and the
+machine comes back after a while. The measured runs do work that sleeps as long as the simulation
+says, so that they measure the engine and not the processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import logging
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from dmnet.core.artifact import Artifact, Item, Product
+from dmnet.core.work import MOST
+
+PER_PARCEL = 0.004
+"""Seconds between two parcels of one worker: asking, sending, the journal (measured)."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster and its troubles."""
+
+    workers: int
+    seconds: float
+    """mean time of an item"""
+    spread: float = 0.3
+    """standard deviation of the logarithm of an item's time"""
+    straggling: float = 0.1
+    """standard deviation of the logarithm of a worker's own factor"""
+    start: float = 20.0
+    """until a worker is ready: process, imports, network"""
+    mtbf: float = float("inf")
+    """mean seconds between two failures of one worker's machine"""
+    repair: float = 300.0
+    """until a failed machine is back"""
+
+
+@dataclass
+class Outcome:
+    """What a simulated run took."""
+
+    wall: float
+    again: int = 0
+    """parcels that were done again"""
+
+
+def simulate(items: int, cluster: Cluster, seed: int = 0) -> Outcome:
+    """Wall seconds of one stage.
+
+    >>> round(simulate(1600, Cluster(4, 0.1, 0.0, 0.0, 0.0)).wall, 2)  # 100 parcels of 1.604 s
+    40.1
+    """
+    rng = np.random.default_rng(seed)
+    size = max(1, min(MOST, items // (4 * cluster.workers)))
+    work = rng.lognormal(-(cluster.spread**2) / 2, cluster.spread, items) * cluster.seconds
+    parcels = [float(part.sum()) for part in np.array_split(work, -(-items // size))]
+    factors = rng.lognormal(0, cluster.straggling, cluster.workers)
+    fails = rng.exponential(1, cluster.workers) * cluster.mtbf
+    free = [(cluster.start, worker) for worker in range(cluster.workers)]
+    heapq.heapify(free)
+    outcome = Outcome(0.0)
+    returned: list[tuple[float, float]] = []  # parcels of failed machines, by time
+    while parcels or returned:
+        now, worker = heapq.heappop(free)
+        if returned and (returned[0][0] <= now or not parcels):
+            when, seconds = heapq.heappop(returned)
+            now = max(now, when)
+        else:
+            seconds = parcels.pop()
+        done = now + seconds * float(factors[worker]) + PER_PARCEL
+        if done <= fails[worker]:
+            outcome.wall = max(outcome.wall, done)
+            heapq.heappush(free, (done, worker))
+            continue
+        failed = max(now, float(fails[worker]))
+        heapq.heappush(returned, (failed, seconds))
+        outcome.again += 1
+        back = failed + cluster.repair + cluster.start
+        fails[worker] = back + rng.exponential(1) * cluster.mtbf
+        heapq.heappush(free, (back, worker))
+    return outcome
+
+
+def sleeps(times: list[float], item: Item) -> Product:
+    """Work that takes as long as it is told."""
+    time.sleep(times[int(item.id)])
+    return Product({f"{item.id}.txt": b"done"})
+
+
+def measured(times: list[float], executor: str, workers: int) -> float:
+    """Seconds from the first result to the last: the start of the workers is left out."""
+    from dmnet.pipeline.executors.base import Engine
+    from dmnet.pipeline.executors.choose import executor_for
+
+    logging.disable(logging.INFO)
+    items = [Item(f"{index:06d}") for index in range(len(times))]
+    with tempfile.TemporaryDirectory() as name:
+        carrier = executor_for(Engine(executor, workers)).tasks(partial(sleeps, times), "sleeps")
+        with Artifact(Path(name) / "out", "sleeps", 1, {}) as artifact:
+            start = 0.0
+            for _item, _ in carrier(artifact.root, items, lambda _item: frozenset()):
+                start = start or time.perf_counter()
+            return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print the table, or predicted and measured seconds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--measure", action="store_true", help="run on this machine too")
+    parser.add_argument("-n", type=int, default=400, help="items of a measured run")
+    parser.add_argument("--seconds", type=float, default=0.05, help="mean time of such an item")
+    args = parser.parse_args()
+    if args.measure:
+        compare(args.n, args.seconds)
+        return
+    print("| pictures | workers | failures a worker and day | wall | done again | of ideal |")
+    print("|---:|---:|---:|---:|---:|---:|")
+    for items, workers, a_day in ((10**4, 1, 0), (10**4, 8, 0), (10**6, 8, 1), (10**6, 64, 1),
+                                  (10**6, 64, 10), (10**8, 64, 1)):  # fmt: skip
+        cluster = Cluster(workers, 0.05, mtbf=86_400 / a_day if a_day else float("inf"))
+        scale = max(1, items // 10**6)  # beyond a million the parcels repeat: one part in `scale`
+        found = simulate(items // scale, replace(cluster, start=20.0))
+        wall = found.wall * scale
+        print(
+            f"| {items:,} | {workers} | {a_day} | {wall / 3600:.2f} h | {found.again * scale} | "
+            f"{items * 0.05 / workers / wall:.3f} |"
+        )
+
+
+def compare(items: int, seconds: float) -> None:
+    """Predicted and measured seconds, local and on Ray, with one and with two workers."""
+    rng = np.random.default_rng(0)
+    times = (rng.lognormal(-0.045, 0.3, items) * seconds).tolist()
+    print("| engine | workers | items | measured s | predicted s | ms an item over the ideal |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for executor in ("local", "ray"):
+        for workers in (1, 2):
+            cluster = Cluster(workers, seconds, 0.3, 0.0, 0.0)
+            wall = measured(times, executor, workers)
+            over = (wall - sum(times) / workers) / items * 1000
+            print(
+                f"| {executor} | {workers} | {items} | {wall:.2f} | "
+                f"{simulate(items, cluster).wall:.2f} | {over:.2f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
