@@ -394,7 +394,7 @@ class Artifact(AbstractContextManager["Artifact"]):
             why = InputError(other, "changed while it was worked on; run the same command again")
             self.summary.bad[item.id] = str(why)
             self.changed = True
-            self._append(replace(result, inputs=inputs, error=str(why)))  # no key: never fresh
+            self._append(replace(result, key="", inputs=inputs, error=str(why)))  # never fresh
             self._unlink(set(old.files if old else ()) - set(result.files))
         elif isinstance(result, InputError):
             self.summary.bad[item.id] = str(result)
