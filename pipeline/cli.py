@@ -259,7 +259,7 @@ def _merge(stage: str) -> Callable[[Context], dict[str, str]]:
 
         if not stage:
             raise ConfigError(f"merge: name the stage, one of {', '.join(STAGES)}")
-        return merge(context, stage)
+        return merge(context, stage, print)
 
     return run
 

@@ -17,13 +17,18 @@ from dmnet.core.products import Item, Product
 from dmnet.core.shards import read_shards
 from dmnet.core.work import Carrier, Done, Own, here
 from dmnet.pipeline.context import Context
-from dmnet.pipeline.run import execute
+from dmnet.pipeline.run import Say, execute
 
 Parts = Mapping[str, tuple[Path, Record]]
 
 
-def merge(context: Context, stage: str) -> dict[str, str]:
+def merge(context: Context, stage: str, say: Say) -> dict[str, str]:
     """Make one artifact of the parts of a stage.
+
+    Args:
+        context: of the stage.
+        stage: its name.
+        say: gets the results that the stage shows, line by line.
 
     Returns:
         The items that were set aside in a part: id -> reason.
@@ -33,7 +38,7 @@ def merge(context: Context, stage: str) -> dict[str, str]:
         StaleInputError: a part was made from other inputs than those at hand.
     """
     parts = read_shards(context.folder(stage))
-    return execute(replace(context, shard=None), stage, copied(parts))
+    return execute(replace(context, shard=None), stage, say, copied(parts))
 
 
 def copied(parts: Parts) -> Carrier:
