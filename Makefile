@@ -34,7 +34,7 @@ OPTIONS     = --split $(MODE) --data "$(DATA)" --run "$(RUN)" --artifacts "$(ART
 STAGES = density train-density predict-density crop convert train-detector detect fuse-eval all status
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check campaign bench data clean-demo $(STAGES) slice-report tune evaluate compare \
-        quantise pictures demo-data predict info doctor export
+        quantise pictures demo-data predict info doctor export verify licences
 
 help: ## this list
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -95,6 +95,12 @@ compare: $(READY) ## scores of RUNS="one two ..." side by side, with intervals: 
 info: $(READY) ## what a data set is: DATA=path MODE=split
 	@$(PY) -m dmnet info "$(DATA)" --split $(MODE) $(SET)
 
+verify: $(READY) ## every file of RUN hashed again: what is damaged, stale or foreign, and what mends it
+	@$(PY) -m dmnet verify "$(RUN)" --artifacts "$(ARTIFACTS)" $(SET)
+
+licences: $(READY_DEV) ## licences of all dependencies; ADVISORIES=folder of OSV files: known weaknesses too
+	@$(PY) docs/dependencies.py $(if $(ADVISORIES),--advisories "$(ADVISORIES)")
+
 doctor: $(READY) ## versions, devices, extras, models, a short speed test, what is missing
 	@$(PY) -m dmnet doctor $(SET)
 
@@ -106,7 +112,7 @@ export: $(READY) ## a trained network as an ONNX file, checked: WEIGHTS=file OUT
 	$(if $(and $(WEIGHTS),$(OUT)),,$(error export: name the weights and the file to write, WEIGHTS=weights.pt OUT=file.onnx))
 	@$(PY) -m dmnet export --weights "$(WEIGHTS)" --out "$(OUT)" $(SET)
 
-campaign: $(READY_DEV) ## try to break it: NAME=fuzz|settings N=1000 (docs/reliability.md)
+campaign: $(READY_DEV) ## try to break it: NAME=kill|faults|fuzz|settings|stale|soak N=100 (docs/reliability.md)
 	OMP_NUM_THREADS=1 $(PY) -m tests.campaigns.$(NAME) $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED))
 
 quantise: $(READY) ## a trained YOLOv6 with 8-bit weights: WEIGHTS=file IMAGES=folder OUT=file.pt

@@ -70,6 +70,6 @@ def _meta(path: Path, session: Any) -> dict[str, Any]:
         meta = json.loads(text) if text else {}
     except (ValueError, RecursionError) as error:
         raise CheckpointError(path, f"its metadata is damaged ({error})") from error
-    if not isinstance(meta, dict):
+    if not isinstance(meta, dict) or not isinstance(meta.get("decoding", {}), dict):
         raise CheckpointError(path, "its metadata is damaged (not a mapping)")
     return meta

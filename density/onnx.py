@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dmnet.core.errors import CheckpointError
 from dmnet.core.onnx import open_session
+from dmnet.core.reading import DAMAGED
 from dmnet.core.records import DensityMap, Image
 from dmnet.density.networks import Scaling
 from dmnet.density.predict import MAX_PIXELS, predict
@@ -51,7 +52,7 @@ def load(path: Path) -> tuple[OnnxDensity, Scaling]:
         if meta["kind"] != "density":
             raise KeyError("kind")
         return OnnxDensity(session, meta), Scaling.of({"input": meta})
-    except (ValueError, KeyError, TypeError) as error:
+    except DAMAGED as error:
         raise CheckpointError(path, "not a density network exported by this project") from error
 
 

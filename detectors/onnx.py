@@ -281,7 +281,7 @@ class OnnxDetector:
         self.classes = own if classes is None else classes
         self.table = class_table(self.how, self.classes)
         inputs = self.session.get_inputs()
-        shape = inputs[0].shape
+        shape = inputs[0].shape if inputs else []
         if len(shape) != 4 or shape[1] not in (3, "channels") or len(inputs) > 2:
             raise CheckpointError(
                 path, f"its input has shape {shape}, expected one [batch, 3, height, width]"

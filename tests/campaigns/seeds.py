@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from dmnet.core.formats import (
     yolo,
 )
 from dmnet.core.images import encode_jpeg, read_image
-from dmnet.core.journal import Record, read_header, read_journal
+from dmnet.core.journal import Record, begin_line, header_text, read_header, read_journal
 from dmnet.core.records import Annotations, DensityMap, Detections
 from dmnet.core.sizes import read_sizes
 from dmnet.density.kernels import KernelBank
@@ -116,8 +117,9 @@ def _pictures(*kinds: str) -> Callable[[], list[bytes]]:
 def _journal() -> list[bytes]:
     stamp = [3, 5, "abc"]
     record = Record("a", "key", {"a.h5": stamp}, {"image": ["a.jpg", *stamp]}, {"count": 1.0})
-    begun = json.dumps({"begin": True, "id": "a"})
-    return [(record.line() + begun + "\n" + record.line()).encode()]
+    sealed = (record.line() + begin_line("a") + record.line()).encode()
+    old = json.dumps({"id": "a", "key": "k", "files": {"a.h5": stamp}, "inputs": {}})
+    return [sealed, (old + "\n" + json.dumps({"begin": True, "id": "a"}) + "\n").encode()]
 
 
 def _in_folder(name: str, read: Callable[[Path], Any]) -> Callable[[Path], Any]:
@@ -137,7 +139,7 @@ def _header() -> list[bytes]:
         "facts": {},
         "outputs": {"a": [1, 2, "c"]},
     }
-    return [json.dumps(header).encode()]
+    return [json.dumps(header).encode(), header_text({**header, "journal": ""}).encode()]
 
 
 def _yaml() -> list[bytes]:
@@ -187,6 +189,116 @@ def _read_weights(path: Path) -> None:
     load_network(path)
 
 
+def _onnx(*shapes: tuple[int, ...], meta: dict[str, Any]) -> bytes:
+    """A network that answers every image with zeros."""
+    import onnx
+
+    make = onnx.helper
+    floats = onnx.TensorProto.FLOAT
+    weights = [
+        onnx.numpy_helper.from_array(np.zeros(shape, np.float32), f"w{i}")
+        for i, shape in enumerate(shapes)
+    ]
+    nodes = [make.make_node("Identity", [f"w{i}"], [f"out{i}"]) for i in range(len(shapes))]
+    outputs = [make.make_tensor_value_info(f"out{i}", floats, s) for i, s in enumerate(shapes)]
+    image = make.make_tensor_value_info("images", floats, [1, 3, 32, 32])
+    graph = make.make_graph(nodes, "constant", [image], outputs, weights)
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
+    make.set_model_props(model, {"dmnet": json.dumps(meta)})
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def _density_onnx() -> list[bytes]:
+    meta = {"kind": "density", "stride": 4, "multiple": 4, "reach": 8}
+    return [_onnx((1, 1, 8, 8), meta=meta)]
+
+
+def _read_density_onnx(path: Path) -> None:
+    from dmnet.density.onnx import load
+
+    load(path)
+
+
+def _detector_onnx() -> list[bytes]:
+    how = {"layout": "cxcywh", "class_map": ["0=1", "1=4"], "input_size": [32, 32]}
+    return [_onnx((1, 5, 7), meta={"kind": "detector", "decoding": how})]
+
+
+def _read_detector_onnx(path: Path) -> None:
+    from dmnet.detectors.onnx import OnnxDetector
+
+    OnnxDetector(path, device="cpu").predict([np.zeros((*SIZE, 3), np.uint8)])
+
+
+def _found() -> list[bytes]:
+    from dmnet.pipeline.predict.found import Found
+
+    return [Found(SIZE, _detections(), ((0, 0, 20, 20),), 1.5).write("abc")]
+
+
+def _read_found(path: Path) -> None:
+    from dmnet.pipeline.predict.found import read_found
+
+    read_found(path, "abc")
+
+
+def _frames() -> list[bytes]:
+    from dmnet.pipeline.predict.found import Found, write_frames
+
+    return [write_frames([Found(SIZE, _detections()), None])]
+
+
+def _read_frames(path: Path) -> None:
+    from dmnet.pipeline.predict.found import read_frames
+
+    read_frames(path)
+
+
+def _raster() -> list[bytes]:
+    import rasterio
+
+    files = []
+    for kind, how in (("uint8", {}), ("uint16", {"compress": "deflate", "tiled": True})):
+        values = np.random.default_rng(0).integers(0, 200, (3, 32, 48)).astype(kind)
+        shape = {"count": 3, "height": 32, "width": 48, "dtype": kind, "crs": "EPSG:32631"}
+        blocks = {"blockxsize": 16, "blockysize": 16} if how else {}
+        with rasterio.MemoryFile() as memory:
+            with memory.open(driver="GTiff", **shape, **how, **blocks,
+                             transform=rasterio.Affine(2, 0, 9, 0, -2, 9)) as file:  # fmt: skip
+                file.write(values)
+            files.append(memory.read())
+    return files
+
+
+def _read_raster(path: Path) -> None:
+    from dmnet.pipeline.predict.raster import is_raster, open_raster
+    from dmnet.pipeline.predict.settings import RasterConfig
+
+    is_raster(path)
+    found = open_raster(path, RasterConfig())
+    found.read((0, 0, min(64, found.size[1]), min(64, found.size[0])), 2)
+
+
+def _video() -> list[bytes]:
+    import cv2
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.avi")
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5, SIZE[::-1])
+        for level in range(4):
+            writer.write(np.full((*SIZE, 3), 60 * level, np.uint8))
+        writer.release()
+        return [path.read_bytes()]
+
+
+def _read_video(path: Path) -> None:
+    from dmnet.pipeline.predict.video import frames, open_video
+
+    found = open_video(path)
+    list(frames(found, [range(min(8, found.frames))]))
+
+
 SEEDS = {
     seed.name: seed
     for seed in (
@@ -223,6 +335,12 @@ SEEDS = {
         Seed("settings.yaml", _yaml, _settings),
         Seed("onnx.yaml", _onnx_settings, _read_onnx_settings),
         Seed("weights.pt", _weights, _read_weights),
+        Seed("density.onnx", _density_onnx, _read_density_onnx),
+        Seed("detector.onnx", _detector_onnx, _read_detector_onnx),
+        Seed("found.json", _found, _read_found, True),
+        Seed("frames.json", _frames, _read_frames, True),
+        Seed("raster.tif", _raster, _read_raster),
+        Seed("video.avi", _video, _read_video),
     )
 }  # fmt: skip
 """Every kind by name; the name ends as the file's does."""

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaigns import fuzz, settings
+from tests.campaigns import faults, fuzz, settings, soak
+from tests.campaigns.kill import Killer
 from tests.campaigns.seeds import SEEDS
+from tests.campaigns.world import World, preload
 
-LIGHT = [name for name in SEEDS if name not in ("weights.pt", "settings.yaml", "onnx.yaml")]
-"""Kinds whose readers need no torch."""
+HEAVY = ("weights.pt", "settings.yaml", "onnx.yaml", "density.onnx", "detector.onnx", "raster.tif",
+         "found.json", "frames.json", "video.avi")  # fmt: skip
+LIGHT = [name for name in SEEDS if name not in HEAVY]
+"""Kinds whose readers need neither torch nor an extra."""
 
 
 @pytest.mark.parametrize("name", LIGHT)
@@ -37,3 +41,41 @@ def test_settings(tmp_path: Path) -> None:
     assert len(every) > 2000
     _, fallen = settings.check(where, random.Random(1).sample(every, 60))
     assert fallen == {}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    preload(heavy=False)
+    return World.make(tmp_path_factory.mktemp("world"))
+
+
+@pytest.mark.parametrize("stage", ["density", "crop", "fuse-eval"])
+def test_kill(world: World, stage: str) -> None:
+    killer = Killer(world, seed=1)
+    assert [killer.attempt("val", stage, index) for index in range(2)] == ["", ""]
+
+
+def test_kill_notices_what_is_left(world: World) -> None:
+    world.copy("rough")
+    folder = world.made("rough", "val", "density")
+    assert world.flaw("rough", "val", "density") == ""
+    (folder / ".100.h5.77.tmp").write_bytes(b"half")
+    assert "other files" in world.flaw("rough", "val", "density")
+    (folder / ".100.h5.77.tmp").unlink()
+    (folder / "100.h5").write_bytes(b"")
+    assert "other bytes: ['100.h5']" in world.flaw("rough", "val", "density")
+
+
+@pytest.mark.parametrize("name", [fault.__name__ for fault in faults.FAULTS])
+def test_faults(world: World, name: str) -> None:
+    try:
+        assert [faults.attempt(world, name, 1, index) for index in range(2)] == ["", ""]
+    except faults.CannotTry as reason:
+        pytest.skip(str(reason))
+
+
+def test_soak(tmp_path: Path) -> None:
+    preload(heavy=False)
+    found = soak.stages(tmp_path, 6, seed=1)
+    assert list(found) == ["density", "crop", "convert", "fuse-eval"]
+    assert {kept for _, kept in found.values()} == {0}
