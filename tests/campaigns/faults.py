@@ -200,7 +200,7 @@ def books(world: World, rng: random.Random, stage: str) -> str:
         if way == "torn":
             del data[rng.randrange(len(data)) :]
         elif way == "doubled":
-            data += data
+            data += bytes(data)
         else:
             for _ in range(rng.choice([1, 5, 50])):
                 data[rng.randrange(len(data))] = rng.randrange(256)
