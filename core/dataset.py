@@ -17,6 +17,7 @@ from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import coco, dota, labelme, visdrone, visdrone_folder, voc, yolo
 from dmnet.core.formats.coco import image_ids
 from dmnet.core.images import read_size
+from dmnet.core.links import without_leaving
 from dmnet.core.listing import Entry, Format, Listing, canonical_split
 from dmnet.core.plugins import find, is_outside
 from dmnet.core.records import Annotations, Size
@@ -194,15 +195,16 @@ def open_dataset(data: Path, split: str, sizes: Path | None = None) -> Dataset:
     listing = found or visdrone_folder.find(data, split)
     split = split if found else canonical_split(split)
     table = {} if sizes is None else read_sizes(sizes, split)
+    entries, led = without_leaving(listing, outside(data)[1])
+    listing = replace(listing, entries=entries)
     lost, notes = _gaps(listing, table)
-    entries = listing.entries
     if listing.format == "voc":
         entries = tuple(map(_with_size, entries))
     dataset = Dataset(
         split,
         listing.root,
         entries,
-        (*listing.problems, *lost),
+        (*listing.problems, *led, *lost),
         tuple(notes),
         table,
         Labels(listing.format, listing.classes, listing.source or data),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dmnet.core import config
+from dmnet.core import config, links
 from dmnet.core.artifact import Artifact
 from dmnet.core.dataset import absolute
 from dmnet.core.errors import (
@@ -272,6 +272,7 @@ def command(context: Context, stage: str, *settings: str, split: str | None = No
             value = getattr(context, name)
             words += [f"{name.upper()}={shlex.quote(str(value))}"] if value else []
     changed = [*(_settings(context, stage) if split == context.split else ()), *settings]
+    changed += [links.OPTION] if links.ALLOWED.get() else []
     if changed:
         words.append(f"SET={shlex.quote(' '.join(changed))}")
     return " ".join(words)

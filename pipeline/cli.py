@@ -30,7 +30,7 @@ from typing import Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from dmnet.core import config
+from dmnet.core import config, links
 from dmnet.core.dataset import SPLITS, Dataset, split_name
 from dmnet.core.errors import ConfigError, DmnetError, MissingInputError, printable
 from dmnet.core.shards import Shard
@@ -58,6 +58,12 @@ _HELP = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if links.OPTION in arguments:
+        token = links.ALLOWED.set(True)
+        try:
+            return main([word for word in arguments if word != links.OPTION])
+        finally:
+            links.ALLOWED.reset(token)
     verb, rest = (arguments or ["--help"])[0], arguments[1:]
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
@@ -419,6 +425,7 @@ def _overview() -> str:
             *lines,
             "",
             "python -m dmnet VERB --help lists the options and settings of one verb.",
+            "Every verb takes --follow-links: links may lead out of the folder of the data set.",
         ]
     )
 

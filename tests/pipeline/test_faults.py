@@ -162,3 +162,24 @@ def test_kernel_banks_of_strangers(tmp_path: Path) -> None:
     path.write_bytes(KernelBank.build([0, 1]).to_bytes()[:-100])
     with pytest.raises(InputError, match="not a readable kernel bank"):
         KernelBank.load(path)
+
+
+def test_links_that_leave_the_data_set_are_followed_only_where_that_is_said(
+    dmnet: Run, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = data / "VisDrone2019-DET-val" / "annotations"
+    (labels / "100.txt").rename(tmp_path / "elsewhere.txt")
+    (labels / "100.txt").symlink_to(tmp_path / "elsewhere.txt")
+    (labels / "101.txt").rename(data / "shared.txt")
+    (labels / "101.txt").symlink_to(data / "shared.txt")  # inside the data set
+    assert dmnet("density") == 1
+    said = capsys.readouterr().err
+    assert "leads out of the data set (1 in all)" in said and "2 done" in said
+    assert dmnet("density", "--follow-links") == 0
+    assert "1 done, 2 kept" in capsys.readouterr().err
+    assert dmnet("crop", "--follow-links", "--density.stride", "8") == 2
+    assert "--follow-links" in one_paragraph(capsys)
+    (tmp_path / "moved").mkdir()
+    data.rename(tmp_path / "moved" / "data")
+    data.symlink_to(tmp_path / "moved" / "data")  # the folder itself may be a link
+    assert dmnet("density", "--follow-links") == 0
