@@ -181,7 +181,7 @@ class Artifact(AbstractContextManager["Artifact"]):
                     f"{self.root} holds files that this pipeline did not make (such as "
                     f"{strange[0]!r}); it will not write there. Move them away, name another "
                     "RUN, or give the folder as an input instead (for example DENSITY=folder)."
-                    f"{lost if JOURNAL in present else ''}"
+                    f"{lost if scan_journal(self.root).records else ''}"
                 )
         elif header["stage"] != stage:
             raise ForeignArtifactError(

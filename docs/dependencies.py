@@ -14,7 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, metadata
+from importlib.metadata import PackageNotFoundError, files, metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,22 @@ def pinned(lock: Path = LOCK) -> dict[str, str]:
 
 
 def licence(name: str) -> str:
-    """What an installed package says its licence is; empty where it says nothing."""
+    """What an installed package says its licence is, also by a file; empty where nothing does."""
     stated = metadata(name)
     classifiers = stated.get_all("Classifier") or []
     named = [c.rpartition(" :: ")[2] for c in classifiers if c.startswith("License :: ")]
     text = (stated.get("License") or "").strip().splitlines()
     short = text[0] if text and len(text[0]) < 60 else ""
-    return stated.get("License-Expression") or ", ".join(named) or short
+    return stated.get("License-Expression") or ", ".join(named) or short or _file(name)
+
+
+def _file(name: str) -> str:
+    """The first line of a licence file."""
+    for path in files(name) or ():
+        if path.name.upper().startswith(("LICENSE", "LICENCE", "COPYING")):
+            lines = path.locate().read_text(encoding="utf-8").split("\n")
+            return next((line.strip() for line in lines if line.strip()), "")
+    return ""
 
 
 def advisories(folder: Path) -> Iterator[Mapping[str, Any]]:
