@@ -210,10 +210,10 @@ def books(world: World, rng: random.Random, stage: str) -> str:
     code, said = world.run("rough", "val", stage)
     if wrong := spoken(code, said):
         return wrong
-    if code == 2 and "--force" not in said:  # nothing is left that says whose folder it is
-        shutil.rmtree(folder)
-    if code == 1:
+    if code:
         code, said = world.run("rough", "val", stage, "--force")
+    if code == 2 and ("remove this folder" in said or "Move them away" in said):
+        shutil.rmtree(folder)  # nothing is left that says whose folder it is
     return mended(world, stage)
 
 

@@ -116,6 +116,7 @@ def stages(root: Path, n: int, seed: int) -> dict[str, Measure]:
     places += ["--sizes", str(root / "sizes.csv")]
     usual = {"fuse-eval": ["--detections", str(root / "found"), "--fuse-eval.pictures", "0",
                            "--fuse-eval.bootstrap", "0"],
+             "crop": ["--crop.write-images", "false"],
              "density": ["--density.stride", "16"]}  # fmt: skip
     out = {}
     for stage in ("density", "crop", "convert", "fuse-eval"):
