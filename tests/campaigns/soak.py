@@ -5,7 +5,7 @@ fuse-eval run on them, each in a process of its own. Predict runs on drawn pictu
 shipped with the package. Two sizes of each, N and N/2: the slope is the growth of the peak of
 resident memory from one to the other, in bytes an item. What a journal holds of an item is some
 kilobytes; a picture or a map that is kept would be hundreds. A stage survives if its slope is below
-the limit, it ends with exit code 0, and it has as many open descriptors at its end as at its start.
+the limit, it ends with exit code 0, and as many descriptors stay open with N items as with N/2.
 """
 
 from __future__ import annotations
@@ -143,14 +143,14 @@ def compared(n: int, limit: int, run: Callable[[Path, int], dict[str, Measure]])
             halves.append(run(Path(folder), count))
         print(f"    {count} items in {time.monotonic() - start:.0f} s", flush=True)
     for name in halves[1]:
-        (low, _), (high, kept) = halves[0][name], halves[1][name]
+        (low, few), (high, many) = halves[0][name], halves[1][name]
         slope = (high - low) / (n - n // 2)
         print(
             f"{name:12} {n:7} items: peak {high / 1e6:.0f} MB, slope {slope:,.0f} bytes an item, "
-            f"{kept} descriptors more at the end",
+            f"{many - few} descriptors more stay open",
             flush=True,
         )
-        if slope > limit or kept > 0:
+        if slope > limit or many > few:
             fell.append(name)
     return fell
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.campaigns import faults, fuzz, settings, soak
 from tests.campaigns.kill import Killer
+from tests.campaigns.kill_verbs import VerbKiller, data_verb, predict_verb
 from tests.campaigns.seeds import SEEDS
 from tests.campaigns.world import World, preload
 
@@ -55,6 +56,14 @@ def test_kill(world: World, stage: str) -> None:
     assert [killer.attempt("val", stage, index) for index in range(2)] == ["", ""]
 
 
+def test_kill_verbs(tmp_path: Path) -> None:
+    with data_verb(tmp_path / "b") as data:
+        for verb in (data, predict_verb(tmp_path / "a")):
+            (tmp_path / verb.name).mkdir()
+            killer = VerbKiller(tmp_path / verb.name, verb, seed=1)
+            assert [killer.attempt(index) for index in range(2)] == ["", ""]
+
+
 def test_kill_notices_what_is_left(world: World) -> None:
     world.copy("rough")
     folder = world.made("rough", "val", "density")
@@ -78,4 +87,4 @@ def test_soak(tmp_path: Path) -> None:
     preload(heavy=False)
     found = soak.stages(tmp_path, 6, seed=1)
     assert list(found) == ["density", "crop", "convert", "fuse-eval"]
-    assert {kept for _, kept in found.values()} == {0}
+    assert max(kept for _, kept in found.values()) <= 1
