@@ -13,6 +13,7 @@ NETWORKS: dict[str, str] = {
     "fasterrcnn-mobilenetv2": TORCHVISION,
     "retinanet-r50": TORCHVISION,
     "fcos-r50": TORCHVISION,
+    "fcos-mobilenetv2": TORCHVISION,
     "yolov6-n": YOLOV6,
     "yolov6-t": YOLOV6,
     "yolov6-s": YOLOV6,

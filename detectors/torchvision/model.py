@@ -1,4 +1,4 @@
-"""Six torchvision detectors with settings that suit hundreds of small objects.
+"""Torchvision detectors with settings that suit hundreds of small objects.
 
 Faster R-CNN (Ren et al. 2015) on feature pyramids (Lin et al. 2017) of four backbones, RetinaNet
 (Lin et al. 2017) and FCOS (Tian et al. 2019). torchvision's own defaults (100 detections, anchors
@@ -102,6 +102,7 @@ ARCHITECTURES: dict[str, tuple[str, Backbone]] = {
     "fasterrcnn-mobilenetv2": ("fasterrcnn", MOBILENET_V2),
     "retinanet-r50": ("retinanet", RESNET50),
     "fcos-r50": ("fcos", RESNET50),
+    "fcos-mobilenetv2": ("fcos", MOBILENET_V2),
 }
 """Name -> (family, backbone)."""
 

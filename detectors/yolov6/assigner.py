@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dmnet.detectors.dense import Objects
-from dmnet.detectors.yolov6.head import STRIDES, Cells
+from dmnet.detectors.yolov6.head import Cells
 
 PAIRS = 1 << 22
 """Pairs that are looked at together."""
@@ -61,9 +61,9 @@ def grown(boxes: Tensor, side: float) -> Tensor:
 
 
 def _spans(boxes: Tensor, cells: Cells) -> Tensor:
-    """First row, first column, rows, columns of the cells inside, per level: ``[N, 3, 4]``."""
+    """First row, first column, rows, columns of the cells inside, per level: ``[N, L, 4]``."""
     found = []
-    for (rows, columns), stride in zip(cells.grids, STRIDES, strict=True):
+    for (rows, columns), stride in zip(cells.grids, cells.levels, strict=True):
         limit = boxes.new_tensor([columns, rows, columns, rows])
         edges = torch.minimum((boxes / stride - 0.5).ceil().clamp(min=0), limit).long()
         first, last = edges[:, :2].flip(1), edges[:, 2:].flip(1)
@@ -99,17 +99,17 @@ def _runs(group: Tensor) -> Iterator[slice]:
 
 
 def _expand(spans: Tensor, cells: Cells, first: int) -> tuple[Tensor, Tensor]:
-    """Pairs of the spans ``[n, 3, 4]`` of objects ``first``, ``first + 1``, ..."""
+    """Pairs of the spans ``[n, L, 4]`` of objects ``first``, ``first + 1``, ..."""
     columns = spans.new_tensor([grid[1] for grid in cells.grids])
-    sizes = [grid[0] * grid[1] for grid in cells.grids]
-    offset = spans.new_tensor([0, sizes[0], sizes[0] + sizes[1]])
-    count = spans[..., 2:].prod(2).flatten()  # [n * 3]
+    sizes = spans.new_tensor([rows * columns for rows, columns in cells.grids])
+    offset = sizes.cumsum(0) - sizes
+    count = spans[..., 2:].prod(2).flatten()  # [n * L]
     source = torch.repeat_interleave(count)  # [P]
     step = torch.arange(len(source), device=count.device) - (count.cumsum(0) - count)[source]
     row, column, _, width = spans.flatten(0, 1)[source].unbind(1)
-    level = source % 3
+    level = source % len(cells.grids)
     y, x = row + step // width, column + step % width
-    return first + source // 3, offset[level] + y * columns[level] + x
+    return first + source // len(cells.grids), offset[level] + y * columns[level] + x
 
 
 def nearest_pairs(boxes: Tensor, cells: Cells, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,13 +119,13 @@ def nearest_pairs(boxes: Tensor, cells: Cells, count: int) -> tuple[Tensor, Tens
 
     Returns:
         Row of ``boxes``, index of the cell and whether there is such a cell, each
-        ``[N, 3 * count]``: a level may have fewer cells.
+        ``[N, levels * count]``: a level may have fewer cells.
     """
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     reach = torch.arange(-count, count + 1, device=boxes.device)
     step = torch.stack(torch.meshgrid(reach, reach, indexing="ij"), -1).reshape(-1, 2).flip(1)
     chosen, real, offset = [], [], 0
-    for (rows, columns), stride in zip(cells.grids, STRIDES, strict=True):
+    for (rows, columns), stride in zip(cells.grids, cells.levels, strict=True):
         limit = torch.tensor([columns, rows], device=boxes.device)
         home = torch.minimum((centre / stride).long().clamp(min=0), limit - 1)
         place = home[:, None] + step  # [N, (2 * count + 1)^2, 2] x, y

@@ -11,7 +11,7 @@ Stage = Callable[[int, int, int], nn.Module]
 
 
 class Backbone(nn.Module):
-    """Stem at stride 2, then four stages; gives the features at strides 8, 16 and 32."""
+    """Stem at stride 2, then four stages; gives the features at strides 4, 8, 16 and 32."""
 
     def __init__(
         self,
@@ -38,10 +38,10 @@ class Backbone(nn.Module):
         )
         self.pool = pool
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``[B, 3, H, W]`` -> features at strides 8, 16, 32."""
-        x = self.stages[0](self.stem(x))
-        c3 = self.stages[1](x)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``[B, 3, H, W]`` -> features at strides 4, 8, 16, 32."""
+        c2 = self.stages[0](self.stem(x))
+        c3 = self.stages[1](c2)
         c4 = self.stages[2](c3)
         c5 = self.pool(self.stages[3](c4))
-        return c3, c4, c5
+        return c2, c3, c4, c5

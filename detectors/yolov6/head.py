@@ -17,6 +17,7 @@ from torch.nn import functional
 from dmnet.detectors.yolov6.blocks import Conv
 
 STRIDES = (8, 16, 32)
+FINE_STRIDES = (4, *STRIDES)
 PRIOR = 0.01
 
 
@@ -42,17 +43,22 @@ class Cells(NamedTuple):
     grids: tuple[tuple[int, int], ...]
     """Rows and columns of each level."""
 
+    levels: tuple[int, ...]
+    """Stride of each level, pixels."""
 
-def cells_of(grids: Sequence[tuple[int, int]], device: torch.device) -> Cells:
-    """Cell centres of levels with these rows and columns at `STRIDES`; offset 0.5."""
+
+def cells_of(
+    grids: Sequence[tuple[int, int]], device: torch.device, levels: Sequence[int] = STRIDES
+) -> Cells:
+    """Cell centres of levels with these rows and columns and strides; offset 0.5."""
     centres, strides = [], []
-    for (rows, columns), stride in zip(grids, STRIDES, strict=True):
+    for (rows, columns), stride in zip(grids, levels, strict=True):
         y, x = torch.meshgrid(
             torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
         )
         centres.append((torch.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride)
         strides.append(torch.full((rows * columns, 1), float(stride), device=device))
-    return Cells(torch.cat(centres), torch.cat(strides), tuple(grids))
+    return Cells(torch.cat(centres), torch.cat(strides), tuple(grids), tuple(levels))
 
 
 def by_side(sides: Tensor, bins: int) -> Tensor:
@@ -82,7 +88,7 @@ class Head(nn.Module):
         """Make a stem, two 3x3 convolutions and two predictors a level.
 
         Args:
-            channels: at strides 8, 16, 32.
+            channels: of each level.
             classes: number of classes.
             bins: 0: sides are plain numbers; else the greatest distance of the distribution.
         """
@@ -111,7 +117,7 @@ class Head(nn.Module):
             layer.bias.copy_(start)  # type: ignore[operator]
 
     def forward(self, features: Sequence[Tensor]) -> Outputs:
-        """Features at strides 8, 16, 32 ``[B, c, h, w]`` -> `Outputs`."""
+        """Features of the levels ``[B, c, h, w]`` -> `Outputs`."""
         logits, sides = [], []
         for i, feature in enumerate(features):
             x = self.stems[i](feature)

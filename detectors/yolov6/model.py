@@ -86,7 +86,7 @@ class YoloV6(DetectionNet):
             ``[B, A, 4]`` boxes in pixels of the input, ``[B, A, classes]`` scores 0..1.
         """
         outputs = as_float(self.body(images))
-        boxes = to_boxes(distances(outputs.sides, self.size.bins), cells_for(images))
+        boxes = to_boxes(distances(outputs.sides, self.size.bins), self._cells(images))
         return boxes, outputs.logits.sigmoid()
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -103,13 +103,19 @@ class YoloV6(DetectionNet):
     def _losses(
         self, outputs: Outputs, box: Letterbox, targets: Sequence[Target]
     ) -> tuple[dict[str, Tensor], Positives]:
-        cells = cells_for(box.canvas)
+        cells = self._cells(box.canvas)
         boxes = to_boxes(distances(outputs.sides, self.size.bins), cells)
         objects = objects_of(targets, box)
         positives = self._assign(outputs, boxes, objects, cells)
         regions = [box.onto(target["ignore"], i) for i, target in enumerate(targets)]
         batch = Batch(outputs, boxes, objects, positives, cells, centres_in(cells, regions))
         return detection_losses(batch, BOX_LOSSES[self.size.iou], self.size.bins), positives
+
+    def _cells(self, canvas: Tensor) -> Cells:
+        """The cells of a network input ``[B, 3, H, W]``."""
+        height, width = canvas.shape[-2:]
+        levels = self.body.strides
+        return cells_of([(height // s, width // s) for s in levels], canvas.device, levels)
 
     def _assign(self, outputs: Outputs, boxes: Tensor, objects: Objects, cells: Cells) -> Positives:
         side, plain = self.config.min_side, boxes.detach()
@@ -165,17 +171,11 @@ def as_float(outputs: Outputs) -> Outputs:
     return Outputs(outputs.logits.float(), outputs.sides.float())
 
 
-def cells_for(canvas: Tensor) -> Cells:
-    """The cells of a network input ``[B, 3, H, W]``."""
-    height, width = canvas.shape[-2:]
-    return cells_of([(height // s, width // s) for s in STRIDES], canvas.device)
-
-
 def make_body(size: Size, config: YoloConfig, classes: int) -> Body:
     """The network in its training form; int8 starts fused, its ranges unknown."""
     if config.form != "int8":
-        return Body(size, classes, form=config.form, pool=config.pool)
-    body = Body(size, classes, form="plain", pool=config.pool)
+        return Body(size, classes, form=config.form, pool=config.pool, fine=config.fine)
+    body = Body(size, classes, form="plain", pool=config.pool, fine=config.fine)
     insert(fuse(body))
     return body
 
@@ -270,7 +270,7 @@ def start_from(net: YoloV6, path: Path) -> None:
     if net.config.form != "repopt":
         load_state(net, state, path)
         return
-    searched = Body(net.size, net.classes, form="search", pool=net.config.pool)
+    searched = make_body(net.size, replace(net.config, form="search"), net.classes)
     own = {key.removeprefix("body."): value for key, value in state.items()}
     adopt_scales(net.body, searched, own)
 

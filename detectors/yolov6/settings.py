@@ -31,6 +31,9 @@ class YoloConfig(Settings):
     fused network with 8-bit rounding, made by `quantised`"""
     pool: Literal["sppf", "csp"] = "sppf"
     """pyramid pooling: as first published, or that of version 3"""
+    fine: bool = False
+    """a level of the head at stride 4 beside those at 8, 16 and 32, for tiny objects (not in the
+    papers)"""
     weights: str = "none"
     """starting weights: none, or a file of the same architecture and form; with form repopt those
     of a training with form search, which gives the gradients' multipliers"""

@@ -22,7 +22,7 @@ from dmnet.detectors.yolov6.blocks import (
     conv_silu,
     rep_stack,
 )
-from dmnet.detectors.yolov6.head import Head, Outputs
+from dmnet.detectors.yolov6.head import FINE_STRIDES, STRIDES, Head, Outputs
 from dmnet.detectors.yolov6.neck import RepPan
 from dmnet.detectors.yolov6.repoptimizer import LinearAdd, RepOptConv
 
@@ -101,7 +101,13 @@ class Body(nn.Module):
     """Backbone, neck and head: everything between pixels and raw predictions."""
 
     def __init__(
-        self, size: Size, classes: int, *, form: Form = "rep", pool: Literal["sppf", "csp"] = "sppf"
+        self,
+        size: Size,
+        classes: int,
+        *,
+        form: Form = "rep",
+        pool: Literal["sppf", "csp"] = "sppf",
+        fine: bool = False,
     ) -> None:
         """Put a size together.
 
@@ -110,8 +116,10 @@ class Body(nn.Module):
             classes: number of classes.
             form: how the 3x3 blocks are trained.
             pool: the pyramid pooling: ``sppf`` as published first, ``csp`` as in version 3.
+            fine: a level at stride 4 beside those at 8, 16 and 32.
         """
         super().__init__()
+        self.strides = FINE_STRIDES if fine else STRIDES
         wide = [scaled_channels(c, size.width) for c in BACKBONE_CHANNELS]
         neck = [scaled_channels(c, size.width) for c in NECK_CHANNELS]
         deep = [scaled_repeats(n, size.depth) for n in BACKBONE_REPEATS]
@@ -120,11 +128,12 @@ class Body(nn.Module):
         stage = make_stage(size, block)
         pooling = (Sppf if pool == "sppf" else CspSppf)(wide[-1], wide[-1], size.act)
         self.backbone = Backbone(wide, deep, block, stage, pooling)
-        self.neck = RepPan(wide[2:], neck, steps, stage, size.act)
-        self.head = Head([neck[1], neck[3], neck[5]], classes, size.bins)
+        self.neck = RepPan(wide[1:], neck, steps, stage, size.act, fine=fine)
+        finest = [neck[1]] if fine else []
+        self.head = Head([*finest, neck[1], neck[3], neck[5]], classes, size.bins)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """``[B, 3, H, W]``, sides multiples of 32 -> the neck's features at strides 8, 16, 32."""
+        """``[B, 3, H, W]``, sides multiples of 32 -> the neck's features, level by level."""
         out: list[Tensor] = self.neck(*self.backbone(images))
         return out
 

@@ -22,8 +22,8 @@ class DetectorTraining(TrainConfig):
 
     model: str = "fasterrcnn-r50"
     """Network: fasterrcnn-r50, fasterrcnn-r50-v2, fasterrcnn-mobilenetv3, fasterrcnn-mobilenetv2,
-    retinanet-r50, fcos-r50, yolov6-n/-t/-s/-m/-l, yolox-nano/-tiny/-s, mmdet, or module:builder
-    of an outside package. Without a GPU, where none is named, the preset cpu is used
+    retinanet-r50, fcos-r50, fcos-mobilenetv2, yolov6-n/-t/-s/-m/-l, yolox-nano/-tiny/-s, mmdet, or
+    module:builder of an outside package. Without a GPU, where none is named, the preset cpu is used
     (configs/cpu.yaml)."""
     init: str | None = None
     """Start from the tensors of this file that fit: weights of an earlier training (of other

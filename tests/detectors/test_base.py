@@ -33,7 +33,8 @@ def weights(tmp_path: Path) -> Path:
 def test_every_name_has_one_place() -> None:
     assert set(base.DETECTORS) == {
         "fasterrcnn-r50", "fasterrcnn-r50-v2", "fasterrcnn-mobilenetv3", "fasterrcnn-mobilenetv2",
-        "retinanet-r50", "fcos-r50", "yolov6-n", "yolov6-t", "yolov6-s", "yolov6-m", "yolov6-l",
+        "retinanet-r50", "fcos-r50", "fcos-mobilenetv2",
+        "yolov6-n", "yolov6-t", "yolov6-s", "yolov6-m", "yolov6-l",
         "yolox-nano", "yolox-tiny", "yolox-s", "mmdet", "onnx", "results",
     }  # fmt: skip
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from dmnet.detectors.dense import Objects
 from dmnet.detectors.yolov6 import assigner
 from dmnet.detectors.yolov6.assigner import Positives
-from dmnet.detectors.yolov6.head import STRIDES, Cells, cells_of
+from dmnet.detectors.yolov6.head import FINE_STRIDES, STRIDES, Cells, cells_of
 
 SMALL = cells_of([(4, 4), (2, 2), (1, 1)], torch.device("cpu"))  # an input of 32 x 32
+FINE = cells_of([(8, 8), (4, 4), (2, 2), (1, 1)], torch.device("cpu"), FINE_STRIDES)
 WIDE = cells_of([(8, 12), (4, 6), (2, 3)], torch.device("cpu"))  # 96 x 64
 
 
@@ -37,6 +38,14 @@ def test_pairs_by_hand() -> None:
     # four cells at stride 8, one at 16; the centre (16, 16) belongs to the second box, not to the
     # first (half-open); (4, 4) is a centre at stride 8
     assert found == [(0, 0), (0, 1), (0, 4), (0, 5), (0, 16), (1, 20), (2, 0)]
+
+
+def test_pairs_with_a_level_at_stride_4() -> None:
+    boxes = torch.tensor([[13.0, 13.0, 19.0, 19.0], [1.0, 9.0, 3.0, 11.0]])
+    (pairs,) = assigner.inside_pairs(boxes, FINE)
+    found = list(zip(*(column.tolist() for column in pairs), strict=True))
+    # centres (14, 14), (18, 14), (14, 18), (18, 18) at stride 4, (16, 16) at 32; then (2, 10)
+    assert found == [(0, 27), (0, 28), (0, 35), (0, 36), (0, 84), (1, 16)]
 
 
 def dense(boxes: Tensor, cells: Cells) -> list[tuple[int, int]]:
@@ -97,6 +106,18 @@ def test_object_between_the_centres_has_a_cell_only_with_a_least_side() -> None:
     boxes, scores = torch.rand(1, 21, 4), torch.rand(1, 21, 1)
     assert len(assigner.task_aligned(scores, boxes, tiny, SMALL).cell) == 0
     assert len(assigner.task_aligned(scores, boxes, tiny, SMALL, min_side=8.0).cell) >= 1
+
+
+def test_neighbours_that_share_a_cell_have_their_own_at_stride_4() -> None:
+    pair = objects([[0, 0, 4, 4], [4, 0, 8, 4]], [0, 0], [0, 0])
+    for cells, seen in ((SMALL, 1), (FINE, 2)):
+        number = len(cells.centres)
+        half = cells.strides.expand(number, 2) / 2
+        boxes = torch.cat([cells.centres - half, cells.centres + half], 1)[None]
+        found = assigner.task_aligned(
+            torch.full((1, number, 1), 0.5), boxes, pair, cells, min_side=8.0
+        )
+        assert len(found.object.unique()) == seen
 
 
 @settings(deadline=None, max_examples=50)

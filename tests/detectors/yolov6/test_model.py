@@ -58,7 +58,7 @@ def test_losses_and_gradients(name: str, make_net: Make, make_target: Any) -> No
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
-@pytest.mark.parametrize("settings", [{}, {"atss_epochs": 1}])
+@pytest.mark.parametrize("settings", [{}, {"atss_epochs": 1}, {"fine": True}])
 def test_no_objects_at_all(settings: dict[str, Any], make_net: Make, make_target: Any) -> None:
     net = make_net("yolov6-m", **settings).train()
     found = net.losses(torch.rand(2, 3, 64, 64), [make_target(), make_target()])
@@ -170,6 +170,25 @@ def test_deployed_network_equals_trained_one(
         after = copy.deepcopy(net).deploy().body(images)
     for a, b in zip(before, after, strict=True):
         assert (a - b).abs().max() < 1e-4 * max(1.0, float(a.abs().max()))
+
+
+def test_fine_network_learns_what_lies_in_one_cell_and_is_deployed(
+    make_net: Make, make_target: Any, stir: Callable[[nn.Module], None]
+) -> None:
+    net = make_net("yolov6-n", fine=True).train()
+    two = make_target([[0, 0, 4, 4], [4, 0, 8, 4]], [1, 2])
+    found = net.losses(torch.rand(1, 3, 64, 64), [two])
+    torch.stack(list(found.values())).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    stir(net)
+    net.eval()
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        boxes, scores = net.predictions(images)
+        after, _ = copy.deepcopy(net).deploy().predictions(images)
+    assert boxes.shape == (1, sum((64 // s) * (96 // s) for s in (4, 8, 16, 32)), 4)
+    assert scores.shape[1] == boxes.shape[1]
+    assert (boxes - after).abs().max() < 1e-4 * float(boxes.abs().max())
 
 
 # --- settings and files --------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dmnet.detectors.yolov6.fuse import fuse
-from dmnet.detectors.yolov6.head import STRIDES, cells_of, distances, to_boxes
+from dmnet.detectors.yolov6.head import FINE_STRIDES, STRIDES, cells_of, distances, to_boxes
 from dmnet.detectors.yolov6.sizes import SIZES, Body, scaled_channels, scaled_repeats
 
 PUBLISHED = {
@@ -39,6 +39,17 @@ def test_pooling_of_version_3(name: str, millions: float) -> None:
 def test_scaling_rules() -> None:
     assert [scaled_channels(c, 0.25) for c in (64, 100)] == [16, 32]
     assert [scaled_repeats(n, 0.33) for n in (1, 6, 12, 18)] == [1, 2, 4, 6]
+
+
+def test_fine_level_is_added_and_changes_no_other_name() -> None:
+    plain, fine = (Body(SIZES["yolov6-n"], 5, fine=extra).eval() for extra in (False, True))
+    names = {key for key in fine.state_dict() if key not in plain.state_dict()}
+    added = {".".join(key.split(".")[:2]) for key in names if key.startswith("neck.")}
+    assert added == {f"neck.{n}" for n in ("reduce3", "up3", "down2", "stride2", "up3_out")}
+    assert all(key.startswith(("neck.", "head.")) for key in names)
+    with torch.no_grad():
+        outputs = fine(torch.rand(1, 3, 64, 96))
+    assert outputs.logits.shape == (1, sum((64 // s) * (96 // s) for s in FINE_STRIDES), 5)
 
 
 def test_cell_centres() -> None:
