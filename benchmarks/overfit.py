@@ -213,6 +213,7 @@ def main() -> None:
     parser.add_argument("--split", default="train")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything made")
     parser.add_argument("--pictures", type=int, default=20, help="so many, those of most objects")
+    parser.add_argument("--samples", type=int, default=0, help="evenly spaced ones; 0: all")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--input", type=int, default=416, help="longer side of the input, pixels")
@@ -226,8 +227,10 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
     samples = with_crops(most_crowded(given.data, given.split, given.pictures))
-    objects = [len(sample.annotations.objects) for sample in samples[: given.pictures]]
-    print(f"{len(samples)} samples, {sum(objects)} objects in {len(objects)} pictures")
+    if given.samples:
+        samples = samples[:: max(1, len(samples) // given.samples)][: given.samples]
+    objects = [len(sample.annotations.objects) for sample in samples]
+    print(f"{len(samples)} samples with {sum(objects)} objects")
     for name in () if given.draw else given.trials:
         run(name, samples, given)
     an_epoch = -(-len(samples) // given.batch)
