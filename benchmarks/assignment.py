@@ -17,10 +17,10 @@ import torch
 from overfit import most_crowded, with_crops
 from torch import Tensor
 
-from dmnet.core.training import seed_epoch
+from dmnet.core.training.seeds import seed_epoch
 from dmnet.detectors.base import build_model, to_tensor
 from dmnet.detectors.dense import Letterbox, objects_of
-from dmnet.detectors.training.data import Sample, load_scene
+from dmnet.detectors.training.data import TrainingImage, load_scene
 from dmnet.detectors.training.loader import to_target
 from dmnet.detectors.yolov6.assigner import task_aligned
 from dmnet.detectors.yolov6.head import cells_of
@@ -30,7 +30,7 @@ EDGES = (0.0, 4.0, 8.0, 16.0, 32.0, float("inf"))
 """Bounds of the objects' sizes: root of the area, pixels of the input."""
 
 
-def assigned(net: YoloV6, sample: Sample) -> Tensor:
+def assigned(net: YoloV6, sample: TrainingImage) -> Tensor:
     """Size, number of cells and greatest score to learn of each object, ``[n, 3]``."""
     scene = load_scene(sample, 1 << 40)
     box = Letterbox([to_tensor(scene.image, torch.device("cpu"))], net.config)
@@ -47,7 +47,7 @@ def assigned(net: YoloV6, sample: Sample) -> Tensor:
     return torch.stack([side, count, best], 1)
 
 
-def rows(samples: Sequence[Sample], given: argparse.Namespace) -> list[str]:
+def rows(samples: Sequence[TrainingImage], given: argparse.Namespace) -> list[str]:
     """Markdown rows: plain and fine head, by size."""
     lines = []
     for fine in (False, True):

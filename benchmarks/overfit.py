@@ -22,16 +22,17 @@ import torch
 
 from dmnet.core.dataset import open_dataset
 from dmnet.core.records import Annotations, Detections, Image
-from dmnet.core.training import read_payload, seed_epoch, write_atomic
+from dmnet.core.training.seeds import seed_epoch
+from dmnet.core.training.weights import read_payload, write_atomic
 from dmnet.cropping.labels import crop_annotations
 from dmnet.cropping.slicers import CropConfig, slice_image
 from dmnet.density.ground_truth import density_map
 from dmnet.density.kernels import KernelBank
 from dmnet.detectors.base import DetectionNet, NetDetector, build_model
 from dmnet.detectors.training.augmentation import AugmentConfig
-from dmnet.detectors.training.data import DataConfig, Sample, load_scene
-from dmnet.detectors.training.loop import train
+from dmnet.detectors.training.data import DataConfig, TrainingImage, load_scene
 from dmnet.detectors.training.settings import TrainConfig
+from dmnet.detectors.training.train import train
 from dmnet.fusion.evaluation.evaluate import score
 from dmnet.fusion.fuse import fuse_image
 from dmnet.fusion.report.plots import LINES, svg
@@ -67,25 +68,25 @@ TRIALS: dict[str, Trial] = {
 # --- data ----------------------------------------------------------------------------------------
 
 
-def most_crowded(data: Path, split: str, count: int) -> list[Sample]:
+def most_crowded(data: Path, split: str, count: int) -> list[TrainingImage]:
     """The whole images with most objects; of equal ones the first by name."""
     dataset = open_dataset(data, split)
     found = [
-        Sample(entry.image, dataset.annotations(entry)[0])
+        TrainingImage(entry.image, dataset.annotations(entry)[0])
         for entry in dataset.with_annotation
         if entry.image is not None
     ]
     return sorted(found, key=lambda sample: -len(sample.annotations.objects))[:count]
 
 
-def with_crops(whole: Sequence[Sample]) -> list[Sample]:
+def with_crops(whole: Sequence[TrainingImage]) -> list[TrainingImage]:
     """The images, and what the cropping cuts out of them by their true density maps."""
     bank, config, crops = KernelBank.build(), CropConfig(), []
     for sample in whole:
         truth = sample.annotations
         for window in slice_image(config, truth.size, density_map(truth, bank, stride=4)):
             shown = crop_annotations(truth, window, config.label_bound)
-            crops.append(Sample(sample.image, shown, window))
+            crops.append(TrainingImage(sample.image, shown, window))
     return [*whole, *crops]
 
 
@@ -97,7 +98,9 @@ def ap50(truths: Sequence[Annotations], found: Mapping[str, Detections]) -> floa
     return float(score(truths, found, PROTOCOL, ignore_regions=True).summary["AP50"])
 
 
-def fused(samples: Sequence[Sample], found: Mapping[str, Detections]) -> dict[str, Detections]:
+def fused(
+    samples: Sequence[TrainingImage], found: Mapping[str, Detections]
+) -> dict[str, Detections]:
     """Detections of the whole images with those of their crops, by image id."""
     results = {}
     for sample in samples:
@@ -115,7 +118,7 @@ def fused(samples: Sequence[Sample], found: Mapping[str, Detections]) -> dict[st
 class Judge:
     """AP50 on the training samples: all, whole images, crops, crops fused into their images."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
+    def __init__(self, samples: Sequence[TrainingImage]) -> None:
         """Decode every sample once."""
         self.samples = samples
         self.images: list[Image] = [load_scene(sample, 1 << 40).image for sample in samples]
@@ -144,7 +147,7 @@ class Judge:
 # --- trainings -----------------------------------------------------------------------------------
 
 
-def run(name: str, samples: Sequence[Sample], given: argparse.Namespace) -> None:
+def run(name: str, samples: Sequence[TrainingImage], given: argparse.Namespace) -> None:
     """Train one of `TRIALS`, or go on with it."""
     trial = TRIALS[name]
     seed_epoch(given.seed, 0)
