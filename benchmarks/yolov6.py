@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dmnet.detectors.dense import Objects
-from dmnet.detectors.yolov6.assigner import paired_iou, task_aligned
+from dmnet.detectors.dense import Objects, paired_iou
+from dmnet.detectors.yolov6.assigner import task_aligned
 from dmnet.detectors.yolov6.head import STRIDES, Cells, cells_of
 from dmnet.detectors.yolov6.model import YoloV6, build, quantised
 from dmnet.detectors.yolov6.sizes import SIZES

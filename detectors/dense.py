@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from torch.nn import functional
 from torchvision import ops
 
 from dmnet.core.records import Size
-from dmnet.detectors.base import Found, Target
+from dmnet.detectors.base import DetectionNet, Found, Target
+from dmnet.detectors.settings import OneStageConfig
 
 GREY = 114 / 255
 """Colour of the padding."""
@@ -23,46 +25,14 @@ CANDIDATES = 10_000
 """Detections of an image that enter the NMS at most."""
 
 
-class InputConfig(Protocol):
-    """The settings that say how an image is scaled and padded."""
-
-    @property
-    def input_size(self) -> int:
-        """Longer side of the network's input, pixels."""
-
-    @property
-    def max_zoom(self) -> float:
-        """Small images are enlarged at most this many times."""
-
-    @property
-    def border(self) -> int:
-        """Grey border around each image, pixels within ``input_size``."""
-
-
-class OutputConfig(Protocol):
-    """The settings that say which detections are kept."""
-
-    @property
-    def score_threshold(self) -> float:
-        """Detections below are dropped."""
-
-    @property
-    def nms(self) -> float:
-        """IoU of the class-wise NMS."""
-
-    @property
-    def max_detections(self) -> int:
-        """Detections per image."""
-
-
-def scaled_size(size: Size, config: InputConfig) -> Size:
+def scaled_size(size: Size, config: OneStageConfig) -> Size:
     """Size of an image after scaling, without border; the aspect is kept."""
     room = config.input_size - 2 * config.border
     scale = min(room / max(size), config.max_zoom)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def canvas_size(size: Size, config: InputConfig) -> Size:
+def canvas_size(size: Size, config: OneStageConfig) -> Size:
     """Size of the network's input for an image: scaled, bordered, sides multiples of 32."""
     height, width = (-(-(side + 2 * config.border) // MULTIPLE) * MULTIPLE for side in size)
     return height, width
@@ -84,7 +54,7 @@ class Objects(NamedTuple):
 class Letterbox:
     """Images of a batch on one grey canvas, and the way back for the boxes."""
 
-    def __init__(self, images: Sequence[Tensor], config: InputConfig) -> None:
+    def __init__(self, images: Sequence[Tensor], config: OneStageConfig) -> None:
         """Scale and place the images ``[3, h, w]``."""
         self.border = config.border
         self.original = [(image.shape[-2], image.shape[-1]) for image in images]
@@ -127,7 +97,7 @@ def resized(image: Tensor, size: Size) -> Tensor:
     return functional.interpolate(image[None], size, mode="bilinear", antialias=shrinks)[0]
 
 
-def select(boxes: Tensor, scores: Tensor, config: OutputConfig) -> Found:
+def select(boxes: Tensor, scores: Tensor, config: OneStageConfig) -> Found:
     """Threshold and class-wise NMS of one image; a cell may give several classes.
 
     Args:
@@ -143,7 +113,9 @@ def select(boxes: Tensor, scores: Tensor, config: OutputConfig) -> Found:
     return Found(boxes=boxes[cell[keep]], scores=score[keep], labels=label[keep] + 1)
 
 
-def detections(boxes: Tensor, scores: Tensor, box: Letterbox, config: OutputConfig) -> list[Found]:
+def detections(
+    boxes: Tensor, scores: Tensor, box: Letterbox, config: OneStageConfig
+) -> list[Found]:
     """Detections of a batch in pixels of its images.
 
     Args:
@@ -168,3 +140,52 @@ def centres_in(grids: Sequence[Size], strides: Sequence[int], regions: Tensor) -
         wide = (x >= regions[:, 0]) & (x < regions[:, 2])  # [columns, m]
         covered.append((high.float() @ wide.float().T > 0).flatten())
     return torch.cat(covered)
+
+
+def paired_iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of boxes ``[..., 4]`` with boxes of the same shape, ``[...]``; 0 where both are empty."""
+    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    inter = (high - low).clamp(min=0).prod(-1)
+    area = (a[..., 2:] - a[..., :2]).clamp(min=0).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1)
+    iou: Tensor = inter / (area - inter).clamp(min=1e-9)
+    return iou
+
+
+def pooled(x: Tensor) -> Tensor:
+    """``[B, c, h, w]`` and three 5x5 max-pools of it in a row: ``[B, 4c, h, w]``."""
+    levels = [x]
+    for _ in range(3):
+        levels.append(functional.max_pool2d(levels[-1], 5, 1, 2))
+    return torch.cat(levels, 1)
+
+
+class OneStage(DetectionNet):
+    """A network that says for every cell of its input which object is there."""
+
+    config: OneStageConfig
+
+    @abstractmethod
+    def predictions(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoded boxes and scores, without NMS; what is exported.
+
+        Args:
+            images: ``[B, 3, H, W]`` RGB 0..1, sides multiples of 32.
+
+        Returns:
+            ``[B, A, 4]`` boxes in pixels of the input, ``[B, A, classes]`` scores 0..1.
+        """
+
+    def detect(self, images: Sequence[Tensor]) -> list[Found]:
+        """See `DetectionNet.detect`."""
+        box = Letterbox(images, self.config)
+        return detections(*self.predictions(box.canvas), box, self.config)
+
+    def input_shape(self, size: Size) -> Size:
+        """See `DetectionNet.input_shape`."""
+        return canvas_size(scaled_size(size, self.config), self.config)
+
+    @property
+    def input_scaling(self) -> dict[str, Any]:
+        """RGB 0..1 on a grey canvas."""
+        size = {"input_size": self.config.input_size, "border": self.config.border, "grey": GREY}
+        return {"order": "RGB", "range": [0, 1], **size}

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dmnet.detectors.dense import Objects
+from dmnet.detectors.dense import Objects, paired_iou
 from dmnet.detectors.yolov6.head import Cells
 
 PAIRS = 1 << 22
@@ -40,14 +40,6 @@ class Positives(NamedTuple):
 
     score: Tensor
     """``[P]`` the class score to learn, 0..1."""
-
-
-def paired_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of rows of boxes, ``[n]``; 0 where both are empty."""
-    low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
-    inter = (high - low).clamp(min=0).prod(1)
-    area = (a[:, 2:] - a[:, :2]).clamp(min=0).prod(1) + (b[:, 2:] - b[:, :2]).prod(1)
-    return inter / (area - inter).clamp(min=1e-9)
 
 
 def grown(boxes: Tensor, side: float) -> Tensor:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # SyncBatchNorm is one too
 
+from dmnet.detectors.dense import pooled
+
 Activation = Literal["relu", "silu", "none"]
 Block = Callable[[int, int, int], nn.Module]
 """``block(channels in, channels out, stride)``: a 3x3 convolution in one form or another."""
@@ -189,14 +191,10 @@ class Sppf(nn.Module):
         """Halve the channels inside."""
         super().__init__()
         self.reduce, self.join = Conv(cin, cin // 2, act=act), Conv(cin * 2, cout, act=act)
-        self.pool = nn.MaxPool2d(5, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, cin, h, w]`` -> ``[B, cout, h, w]``."""
-        levels = [self.reduce(x)]
-        for _ in range(3):
-            levels.append(self.pool(levels[-1]))
-        out: Tensor = self.join(torch.cat(levels, 1))
+        out: Tensor = self.join(pooled(self.reduce(x)))
         return out
 
 
@@ -213,13 +211,9 @@ class CspSppf(nn.Module):
         )
         self.after = nn.Sequential(Conv(4 * half, half, act=act), Conv(half, half, 3, act=act))
         self.join = Conv(2 * half, cout, act=act)
-        self.pool = nn.MaxPool2d(5, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, cin, h, w]`` -> ``[B, cout, h, w]``."""
-        levels = [self.before(x)]
-        for _ in range(3):
-            levels.append(self.pool(levels[-1]))
-        pooled = self.after(torch.cat(levels, 1))
-        out: Tensor = self.join(torch.cat([self.around(x), pooled], 1))
+        within = self.after(pooled(self.before(x)))
+        out: Tensor = self.join(torch.cat([self.around(x), within], 1))
         return out

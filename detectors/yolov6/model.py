@@ -17,17 +17,13 @@ from torch import Tensor
 
 from dmnet.core.config import build as build_settings
 from dmnet.core.errors import ConfigError
-from dmnet.core.records import Size as ImageSize
 from dmnet.core.training.weights import read_weights
-from dmnet.detectors.base import DetectionNet, Found, Target, load_net, load_state
+from dmnet.detectors.base import Target, load_net, load_state
 from dmnet.detectors.dense import (
-    GREY,
     Letterbox,
     Objects,
-    canvas_size,
-    detections,
+    OneStage,
     objects_of,
-    scaled_size,
 )
 from dmnet.detectors.yolov6 import losses
 from dmnet.detectors.yolov6.assigner import Positives, adaptive, task_aligned
@@ -49,7 +45,7 @@ from dmnet.detectors.yolov6.sizes import SIZES, Body, Size
 # --- the network ---------------------------------------------------------------------------------
 
 
-class YoloV6(DetectionNet):
+class YoloV6(OneStage):
     """One of `SIZES` behind the interface of `DetectionNet`."""
 
     def __init__(
@@ -77,14 +73,7 @@ class YoloV6(DetectionNet):
         self._teacher: list[YoloV6] = []  # in a list: no part of the state_dict
 
     def predictions(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Decoded boxes and scores, without NMS; what is exported.
-
-        Args:
-            images: ``[B, 3, H, W]`` RGB 0..1, sides multiples of 32.
-
-        Returns:
-            ``[B, A, 4]`` boxes in pixels of the input, ``[B, A, classes]`` scores 0..1.
-        """
+        """See `OneStage.predictions`."""
         outputs = as_float(self.body(images))
         boxes = to_boxes(distances(outputs.sides, self.size.bins), self._cells(images))
         return boxes, outputs.logits.sigmoid()
@@ -136,22 +125,6 @@ class YoloV6(DetectionNet):
             return {"loss_distil_channels": channel_loss(features, wanted)}
         weight = losses.cosine_decay(self.epoch, self.epochs)
         return distillation_losses(outputs, soft, positives, self.size.bins, weight)
-
-    def detect(self, images: Sequence[Tensor]) -> list[Found]:
-        """See `DetectionNet.detect`."""
-        box = Letterbox(images, self.config)
-        return detections(*self.predictions(box.canvas), box, self.config)
-
-    def input_shape(self, size: ImageSize) -> ImageSize:
-        """See `DetectionNet.input_shape`."""
-        return canvas_size(scaled_size(size, self.config), self.config)
-
-    @property
-    def input_scaling(self) -> dict[str, Any]:
-        """RGB 0..1 on a grey canvas."""
-        config = self.config
-        size = {"input_size": config.input_size, "border": config.border, "grey": GREY}
-        return {"order": "RGB", "range": [0, 1], **size}
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Set the assigner of the epoch and the weight of the distillation."""

@@ -5,27 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from dmnet.core.ranges import (
-    Count,
-    Factor,
-    Positive,
-    Range,
-    Settings,
-    Share,
-)
+from dmnet.core.ranges import Count, Range, Share
+from dmnet.detectors.settings import OneStageConfig
 
 
 @dataclass(frozen=True)
-class YoloConfig(Settings):
+class YoloConfig(OneStageConfig):
     """Settings of the YOLOv6 sizes."""
 
     input_size: Annotated[int, Range(32, 16_384)] = 1280
     """longer side of the network's input, pixels"""
-    max_zoom: Factor = 4.0
-    """small crops are enlarged at most this many times"""
-    border: Annotated[int, Range(0, 4_096)] = 0
-    """grey border around each image, pixels within input_size; a mosaic teaches the network to
-    expect one, so without mosaic in the last epochs 0 is best, else half a stride (16)"""
     form: Literal["rep", "plain", "search", "repopt", "int8"] = "rep"
     """training form of the 3x3 blocks: three branches, none, or RepOptimizer's two runs; int8: the
     fused network with 8-bit rounding, made by `quantised`"""
@@ -47,7 +36,3 @@ class YoloConfig(Settings):
     as published, objects between the cell centres are never learnt"""
     score_threshold: Share = 0.03
     """detections below are dropped"""
-    nms: Share = 0.65
-    """IoU of the detector's own class-wise NMS"""
-    max_detections: Positive = 500
-    """detections per image"""

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmnet.core.records import Size
-from dmnet.detectors.dense import Objects
+from dmnet.detectors.dense import Objects, paired_iou
 from dmnet.detectors.yolox.body import STRIDES
 
 IOU_WEIGHT = 3.0
@@ -42,15 +42,6 @@ class Positives(NamedTuple):
 
     iou: Tensor
     """``[P]`` IoU of the predicted box with the object: the class score to learn."""
-
-
-def paired_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of boxes ``[..., 4]`` with boxes of the same shape, ``[...]``; 0 where both are empty."""
-    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    inter = (high - low).clamp(min=0).prod(-1)
-    area = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1)
-    iou: Tensor = inter / (area - inter).clamp(min=1e-9)
-    return iou
 
 
 def candidates(boxes: Tensor, grids: Sequence[Size]) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+from dmnet.detectors.dense import pooled
 from dmnet.detectors.yolov6.blocks import fold, norm
 
 Block = Callable[[int, int, int], nn.Module]
@@ -119,14 +120,10 @@ class Spp(nn.Module):
         """Halve the channels inside."""
         super().__init__()
         self.reduce, self.join = Conv(channels, channels // 2), Conv(channels * 2, channels)
-        self.pool = nn.MaxPool2d(5, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the shape."""
-        levels = [self.reduce(x)]
-        for _ in range(3):
-            levels.append(self.pool(levels[-1]))
-        out: Tensor = self.join(torch.cat(levels, 1))
+        out: Tensor = self.join(pooled(self.reduce(x)))
         return out
 
 

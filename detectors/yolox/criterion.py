@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmnet.core.training.processes import shared_count
-from dmnet.detectors.dense import Objects
-from dmnet.detectors.yolox.assigner import Positives, paired_iou
+from dmnet.detectors.dense import Objects, paired_iou
+from dmnet.detectors.yolox.assigner import Positives
 from dmnet.detectors.yolox.body import Cells, Outputs
 
 BOX_WEIGHT = 5.0

@@ -14,17 +14,13 @@ from torch import Tensor
 
 from dmnet.core.config import build as build_settings
 from dmnet.core.errors import ConfigError
-from dmnet.core.records import Size as ImageSize
-from dmnet.detectors.base import DetectionNet, Found, Target
+from dmnet.detectors.base import Target
 from dmnet.detectors.dense import (
-    GREY,
     MULTIPLE,
     Letterbox,
-    canvas_size,
+    OneStage,
     centres_in,
-    detections,
     objects_of,
-    scaled_size,
 )
 from dmnet.detectors.yolov6.fuse import fuse
 from dmnet.detectors.yolox.assigner import simota
@@ -33,7 +29,7 @@ from dmnet.detectors.yolox.criterion import Batch, detection_losses
 from dmnet.detectors.yolox.settings import YoloxConfig
 
 
-class YoloX(DetectionNet):
+class YoloX(OneStage):
     """One of `SIZES` behind the interface of `DetectionNet`."""
 
     def __init__(self, name: str, config: YoloxConfig, classes: int) -> None:
@@ -59,14 +55,7 @@ class YoloX(DetectionNet):
         self.l1 = False
 
     def predictions(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Decoded boxes and scores, without NMS; what is exported.
-
-        Args:
-            images: ``[B, 3, H, W]`` RGB 0..1, sides multiples of 32.
-
-        Returns:
-            ``[B, A, 4]`` boxes in pixels of the input, ``[B, A, classes]`` scores 0..1.
-        """
+        """See `OneStage.predictions`."""
         outputs = as_float(self.body(images))
         boxes = to_boxes(outputs.boxes, cells_of(outputs.grids, images.device))
         return boxes, outputs.logits.sigmoid() * outputs.objectness.sigmoid()[..., None]
@@ -91,22 +80,6 @@ class YoloX(DetectionNet):
         ignored = torch.stack([centres_in(outputs.grids, STRIDES, one) for one in regions])
         batch = Batch(outputs, boxes, objects, positives, cells, ignored)
         return detection_losses(batch, l1=self.l1)
-
-    def detect(self, images: Sequence[Tensor]) -> list[Found]:
-        """See `DetectionNet.detect`."""
-        box = Letterbox(images, self.config)
-        return detections(*self.predictions(box.canvas), box, self.config)
-
-    def input_shape(self, size: ImageSize) -> ImageSize:
-        """See `DetectionNet.input_shape`."""
-        return canvas_size(scaled_size(size, self.config), self.config)
-
-    @property
-    def input_scaling(self) -> dict[str, Any]:
-        """RGB 0..1 on a grey canvas; the body itself makes BGR 0..255 of it."""
-        config = self.config
-        size = {"input_size": config.input_size, "border": config.border, "grey": GREY}
-        return {"order": "RGB", "range": [0, 1], **size}
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Decide whether L1 is part of the loss."""

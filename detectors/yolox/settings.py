@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from dmnet.core.ranges import (
-    Count,
-    Factor,
-    Positive,
-    Range,
-    Settings,
-    Share,
-)
+from dmnet.core.ranges import Count
+from dmnet.detectors.settings import OneStageConfig
 
 
 @dataclass(frozen=True)
-class YoloxConfig(Settings):
+class YoloxConfig(OneStageConfig):
     """Settings of the YOLOX sizes."""
 
-    input_size: Annotated[int, Range(32, 16_384)] = 640
-    """longer side of the network's input, pixels"""
-    max_zoom: Factor = 4.0
-    """small crops are enlarged at most this many times"""
-    border: Annotated[int, Range(0, 4_096)] = 0
-    """grey border around each image, pixels within input_size"""
     l1_epochs: Count = 15
     """last epochs in which the sides of the boxes are learnt by their plain difference too"""
-    score_threshold: Share = 0.01
-    """detections below are dropped"""
-    nms: Share = 0.65
-    """IoU of the detector's own class-wise NMS"""
-    max_detections: Positive = 500
-    """detections per image"""

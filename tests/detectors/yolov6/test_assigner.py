@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dmnet.detectors.dense import Objects
+from dmnet.detectors.dense import Objects, paired_iou
 from dmnet.detectors.yolov6 import assigner
 from dmnet.detectors.yolov6.assigner import Positives
 from dmnet.detectors.yolov6.head import FINE_STRIDES, STRIDES, Cells, cells_of
@@ -161,7 +161,7 @@ def tal_by_loops(
     for o, (box, label, image) in enumerate(zip(*wanted, strict=True)):
         rated = []
         for c in [c for _, c in dense(box[None], cells)]:
-            iou = float(assigner.paired_iou(boxes[image, c][None], box[None]))
+            iou = float(paired_iou(boxes[image, c][None], box[None]))
             rated.append((float(scores[image, c, label]) * iou**6, iou, c))
         rated.sort(key=lambda r: -r[0])
         for metric, iou, c in rated[:top]:
@@ -198,7 +198,7 @@ def atss_by_loops(wanted: Objects, cells: Cells, top: int) -> set[tuple[int, int
         for i in range(3):
             members = (level == i).nonzero()[:, 0]
             near += members[away[members].argsort(stable=True)[:top]].tolist()
-        iou = assigner.paired_iou(anchors[near], box.expand(len(near), 4))
+        iou = paired_iou(anchors[near], box.expand(len(near), 4))
         inside = {c for _, c in dense(box[None], cells)}
         for c, value in zip(near, iou, strict=True):
             if value >= iou.mean() + iou.std() and c in inside:
@@ -212,7 +212,7 @@ def test_atss_equals_loops(seed: int) -> None:
     _, boxes, wanted = random_batch(seed, 25, WIDE)
     found = assigner.adaptive(boxes, wanted, WIDE, top=9)
     assert {(i, c, o) for i, c, o, _ in rows(found)} == atss_by_loops(wanted, WIDE, 9)
-    iou = assigner.paired_iou(boxes[found.image, found.cell], wanted.boxes[found.object])
+    iou = paired_iou(boxes[found.image, found.cell], wanted.boxes[found.object])
     assert torch.equal(found.score, iou)
 
 
