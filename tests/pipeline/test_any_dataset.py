@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dmnet.core.dataset import Dataset, open_dataset
+from dmnet.fusion.evaluation.evaluate import evaluate
 from dmnet.pipeline.cli import main
 
 NAMES = ["car", "truck", "bus", "minibus", "cyclist"]
@@ -112,6 +113,7 @@ def test_the_same_scores_through_every_format(runs: Path, cars: Path, tmp_path: 
     for kind in ("", *PLACES):
         place = tmp_path / (kind or "given")
         place.mkdir()
+        (tmp_path / f"{kind} read").mkdir()
         data = as_data(runs, cars, kind, place) if kind else cars
         options = ["--data", str(data), "--artifacts", str(place / "made"), "--workers", "1"]
         options += ["--crops", str(runs / "crop" / "crops.json"), "--detections", str(found)]
@@ -126,6 +128,16 @@ def test_the_same_scores_through_every_format(runs: Path, cars: Path, tmp_path: 
         assert list(fused["classes"]) == NAMES
         assert 0 < fused["AP"] < (100 if protocol == "visdrone" else 1)
     assert all(each == scores[""] for each in scores.values())
+    direct = {
+        kind: evaluate(
+            as_data(runs, cars, kind, tmp_path / f"{kind} read") if kind else cars,
+            tmp_path / "given" / "made" / "default" / "val" / "fuse-eval" / "results.json",
+            "coco@500",
+        ).summary
+        for kind in ("", *PLACES)
+    }
+    assert all(each == direct[""] for each in direct.values())
+    assert direct[""]["AP"] == pytest.approx(scores[""]["coco@500"]["fused"]["AP"])
 
 
 def test_class_sigmas_are_measured(runs: Path) -> None:
