@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dmnet.core import limits
@@ -49,7 +49,7 @@ class Record:
 
 def escapes(name: str) -> bool:
     """Whether a file name would lead out of the folder that it is relative to."""
-    return name in ("", ".") or PurePath(name).is_absolute() or ".." in PurePath(name).parts
+    return name in ("", ".") or name.startswith("/") or ".." in name.split("/")
 
 
 class Journal(NamedTuple):

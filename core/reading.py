@@ -145,6 +145,10 @@ def shape_limit(shape: tuple[int, ...], itemsize: int, cells: int = limits.MAP_C
     return f"declares values of {itemsize} bytes each" if itemsize > 16 else ""
 
 
+_CONTROL = re.compile("[\x00-\x1f\x7f\ufffe\uffff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def bad_name(name: str) -> str:
     r"""Why a file name from a file or a folder is not used; empty where it is fine.
 
@@ -154,11 +158,11 @@ def bad_name(name: str) -> str:
     parts = PurePath(name).parts
     if not parts:
         return "is empty"
-    if any(ord(c) < 32 or ord(c) in (127, 0xFFFE, 0xFFFF) for c in name):
+    if _CONTROL.search(name):
         return "holds control characters"
-    if any(0xD800 <= ord(c) < 0xE000 for c in name):
+    if _SURROGATE.search(name):
         return "is not UTF-8"
-    if PurePath(name).is_absolute():
+    if name.startswith("/"):
         return "is an absolute path"
     if ".." in parts:
         return "climbs out of its folder with '..'"

@@ -269,8 +269,9 @@ def _read_h5(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     data = read_bytes(path)
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
-            values = plain_values(path, file, KEY)
-            both = (file.attrs, file[KEY].attrs)
+            dataset = plain_dataset(path, file, KEY)
+            values = np.asarray(dataset[()])
+            both = (file.attrs, dataset.attrs)
             attrs = {name: a[name] for a in both for name in ATTRIBUTES if name in a}
     except (OSError, *DAMAGED) as error:
         raise InputError(path, f"damaged or cut-short HDF5 file ({error})") from error
@@ -278,7 +279,12 @@ def _read_h5(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
 
 
 def plain_values(path: Path, file: h5py.File, name: str) -> NDArray[Any]:
-    """Values of a dataset of real numbers that lies in the file itself.
+    """Values of a dataset as `plain_dataset` finds it."""
+    return np.asarray(plain_dataset(path, file, name)[()])
+
+
+def plain_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset of real numbers that lies in the file itself.
 
     Raises:
         InputError: no such dataset; a link or values in other files, which are never opened; no
@@ -287,18 +293,19 @@ def plain_values(path: Path, file: h5py.File, name: str) -> NDArray[Any]:
     link = file.get(name, getlink=True)
     if link is not None and not isinstance(link, h5py.HardLink):
         raise InputError(path, f"its '{name}' is a link to elsewhere, which is not followed")
-    if link is None or not isinstance(file[name], h5py.Dataset):
+    dataset = None if link is None else file[name]
+    if not isinstance(dataset, h5py.Dataset):
         there = ", ".join(sorted(file)[:10]) or "nothing"
         raise InputError(path, f"holds no dataset '{name}' (there: {there})")
-    dataset = file[name]
     if dataset.external or dataset.is_virtual:
         raise InputError(path, f"its '{name}' keeps its values in other files, which are not read")
-    if dataset.shape is None or dataset.dtype.kind not in "fiu":
-        raise InputError(path, f"holds {dataset.dtype} values, expected real numbers")
-    for shape in (dataset.shape, dataset.chunks or ()):
-        if why := shape_limit(shape, dataset.dtype.itemsize):
+    whole, kind = dataset.shape, dataset.dtype
+    if whole is None or kind.kind not in "fiu":
+        raise InputError(path, f"holds {kind} values, expected real numbers")
+    for shape in (whole, dataset.chunks or ()):
+        if why := shape_limit(shape, kind.itemsize):
             raise InputError(path, why)
-    return np.asarray(dataset[()])
+    return dataset
 
 
 def _attributes(path: Path, attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,8 @@ from dmnet.detectors.yolov6.sizes import SIZES, Body, Size
 class YoloV6(OneStage):
     """One of `SIZES` behind the interface of `DetectionNet`."""
 
+    config: YoloConfig
+
     def __init__(
         self, name: str, config: YoloConfig, classes: int, size: Size | None = None
     ) -> None:

@@ -32,6 +32,8 @@ from dmnet.detectors.yolox.settings import YoloxConfig
 class YoloX(OneStage):
     """One of `SIZES` behind the interface of `DetectionNet`."""
 
+    config: YoloxConfig
+
     def __init__(self, name: str, config: YoloxConfig, classes: int) -> None:
         """Build the network.
 
