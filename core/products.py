@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,15 @@ class Item:
     facts: Any = None
 
 
+Content = bytes | Callable[[], Iterable[bytes]]
+"""What a file holds; something large is made piece by piece while it is written."""
+
+
 @dataclass(frozen=True)
 class Product:
     """What the work on one item gives."""
 
-    files: Mapping[str, bytes]
+    files: Mapping[str, Content]
     """Contents by name relative to the folder."""
     value: Any = None
     """A small JSON-ready value, kept in the journal."""
@@ -107,7 +111,8 @@ def write_product(root: Path, item: Item, product: Product, own: Collection[str]
     stamps: dict[str, Stamp] = {}
     for name, data in product.files.items():
         path = root / name
-        stamps[name] = stamp(path, write_atomic(path, [data]))
+        chunks = [data] if isinstance(data, bytes) else data()
+        stamps[name] = stamp(path, write_atomic(path, chunks))
     return Record(
         item.id,
         "",

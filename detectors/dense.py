@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision import ops
 
 from dmnet.core.records import Size
 from dmnet.detectors.base import DetectionNet, Found, Target
+from dmnet.detectors.nms import class_nms
 from dmnet.detectors.settings import OneStageConfig
 
 GREY = 114 / 255
@@ -77,8 +77,8 @@ class Letterbox:
     def back(self, boxes: Tensor, index: int) -> Tensor:
         """Boxes on the canvas as boxes of image ``index``, clipped into it."""
         plain = (boxes - self.border) / self._ratio(index, boxes)
-        clipped: Tensor = ops.clip_boxes_to_image(plain, self.original[index])
-        return clipped
+        height, width = self.original[index]
+        return torch.minimum(plain.clamp(min=0), plain.new_tensor([width, height] * 2))
 
 
 def objects_of(targets: Sequence[Target], box: Letterbox) -> Objects:
@@ -109,7 +109,7 @@ def select(boxes: Tensor, scores: Tensor, config: OneStageConfig) -> Found:
     score = scores[cell, label]
     order = score.argsort(descending=True, stable=True)[:CANDIDATES]
     cell, label, score = cell[order], label[order], score[order]
-    keep = ops.batched_nms(boxes[cell], score, label, config.nms)[: config.max_detections]
+    keep = class_nms(boxes[cell], score, label, config.nms)[: config.max_detections]
     return Found(boxes=boxes[cell[keep]], scores=score[keep], labels=label[keep] + 1)
 
 

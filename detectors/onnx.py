@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from torchvision import ops
 
 from dmnet.core import config, limits
 from dmnet.core.boxes import clip
@@ -27,6 +26,7 @@ from dmnet.core.ranges import Factor, Positive, Range, Settings, Share
 from dmnet.core.reading import is_whole
 from dmnet.core.records import Detections, Image, Size
 from dmnet.detectors.classmap import DROPPED, by_name, category_table
+from dmnet.detectors.nms import class_nms
 
 InputSide = Annotated[int, Range(1, 16_384)]
 """Pixels of a side of the network's input."""
@@ -206,7 +206,7 @@ def select(boxes: Tensor, scores: Tensor, how: OnnxDecoding) -> tuple[Tensor, Te
     score = scores[box, label]
     order = score.argsort(descending=True, stable=True)[:CANDIDATES]
     box, label, score = box[order], label[order], score[order]
-    keep = ops.batched_nms(boxes[box], score, label, how.nms)[: how.max_detections]
+    keep = class_nms(boxes[box], score, label, how.nms)[: how.max_detections]
     return boxes[box[keep]], score[keep], label[keep]
 
 

@@ -155,11 +155,20 @@ def find(data: Path, split: str) -> Listing | None:
     labels, more = by_id(root, files)
     placed = {_image_of(path, root, ids) or name: path for name, path in labels.items()}
     every = files if root == data else files_in(data, [".json"])
-    classes = listed_classes(data, lambda: {s["label"] for p in every for s in _shapes(p)})
+    classes = listed_classes(data, lambda: set().union(*map(names_in, every)))
     entries = pair(images, placed)
     return Listing(
         "labelme", "LabelMe data set (*.json)", root, entries, classes, problems=(*problems, *more)
     )
+
+
+def names_in(path: Path) -> set[str]:
+    """Names of the classes that occur in a file.
+
+    Raises:
+        InputError: no LabelMe file.
+    """
+    return {shape["label"] for shape in _shapes(path)}
 
 
 def _holds_labelme(root: Path) -> bool:

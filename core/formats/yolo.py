@@ -136,6 +136,17 @@ def _yaml_of(data: Path) -> Path | None:
     return None
 
 
+def classes_near(image: Path) -> Classes | None:
+    """Classes of the nearest ``data.yaml`` in the four folders above an image; None without one.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    sources = filter(None, map(_yaml_of, image.parents[:4]))
+    source = next(sources, None)
+    return None if source is None else _classes(source, _load(source).get("names"))
+
+
 def _load(source: Path) -> Mapping[str, Any]:
     try:
         config = parse_yaml(read_text(source, limits.YAML_BYTES))

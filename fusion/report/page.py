@@ -31,7 +31,7 @@ from dmnet.fusion.report.viewer import (
 ReadImage = Callable[[str], Image | None]
 """Gives the picture of an image id, or None where there is none."""
 
-PICTURE_BYTES = 1_250_000
+PICTURE_BYTES = 1_000_000
 """All pictures of the viewer together: a report of ten stays below 3 MB."""
 
 PATCH_BYTES = 9_000

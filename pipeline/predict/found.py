@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,15 @@ class Found:
     windows: tuple[Window, ...] = ()
     count: float | None = None
     """Sum of the density map; None where the slicer needs none."""
+    parts: Mapping[str, Detections] = field(default_factory=dict)
+    """See `Result.parts`."""
 
     @classmethod
     def of(cls, result: Result) -> Found:
         """Keep what outlasts the pixels; boxes to 1/1000 pixel, as a file holds them."""
         count = result.count if result.density is None else round(result.density.count, 4)
-        boxes = from_xywh(np.round(to_xywh(result.detections.boxes), 3))
-        found = result.detections
-        return cls(
-            result.size, Detections(boxes, found.scores, found.labels), result.windows, count
-        )
+        parts = {name: _rounded(each) for name, each in result.parts.items()}
+        return cls(result.size, _rounded(result.detections), result.windows, count, parts)
 
     def write(self, made_from: str) -> bytes:
         """Render; ``made_from`` is the digest of what decided it."""
@@ -46,15 +45,13 @@ class Found:
 
     def plain(self) -> dict[str, Any]:
         """JSON-ready form."""
-        boxes = np.round(to_xywh(self.detections.boxes), 3).tolist()
-        columns = zip(
-            boxes, self.detections.scores.tolist(), self.detections.labels.tolist(), strict=True
-        )
+        parts = {name: _rows(each) for name, each in self.parts.items()}
         return {
             "size": list(self.size),
             "count": self.count,
             "windows": [list(window) for window in self.windows],
-            "detections": [[*box, score, label] for box, score, label in columns],
+            "detections": _rows(self.detections),
+            **({"parts": parts} if parts else {}),
         }
 
     @classmethod
@@ -64,16 +61,33 @@ class Found:
         Raises:
             ValueError, TypeError, KeyError: it is something else.
         """
-        table = np.asarray(data["detections"], dtype=np.float64).reshape(-1, 6)
-        if len(table) > limits.OBJECTS or not (np.abs(table) < 2**53).all():
-            raise ValueError("too many detections, or one that is not finite")
         count = data["count"]
         if not (count is None or (isinstance(count, int | float) and math.isfinite(count))):
             raise ValueError("the count is no number")
         height, width = data["size"]
         windows = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in data["windows"])
-        found = Detections(from_xywh(table[:, :4]), table[:, 4], table[:, 5].astype(np.int64))
-        return cls((int(height), int(width)), found, windows, count)
+        parts = {str(name): _of_rows(rows) for name, rows in dict(data.get("parts", {})).items()}
+        found = _of_rows(data["detections"])
+        return cls((int(height), int(width)), found, windows, count, parts)
+
+
+def _rounded(found: Detections) -> Detections:
+    boxes = from_xywh(np.round(to_xywh(found.boxes), 3))
+    return Detections(boxes, found.scores, found.labels)
+
+
+def _rows(found: Detections) -> list[list[float]]:
+    """Left, top, width, height, score, label."""
+    boxes = np.round(to_xywh(found.boxes), 3).tolist()
+    columns = zip(boxes, found.scores.tolist(), found.labels.tolist(), strict=True)
+    return [[*box, score, label] for box, score, label in columns]
+
+
+def _of_rows(rows: Any) -> Detections:
+    table = np.asarray(rows, dtype=np.float64).reshape(-1, 6)
+    if len(table) > limits.OBJECTS or not (np.abs(table) < 2**53).all():
+        raise ValueError("too many detections, or one that is not finite")
+    return Detections(from_xywh(table[:, :4]), table[:, 4], table[:, 5].astype(np.int64))
 
 
 def read_found(path: Path, made_from: str | None = None) -> Found | None:

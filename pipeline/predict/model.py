@@ -25,7 +25,7 @@ from dmnet.detectors.base import Detector
 from dmnet.detectors.infer import Piece, detect_pieces
 from dmnet.detectors.packing import Usage
 from dmnet.fusion.fuse import fuse_image
-from dmnet.pipeline.predict.result import Result
+from dmnet.pipeline.predict.result import PARTS, Result
 from dmnet.pipeline.predict.scene import ArrayPixels, Pixels, Scene
 from dmnet.pipeline.predict.settings import FLOOR, PredictConfig
 from dmnet.pipeline.predict.video import Video, frame_name, frames, open_video
@@ -201,10 +201,14 @@ class Model:
         first = found[0] if found else Detections.empty()
         whole = Detections(first.boxes * scale, first.scores, first.labels)
         crops = list(zip(job.windows, found[1:], strict=True))
-        fused = fuse_image(whole, crops, job.pixels.size, self.config.fuse)
+        fused = self._fused(whole, crops, job)
+        parts: dict[str, Detections] = {}
+        if self.config.crop.slicer != "none":
+            alone = self._fused(whole, [], job), self._fused(Detections.empty(), crops, job)
+            parts = dict(zip(PARTS, alone, strict=True))
         job.timings["fuse"] = time.perf_counter() - start
         return Result(
-            fused[self._wanted(fused)],
+            fused,
             job.density,
             tuple(job.windows),
             job.timings,
@@ -212,10 +216,14 @@ class Model:
             job.pixels.size,
             self.classes,
             job.scene.name,
+            parts=parts,
         )
 
-    def _wanted(self, found: Detections) -> NDArray[np.bool_]:
-        return wanted(found, self.confidence, self.only, self.classes)
+    def _fused(
+        self, whole: Detections, crops: list[tuple[Window, Detections]], job: _Job
+    ) -> Detections:
+        found = fuse_image(whole, crops, job.pixels.size, self.config.fuse)
+        return found[wanted(found, self.confidence, self.only, self.classes)]
 
 
 def check_classes(only: Sequence[str], classes: Classes) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+import cv2
 import numpy as np
 
 from dmnet.core.classes import Classes
@@ -26,6 +27,9 @@ from dmnet.pipeline.predict.found import Found
 from dmnet.pipeline.predict.inputs import Input
 from dmnet.pipeline.predict.model import wanted
 from dmnet.pipeline.predict.result import Result
+
+PICTURE_BYTES = 100_000
+"""Of a picture in the viewer."""
 
 LAYERS = ("windows", "density")
 """What a picture can show beside the boxes."""
@@ -72,7 +76,7 @@ def _picture(source: Input, result: Result, save: SaveConfig) -> dict[str, bytes
 
 
 def _viewer(source: Input, result: Result, save: SaveConfig) -> dict[str, bytes]:
-    files = {viewer_picture(source.stem): picture_jpeg(result.image)}
+    files = {viewer_picture(source.stem): picture_jpeg(result.image, most=PICTURE_BYTES)}
     if result.density is not None:
         files[viewer_density(source.stem)] = density_png(result.density.values)
     return files
@@ -179,22 +183,32 @@ def counts_csv(rows: Iterable[Row], classes: Classes) -> Iterator[bytes]:
 
 
 def frames_csv(
-    found: Sequence[Found | None], tracks: Sequence[Sequence[int]], rate: float, classes: Classes
-) -> bytes:
+    found: Iterable[Found | None], tracks: Sequence[Sequence[int]], rate: float, classes: Classes
+) -> Iterator[bytes]:
     """One row a detection of a video; ``track`` is -1 where an object is not followed."""
-    rows: list[Sequence[object]] = [
-        ("frame", "seconds", "track", "class", "score", "x1", "y1", "x2", "y2")
-    ]
+    yield b"frame,seconds,track,class,score,x1,y1,x2,y2\n"
     for index, (each, numbers) in enumerate(zip(found, tracks, strict=True)):
-        if each is not None:
-            listed = each.detections
-            boxes = np.round(listed.boxes, 3).tolist()
-            for track, label, score, box in zip(
-                numbers, listed.labels.tolist(), listed.scores.tolist(), boxes, strict=True
-            ):
-                place = (index, f"{index / rate:.3f}", track)
-                rows.append((*place, classes.scored[label], f"{score:.6f}", *box))
-    return _csv(rows)
+        if each is None:
+            continue
+        listed, place = each.detections, (index, f"{index / rate:.3f}")
+        boxes = np.round(listed.boxes, 3).tolist()
+        columns = (numbers, listed.labels.tolist(), listed.scores.tolist(), boxes)
+        yield _csv(
+            (*place, track, classes.scored[label], f"{score:.6f}", *box)
+            for track, label, score, box in zip(*columns, strict=True)
+        )
+
+
+def objects_csv(rows: Iterable[tuple[str, int, int, int]]) -> bytes:
+    """Objects of a video that were followed, and those that crossed the line; see `Tracker`."""
+    return _csv([("class", "objects", "in", "out"), *rows])
+
+
+def with_line(image: Image, line: Sequence[int]) -> Image:
+    """Draw a white line from x1, y1 to x2, y2 into the picture itself; nothing if it is empty."""
+    if line:
+        cv2.line(image, tuple(line[:2]), tuple(line[2:]), (255, 255, 255), 2)
+    return image
 
 
 def _csv(rows: Iterable[Sequence[object]]) -> bytes:
@@ -225,6 +239,8 @@ class Totals:
     windows: int = 0
     usage: Usage = field(default_factory=Usage)
     """Passes of the detector and their padding."""
+    followed: dict[str, list[tuple[str, int, int, int]]] = field(default_factory=dict)
+    """`Tracker.table` of each video whose objects were followed."""
 
     def add(self, found: Found, classes: Classes) -> None:
         """Count one picture."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from dmnet.core.formats.coco import categories
 from dmnet.core.formats.coco_results import results_rows
 from dmnet.core.images import encode_jpeg, encode_png
 from dmnet.core.records import DensityMap, Detections, Image, Size
-from dmnet.cropping.pictures import density_overlay
 from dmnet.fusion.report.draw import Layer, draw_boxes, draw_layers
 
 WINDOW_COLOUR = (255, 255, 255)
+PARTS = ("whole image", "crops")
+"""What is merged into one list; each alone is a layer of the viewer."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Result:
     name: str = ""
     count: float | None = None
     """Objects by the density map; kept where the map itself is not."""
+    parts: Mapping[str, Detections] = field(default_factory=dict)
+    """What each of `PARTS` gave alone, in pixels of the full image; empty without a slicer."""
 
     def __repr__(self) -> str:
         """One line: what was found where."""
@@ -88,6 +91,8 @@ class Result:
         """
         image = self.image
         if density and self.density is not None:
+            from dmnet.cropping.pictures import density_overlay  # matplotlib: half a second
+
             image = density_overlay(image, self.density)
         scale = np.array([image.shape[1] / self.size[1], image.shape[0] / self.size[0]] * 2)
         if windows and self.windows:

@@ -43,10 +43,11 @@ from dmnet.pipeline.predict.scene import ArrayPixels, Scene
 from dmnet.pipeline.predict.segments import VideoParts
 from dmnet.pipeline.predict.settings import FLOOR
 from dmnet.pipeline.predict.tiles import RasterParts
+from dmnet.pipeline.predict.truth import label_file, truth_of
 from dmnet.pipeline.predict.video import frame_name
 
-VERSION = 1
-EMBEDDED = 30_000_000
+VERSION = 2
+EMBEDDED = 3_000_000
 """Bytes of pictures in the viewer; where there are more, it refers to the files beside it."""
 STAGE = "predict"
 _log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def predict(job: Job) -> tuple[dict[str, str], Totals]:
         What was set aside with the reasons, and totals of the rest.
     """
     runner = _Runner(job)
-    totals = {"model": runner.facts, "save": resolved(job.save)}
+    totals = {"model": runner.facts, "save": resolved(job.save), "truth": runner.labels()}
     artifact = Artifact(job.out, STAGE, VERSION, {}, totals=totals, force=job.force)
     with artifact:
         summary = artifact.process_stream(runner.items(), partial(runner.stream, artifact))
@@ -82,6 +83,9 @@ def predict(job: Job) -> tuple[dict[str, str], Totals]:
         found = Totals(usage=runner.usage)
         for row in runner.rows(artifact):
             found.add(row.found, runner.classes)
+        for name, record in artifact.good.items():
+            if name in runner.parts and record.value.get("objects") and runner.follows:
+                found.followed[name] = record.value["objects"]
         aside = {k: v for record in artifact.good.values() for k, v in record.set_aside.items()}
     return {**summary.bad, **aside}, found
 
@@ -91,7 +95,8 @@ class _Runner:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.facts = job.files.facts() | {"floor": min(FLOOR, job.save.confidence)}
+        floor = min(FLOOR, job.save.confidence)
+        self.facts = job.files.facts() | {"version": VERSION, "floor": floor}
         self.made_from = digest(self.facts)
         self.inputs = {each.id: each for each in job.inputs}
         self.parts = {each.id: parts for each in job.inputs if (parts := self._parts(each))}
@@ -111,6 +116,18 @@ class _Runner:
     def classes(self) -> Classes:
         """What the detector's labels are called."""
         return self.model.classes
+
+    @property
+    def follows(self) -> bool:
+        """Whether objects of videos are followed."""
+        return self.job.files.config.video.follows
+
+    def labels(self) -> dict[str, str]:
+        """Digests of the labels beside the pictures, which the viewer shows."""
+        if "viewer" not in self.job.save.kinds:
+            return {}
+        found = {name: label_file(each.path) for name, each in self.inputs.items()}
+        return {name: file_digest(each.path) for name, each in found.items() if each}
 
     @property
     def usage(self) -> Usage:
@@ -252,14 +269,16 @@ class _Runner:
         only = replace(self.job.save, confidence=self.facts["floor"])
         name, density = viewer_picture(source.stem), root / viewer_density(source.stem)
         small = (root / name).stat().st_size <= room
+        layers = {**found.parts, "fused": found.detections}
         return ViewerImage(
             source.id,
             (root / name).read_bytes() if small else quote(name),
             found.size,
-            {"fused": only.chosen(found.detections, self.classes)},
-            windows=found.windows,
-            density=density.read_bytes() if density.exists() else None,
-            count=found.count,
+            {layer: only.chosen(each, self.classes) for layer, each in layers.items()},
+            None if source.id in self.parts else truth_of(source.path, found.size, self.classes),
+            found.windows,
+            density.read_bytes() if density.exists() else None,
+            found.count,
         )
 
 

@@ -15,12 +15,13 @@ from dmnet.core.artifact import Result as Outcome
 from dmnet.core.classes import Classes
 from dmnet.core.config import resolved
 from dmnet.core.errors import InputError
+from dmnet.core.products import Content
 from dmnet.core.records import Detections, Image
 from dmnet.core.threads import ahead
 from dmnet.pipeline.predict.found import Found, read_frames, write_frames
 from dmnet.pipeline.predict.inputs import Input
 from dmnet.pipeline.predict.model import Model
-from dmnet.pipeline.predict.outputs import SaveConfig, frames_csv, shown
+from dmnet.pipeline.predict.outputs import SaveConfig, frames_csv, objects_csv, shown, with_line
 from dmnet.pipeline.predict.result import Result
 from dmnet.pipeline.predict.scene import ArrayPixels, Scene
 from dmnet.pipeline.predict.settings import VideoConfig
@@ -58,7 +59,7 @@ class VideoParts:
             Item(self._part(part), {}, {**known, "frames": [part.start, part.stop]})
             for part in self.segments
         ]
-        whole = {**known, "save": resolved(self.save), "track": self.config.track}
+        whole = {**known, "save": resolved(self.save), "video": resolved(self.config)}
         return [*listed, Item(self.source.id, {}, whole)]
 
     def _part(self, part: range) -> str:
@@ -77,7 +78,7 @@ class VideoParts:
             founds: list[Found | None] = [None] * len(part)
             for index, (_, result) in zip(part, results, strict=False):
                 if index not in lost and not isinstance(result, InputError):
-                    founds[index - part.start] = Found.of(result)
+                    founds[index - part.start] = replace(Found.of(result), parts={})
             yield asked[self._part(part)], Product({self._file(part): write_frames(founds)})
         if self.source.id in asked:
             item = asked[self.source.id]
@@ -99,43 +100,50 @@ class VideoParts:
                 yield Scene(str(index), partial(ArrayPixels, frame), not fresh)
                 fresh = False
 
-    def founds(self, root: Path) -> list[Found | None]:
-        """What was found in every frame.
+    def founds(self, root: Path) -> Iterator[Found | None]:
+        """What was found in every frame; one segment is held at a time.
 
         Raises:
             InputError: a segment is missing.
         """
-        return [found for part in self.segments for found in read_frames(root / self._file(part))]
+        for part in self.segments:
+            yield from read_frames(root / self._file(part))
+
+    def _chosen(self, classes: Classes, root: Path) -> Iterator[Found | None]:
+        for each in self.founds(root):
+            yield each and replace(each, detections=self.save.chosen(each.detections, classes))
 
     def _whole(self, classes: Classes, root: Path) -> Product:
-        """The annotated video and the table of its frames."""
-        video = self.video
-        tracker = Tracker(self.config.track, classes, video.rate, self.save.confidence)
-        found = [
-            None if each is None
-            else replace(each, detections=self.save.chosen(each.detections, classes))
-            for each in self.founds(root)
-        ]  # fmt: skip
-        tracks = [tracker.follow(each.detections if each else Detections()) for each in found]
-        files: dict[str, bytes] = {}
+        """The annotated video and tables of its frames and of its objects."""
+        rate, stem = self.video.rate, self.source.stem
+        tracker = Tracker(self.config, classes, rate, self.save.confidence)
+        tracks: list[list[int]] = []
+        lost: list[int] = []
+        for index, each in enumerate(self._chosen(classes, root)):
+            tracks.append(tracker.follow(Detections() if each is None else each.detections))
+            lost += [index] if each is None else []
+        files: dict[str, Content] = {}
         if "pictures" in self.save.kinds:
-            pictures = self._pictures(found, tracks, classes)
-            files[f"pictures/{self.source.stem}.mp4"] = write_mp4(pictures, video.rate, video.size)
+            files[f"pictures/{stem}.mp4"] = lambda: write_mp4(
+                self._pictures(tracks, classes, root), rate, self.video.size
+            )
         if "csv" in self.save.kinds:
-            files[f"frames/{self.source.stem}.csv"] = frames_csv(found, tracks, video.rate, classes)
-        lost = [index for index, each in enumerate(found) if each is None]
-        value = {"frames": len(found), "unique": tracker.unique()}
+            files[f"frames/{stem}.csv"] = lambda: frames_csv(
+                self._chosen(classes, root), tracks, rate, classes
+            )
+            if self.config.follows:
+                files[f"frames/{stem}.objects.csv"] = objects_csv(tracker.table())
+        value = {"frames": len(tracks), "objects": tracker.table()}
         return Product(files, value, set_aside=self._set_aside(lost))
 
-    def _pictures(
-        self, found: list[Found | None], tracks: list[list[int]], classes: Classes
-    ) -> Iterator[Image]:
+    def _pictures(self, tracks: list[list[int]], classes: Classes, root: Path) -> Iterator[Image]:
         """Every frame with its boxes; one that cannot be decoded repeats the one before."""
         last: Image = np.zeros((*self.video.size, 3), np.uint8)
-        for (index, frame), each in zip(ahead(frames(self.video)), found, strict=True):
+        decoded = ahead(frames(self.video))
+        for (index, frame), each in zip(decoded, self._chosen(classes, root), strict=True):
             if frame is not None and each is not None:
                 result = Result(each.detections, None, each.windows, {}, frame, each.size, classes)
-                last = shown(result, self.save, tracks[index])
+                last = with_line(shown(result, self.save, tracks[index]), self.config.line)
             yield last
 
     def _set_aside(self, lost: list[int]) -> dict[str, str]:

@@ -54,6 +54,23 @@ class VideoConfig(Settings):
     """The density network looks at every k-th frame; those between take its windows."""
     track: bool = False
     """Follow objects from frame to frame (ByteTrack; extra viz)."""
+    line: tuple[int, ...] = ()
+    """x1,y1,x2,y2 in pixels: follow objects and count those whose centre crosses this line."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: a line that is not four numbers, or of no length.
+        """
+        super().__post_init__()
+        if self.line and (len(self.line) != 4 or self.line[:2] == self.line[2:]):
+            raise ValueError(f"line must be x1,y1,x2,y2 with two different ends, got {self.line}")
+
+    @property
+    def follows(self) -> bool:
+        """Whether objects are followed from frame to frame."""
+        return self.track or bool(self.line)
 
     @property
     def segment(self) -> int:

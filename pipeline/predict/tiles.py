@@ -14,6 +14,7 @@ from typing import Any
 
 from dmnet.core.artifact import Item, Product
 from dmnet.core.artifact import Result as Outcome
+from dmnet.core.boxes import Window
 from dmnet.core.classes import Classes
 from dmnet.core.config import resolved
 from dmnet.core.errors import InputError
@@ -31,7 +32,7 @@ from dmnet.pipeline.predict.raster import (
     joined,
     open_raster,
 )
-from dmnet.pipeline.predict.result import Result
+from dmnet.pipeline.predict.result import PARTS, Result
 from dmnet.pipeline.predict.scene import Scene
 from dmnet.pipeline.predict.settings import RasterConfig
 
@@ -57,7 +58,7 @@ class RasterParts:
         return open_raster(self.source.path, self.config)
 
     @cached_property
-    def windows(self) -> list[tuple[int, int, int, int]]:
+    def windows(self) -> list[Window]:
         """The blocks; none where the raster cannot be opened."""
         try:
             return blocks(self.raster.size, self.config)
@@ -92,7 +93,7 @@ class RasterParts:
             except InputError as error:
                 yield item, error
 
-    def _open(self, window: tuple[int, int, int, int]) -> BlockPixels:
+    def _open(self, window: Window) -> BlockPixels:
         return BlockPixels(self.raster, window, self.config.reduction)
 
     def _block(self, index: int, result: Result | InputError) -> Outcome:
@@ -114,7 +115,7 @@ class RasterParts:
     def _whole(self, classes: Classes, root: Path) -> Product:
         """Detections of the whole raster and every file about it."""
         raster = self.raster
-        parts: list[tuple[tuple[int, int, int, int], Found]] = []
+        parts: list[tuple[Window, Found]] = []
         lost = 0
         for index, window in enumerate(self.windows):
             if not (root / self._file(index)).exists():
@@ -146,13 +147,21 @@ class RasterParts:
             notes.append(f"{self.source.id}: {lost} of {len(self.windows)} blocks are missing")
         return tuple(notes)
 
-    def _merged(self, parts: list[tuple[tuple[int, int, int, int], Found]]) -> Found:
-        found = joined([(w, f.detections) for w, f in parts], self.config.overlap) if parts \
-            else Detections.empty()  # fmt: skip
+    def _merged(self, parts: list[tuple[Window, Found]]) -> Found:
+        found = self._joined([(window, each.detections) for window, each in parts])
+        alone = {
+            name: self._joined([(window, each.parts[name]) for window, each in parts])
+            for name in PARTS
+            if all(name in each.parts for _, each in parts)
+        }
         windows = tuple(
             (x + a, y + b, x + c, y + d)
             for (x, y, *_), each in parts
             for a, b, c, d in each.windows
         )
         counts = [each.count for _, each in parts if each.count is not None]
-        return Found(self.raster.size, found, windows, round(sum(counts), 4) if counts else None)
+        count = round(sum(counts), 4) if counts else None
+        return Found(self.raster.size, found, windows, count, alone)
+
+    def _joined(self, parts: list[tuple[Window, Detections]]) -> Detections:
+        return joined(parts, self.config.overlap) if parts else Detections.empty()

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import cv2
 
 from dmnet.core.errors import InputError
 from dmnet.core.records import Image, Size
+
+CHUNK = 1 << 20
+"""Bytes of a piece of a written video."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,10 @@ def frames(
             yield index, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if good else None
 
 
-def write_mp4(pictures: Iterable[Image], rate: float, size: Size) -> bytes:
-    """An mp4 (MPEG-4 part 2) of RGB pictures ``size`` at ``rate`` frames a second.
+def write_mp4(pictures: Iterable[Image], rate: float, size: Size) -> Iterator[bytes]:
+    """An mp4 (MPEG-4 part 2) of RGB pictures ``size`` at ``rate`` frames a second, in pieces.
+
+    Each picture goes into a temporary file as it comes; neither they nor the file are held.
 
     Raises:
         InputError: this OpenCV cannot write one.
@@ -89,7 +95,8 @@ def write_mp4(pictures: Iterable[Image], rate: float, size: Size) -> bytes:
         with closing(_Closing(writer)):
             for picture in pictures:
                 writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        return path.read_bytes()
+        with path.open("rb") as stream:
+            yield from iter(partial(stream.read, CHUNK), b"")
 
 
 @dataclass

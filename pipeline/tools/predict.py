@@ -47,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--density-every", type=at_least_one, metavar="K",
         help="in a video the density network looks at every k-th frame (default 10)")  # fmt: skip
     add("--track", action="store_true", help="follow objects through a video (extra viz)")
+    add("--line", metavar="X1,Y1,X2,Y2",
+        help="in a video count the objects that cross this line, pixels; follows them")  # fmt: skip
     add("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
     add("--force", action="store_true", help="overwrite own files that were changed by hand")
     add("--max-bad", type=how_many, default=0, metavar="N",
@@ -83,6 +85,8 @@ def _short(args: argparse.Namespace) -> dict[str, Any]:
         given["video"]["density_every"] = args.density_every
     if args.track:
         given["video"]["track"] = True
+    if args.line:
+        given["video"]["line"] = args.line
     return given
 
 
@@ -112,3 +116,6 @@ def table(totals: Totals, seconds: float) -> Iterator[str]:
     if totals.density:
         mean = totals.density / per_image
         yield f"{'density network':<20}{totals.density:>8.0f}{mean:>10.1f} per image"
+    for video, rows in totals.followed.items():
+        yield f"{video}: each object once, and over the line inwards and outwards"
+        yield from (f"{name:<20}{each:>8}{into:>10}{out:>10}" for name, each, into, out in rows)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaigns import faults, fuzz, settings, soak
+from dmnet.pipeline.cli import main
+from dmnet.pipeline.scenes.scene import SceneConfig
+from tests.campaigns import faults, fuzz, raster, settings, soak
 from tests.campaigns.kill import Killer
 from tests.campaigns.kill_verbs import VerbKiller, data_verb, predict_verb
 from tests.campaigns.seeds import SEEDS
@@ -88,3 +90,15 @@ def test_soak(tmp_path: Path) -> None:
     found = soak.stages(tmp_path, 6, seed=1)
     assert list(found) == ["density", "crop", "convert", "fuse-eval"]
     assert max(kept for _, kept in found.values()) <= 1
+
+
+def test_raster(tmp_path: Path) -> None:
+    """One scene across the borders of blocks, in this process; the campaign kills and resumes."""
+    pytest.importorskip("rasterio", reason="needs the extra geo")
+    town, out = tmp_path / "town.tif", tmp_path / "out"
+    placed = raster.mosaic(town, (900, 1100), [3], 1, SceneConfig(width=(800, 800)))
+    assert main(raster.command(town, out, ["--raster.block", "640", "--save", "geo"])[3:]) == 0
+    found = raster.on_the_map(out / "geo" / "town.native.geojson")
+    middle, _, matched = raster.offsets(found, placed)
+    assert middle < 1
+    assert matched > len(placed[0].boxes) / 5

@@ -252,3 +252,29 @@ def test_real_pictures(shared: Path) -> None:
         image, Annotations.of("a", image.shape[:2], boxes, rows[:, 5]), longest=900
     )
     assert picture.shape[1] == 900
+
+
+def test_ten_crowded_pictures_stay_below_three_megabytes(rng: np.random.Generator) -> None:
+    """The worst pictures for JPEG there are, each with 300 objects and 500 boxes a layer."""
+    size = (765, 1360)
+    names = [f"{number:04d}" for number in range(10)]
+
+    def boxes(count: int) -> np.ndarray:
+        corner = rng.uniform(0, 700, (count, 2))
+        return np.concatenate([corner, corner + rng.uniform(8, 60, (count, 2))], axis=1)
+
+    truths = [
+        Annotations.of(name, size, boxes(300), rng.integers(1, 11, 300).tolist()) for name in names
+    ]
+    results = [
+        Result(layer, {n: Detections(boxes(500), rng.random(500), rng.integers(1, 11, 500))
+                       for n in names}, [])
+        for layer in ("whole image", "crops", "fused")
+    ]  # fmt: skip
+    noise = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
+    page = render(
+        "T", truths, results, image=lambda _: noise,
+        config=ReportConfig(pictures=10, bootstrap=0),
+    )  # fmt: skip
+    assert page.count("data:image/jpeg") >= 10
+    assert len(page.encode()) < 3_000_000

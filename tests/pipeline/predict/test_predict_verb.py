@@ -6,7 +6,9 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image as Pil
 
 from dmnet.core.errors import InputError
 from dmnet.core.images import read_image
@@ -116,7 +118,7 @@ def test_stopped_and_started_again_gives_the_same_bytes(
 
     with monkeypatch.context() as patched:
         patched.setattr(Finder, "predict", stopping)
-        assert predict(pictures, "--slicer", "none", out="torn") == 2
+        assert predict(pictures, "--slicer", "none", out="torn") == 130
     done = {name for name in tree(tmp_path / "torn") if name.startswith("found/")}
     assert 0 < len(done) < 9
     finder.seen.clear()
@@ -133,8 +135,19 @@ def test_odd_input_is_named_and_the_rest_is_done(
     (pictures / "notes.txt").write_text("hello")
     write_png(pictures / "dot.png", draw((1, 1), []))
     (pictures / "gone.jpg").symlink_to("nowhere")
+    turned = Pil.Exif()
+    turned[0x0112] = 6  # a quarter turn to the right
+    on_its_side = draw((40, 80), [(10, 5, 30, 15, 1)])
+    Pil.fromarray(on_its_side).save(pictures / 'tür\'n, "x" #1%.jpg', quality=95, exif=turned)
+    grey = np.full((60, 90), 9000, np.uint16)
+    Pil.fromarray(grey).save(pictures / "deep.tif")
     assert predict(pictures) == 1
     written = tree(tmp_path / "out")
+    assert "pictures/deep.jpg" in written
+    listed = csv.DictReader((tmp_path / "out/predictions.csv").read_text().splitlines())
+    (row,) = (r for r in listed if r["image"].startswith("tür"))
+    box = [float(row[side]) for side in ("x1", "y1", "x2", "y2")]
+    assert box == pytest.approx([25, 10, 35, 30], abs=1)  # in pixels of the upright picture
     assert "pictures/dot.jpg" in written
     assert "pictures/sub/two ä.jpg" in written
     told = capsys.readouterr().err

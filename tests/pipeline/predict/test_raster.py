@@ -130,7 +130,7 @@ def test_stopped_and_started_again(
 
     with monkeypatch.context() as patched:
         patched.setattr(Finder, "predict", stopping)
-        assert predict(scene, *BLOCKS, out="torn") == 2
+        assert predict(scene, *BLOCKS, out="torn") == 130
     done = [name for name in tree(tmp_path / "torn") if name.startswith("found/")]
     assert 0 < len(done) < 20
     finder.seen.clear()
@@ -160,6 +160,23 @@ def test_sixteen_bits_five_bands_and_nodata(
     assert len(polygons(tmp_path / "out/geo/deep.geojson")) == 2  # the others lie in nodata
     assert predict(path, "--bands", "7,3,2", out="other") == 1
     assert "has 5 bands, bands (7, 3, 2) were asked for" in capsys.readouterr().err
+
+
+def test_jpeg_2000(predict: Predict, tmp_path: Path) -> None:
+    with rasterio.Env() as environment:
+        if "JP2OpenJPEG" not in environment.drivers():
+            pytest.skip("this GDAL has no JPEG 2000")
+    path = tmp_path / "town.jp2"
+    values = draw(SIZE, OBJECTS).transpose(2, 0, 1)
+    with rasterio.open(
+        path, "w", driver="JP2OpenJPEG", height=SIZE[0], width=SIZE[1], count=3, dtype="uint8",
+        crs="EPSG:32631", transform=rasterio.Affine(METRE, 0, EAST, 0, -METRE, NORTH),
+        QUALITY="100", REVERSIBLE="YES",
+    ) as target:  # fmt: skip
+        target.write(values)
+    assert predict(path, *BLOCKS) == 0
+    native = polygons(tmp_path / "out/geo/town.native.geojson")
+    assert native == pytest.approx(on_the_map(), abs=METRE)
 
 
 def test_a_grey_picture_of_sixteen_bits(predict: Predict, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_stopped_and_started_again(
 
     with monkeypatch.context() as patched:
         patched.setattr(Finder, "predict", stopping)
-        assert predict(clip, "--slicer", "none", out="torn") == 2
+        assert predict(clip, "--slicer", "none", out="torn") == 130
     finder.seen.clear()
     assert predict(clip, "--slicer", "none", out="torn") == 0
     assert len(finder.seen) == FRAMES - 40  # one segment of 40 was kept
@@ -158,3 +158,46 @@ def test_stream(clip: Path, model: Model) -> None:
     assert results[7].windows == results[0].windows
     assert [len(r.detections) for r in results[:3]] == [2, 2, 2]
     assert len(list(model.stream([frame(0), frame(1)]))) == 2
+
+
+def test_objects_that_cross_a_line(
+    predict: Predict, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The red box goes to the right, over a line that goes down: from its right to its left."""
+    pytest.importorskip("trackers", reason="needs the extra viz")
+    assert predict(clip, "--line", "50,0,50,119") == 0
+    told = capsys.readouterr().out
+    objects = rows(tmp_path / "out/frames/clip.objects.csv")
+    assert objects == [
+        {"class": "pedestrian", "objects": "1", "in": "1", "out": "0"},
+        {"class": "car", "objects": "1", "in": "0", "out": "0"},
+    ]
+    assert "clip.avi: each object once" in told
+    shown = dict(video.frames(video.open_video(tmp_path / "out/pictures/clip.mp4")))[0]
+    assert shown[5:100, 50].mean() > 200  # the line is drawn
+    assert predict(clip, "--line", "50,119,50,0") == 0
+    assert rows(tmp_path / "out/frames/clip.objects.csv")[0]["out"] == "1"
+
+
+@pytest.mark.parametrize("line", ["1,2,3", "5,5,5,5", "a,b,c,d"])
+def test_a_line_that_is_none(
+    predict: Predict, clip: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(clip, "--line", line) == 2
+    assert "line" in capsys.readouterr().err
+
+
+def test_a_written_video_is_not_held(tmp_path: Path) -> None:
+    """Pictures are taken one at a time, and the file comes in pieces."""
+    alive = []
+
+    def pictures():
+        for index in range(3):
+            alive.append(index)
+            yield frame(index)
+
+    pieces = video.write_mp4(pictures(), 10, SIZE)
+    assert alive == []
+    data = b"".join(pieces)
+    assert alive == [0, 1, 2]
+    assert data[4:8] == b"ftyp"
