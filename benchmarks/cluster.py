@@ -1,7 +1,7 @@
 """How long a stage takes on a cluster: a seeded simulation, checked against runs on a Ray cluster.
 
-    python -m benchmarks.cluster                      the table of docs/scale.md
-    python -m benchmarks.cluster --measure            predicted and measured seconds on this machine
+    python -m benchmarks.cluster                                     the table of docs/scale.md
+    python -m benchmarks.cluster --measure -n 200 --seconds 0.05     predicted and measured seconds
 
 The simulation gives parcels of items to workers as `dmnet.pipeline.executors` does. Seconds of an
 item are log-normal, every worker is slower or faster by a factor of its own (stragglers), and
@@ -17,7 +17,7 @@ import heapq
 import logging
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--measure", action="store_true", help="run on this machine too")
     parser.add_argument("-n", type=int, default=400, help="items of a measured run")
-    parser.add_argument("--seconds", type=float, default=0.05, help="mean time of such an item")
+    parser.add_argument("--seconds", type=float, default=0.337, help="mean time of an item")
     args = parser.parse_args()
     if args.measure:
         compare(args.n, args.seconds)
@@ -131,13 +131,14 @@ def main() -> None:
     print("|---:|---:|---:|---:|---:|---:|")
     for items, workers, a_day in ((10**4, 1, 0), (10**4, 8, 0), (10**6, 8, 1), (10**6, 64, 1),
                                   (10**6, 64, 10), (10**8, 64, 1)):  # fmt: skip
-        cluster = Cluster(workers, 0.05, mtbf=86_400 / a_day if a_day else float("inf"))
+        mtbf = 86_400 / a_day if a_day else float("inf")
+        cluster = Cluster(workers, args.seconds, mtbf=mtbf)
         scale = max(1, items // 10**6)  # beyond a million the parcels repeat: one part in `scale`
-        found = simulate(items // scale, replace(cluster, start=20.0))
+        found = simulate(items // scale, cluster)
         wall = found.wall * scale
         print(
             f"| {items:,} | {workers} | {a_day} | {wall / 3600:.2f} h | {found.again * scale} | "
-            f"{items * 0.05 / workers / wall:.3f} |"
+            f"{items * args.seconds / workers / wall:.3f} |"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ SLOW = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_agent_register_timeout_ms": "300000",  # a busy machine is no lost machine
     "RAY_health_check_failure_threshold": "30",
+    "RAY_worker_register_timeout_seconds": "600",
     "RAY_worker_niceness": "0",
 }
 
@@ -49,6 +51,16 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+class Patient:
+    """The clock that Ray waits by for a new machine: its 30 seconds, fixed there, last longer."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def monotonic(self) -> float:
+        return time.monotonic() / 10
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A machine that stays; tests add a second one."""
@@ -57,9 +69,11 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SLOW.items():
             patch.setenv(name, value)
+        patch.setattr("ray._private.node.time", Patient())
         made = Cluster()
         try:
-            made.add_node(**small(), include_dashboard=False)
+            made.add_node(wait=False, **small(), include_dashboard=False)
+            made.wait_for_nodes(timeout=300)
             ray.init(address=made.address, log_to_driver=False)
             yield made
         finally:
@@ -89,8 +103,8 @@ def killing(monkeypatch: pytest.MonkeyPatch, cluster: Any) -> Callable[[], Any]:
     append = Artifact._append
 
     def arm() -> Any:
-        machine = cluster.add_node(**small())
-        cluster.wait_for_nodes()
+        machine = cluster.add_node(wait=False, **small())
+        cluster.wait_for_nodes(timeout=300)
         lines = 0
 
         def appended(self: Artifact, record: Any) -> None:
