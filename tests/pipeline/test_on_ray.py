@@ -40,7 +40,8 @@ SLOW = {
 
 def small() -> dict[str, Any]:
     """A machine with one core; named ports, so that it does not wait for its agents to choose."""
-    ports = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    ports = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port",
+             "runtime_env_agent_port")  # fmt: skip
     chosen = {name: free_port() for name in ports}
     return {"num_cpus": 1, "object_store_memory": 80_000_000, **chosen}
 
