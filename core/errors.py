@@ -12,6 +12,7 @@
     |-- EditedArtifactError   an own file that was changed by hand and will not be overwritten
     |-- LockedArtifactError   another process is writing into the folder
     |-- RemovedArtifactError  the folder was taken away while it was written
+    |-- LostWorkerError       a worker process was ended from outside
     |-- LostWorkersError      workers of a cluster were lost again and again
     `-- MissingExtraError     an optional library that is not installed
 
@@ -87,6 +88,10 @@ class LockedArtifactError(DmnetError):
 
 class RemovedArtifactError(DmnetError):
     """An artifact's folder was removed or moved while a stage was writing into it."""
+
+
+class LostWorkerError(DmnetError):
+    """A worker process was ended from outside, as a system does that is out of memory."""
 
 
 class LostWorkersError(DmnetError):

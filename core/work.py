@@ -8,14 +8,17 @@ yielded). Engines beyond this machine are carriers too (`dmnet.pipeline.executor
 from __future__ import annotations
 
 import itertools
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from dmnet.core.errors import InputError
+from dmnet.core.errors import InputError, LostWorkerError
 from dmnet.core.journal import Record
 from dmnet.core.products import Item, Product, Result, work_on
 from dmnet.core.threads import submit_ahead
@@ -106,10 +109,19 @@ def in_parcels(
         listed: the parcels; taken when a process is about to need one.
         take: see `Carrier`.
         depth: parcels under way or waiting, at most.
+
+    Raises:
+        LostWorkerError: a process was ended from outside.
     """
     jobs = ([(item, take(item)) for item in parcel] for parcel in listed)
-    for done in submit_ahead(pool, _do_held, jobs, depth):
-        yield from done
+    try:
+        for done in submit_ahead(pool, _do_held, jobs, depth):
+            yield from done
+    except BrokenProcessPool as error:
+        raise LostWorkerError(
+            "a worker process was ended from outside, perhaps because memory ran out; what is done "
+            "is kept, and the same command goes on from there (fewer --workers need less memory)"
+        ) from error
 
 
 _held: Callable[[list[Taken]], list[Done]]
@@ -119,6 +131,15 @@ def hold(do: Callable[[list[Taken]], list[Done]]) -> None:
     """Keep in a worker process what is the same for all parcels: it is sent once."""
     global _held
     _held = do
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is gone, however that ended."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _do_held(jobs: list[Taken]) -> list[Done]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +21,7 @@ from dmnet.core.errors import (
     EditedArtifactError,
     ForeignArtifactError,
     InputError,
+    LostWorkerError,
     RemovedArtifactError,
 )
 from dmnet.core.files import file_digest
@@ -349,3 +353,56 @@ def test_an_item_without_enough_memory_is_set_aside_and_the_others_go_on(tmp_pat
         artifact.process([Item(each) for each in "abc"], greedy)
     assert "not enough memory" in artifact.summary.bad["b"]
     assert sorted(artifact.good) == ["a", "c"]
+
+
+def die(item: Item) -> Product:
+    """As where the system ends a process that takes too much memory."""
+    if item.id == "c":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write("{}.out", item)
+
+
+def test_a_worker_that_is_ended_from_outside_loses_nothing(tmp_path: Path) -> None:
+    items = [Item(each) for each in "abcd"]
+    with (
+        pytest.raises(LostWorkerError, match="the same command goes on from there"),
+        Artifact(tmp_path / "art", "demo", 1, {}) as artifact,
+    ):
+        artifact.process(items, die, workers=2)
+    with Artifact(tmp_path / "art", "demo", 1, {}) as artifact:
+        artifact.process(items, partial(write, "{}.out"))
+    assert sorted(artifact.good) == ["a", "b", "c", "d"]
+
+
+def linger(item: Item) -> Product:
+    Path(item.facts, f"{item.id}.{os.getpid()}").touch()
+    time.sleep(60)
+    return Product({})
+
+
+def lingering(root: Path) -> None:
+    with Artifact(root / "art", "demo", 1, {}) as artifact:
+        artifact.process([Item(each, facts=str(root)) for each in "ab"], linger, workers=2)
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    parent = multiprocessing.get_context("spawn").Process(target=lingering, args=(tmp_path,))
+    parent.start()
+    until = time.monotonic() + 300
+    while len(found := list(tmp_path.glob("[ab].*"))) < 1 and time.monotonic() < until:
+        time.sleep(0.05)
+    parent.kill()
+    workers = [int(path.suffix[1:]) for path in found]
+    assert workers
+    while any(map(alive, workers)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
+
+
+def alive(process: int) -> bool:
+    """Whether a process is there and no zombie."""
+    state = Path(f"/proc/{process}/stat")
+    try:
+        return state.read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
