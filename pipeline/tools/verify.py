@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         count += len(faults)
         for text in _report(root, each, faults, context):
             print(text)
-    faults = list(_bank(root))
+    faults = list(kernel_faults(root))
     for fault in faults:
         print(f"{fault}; remove it, density makes it again")
     size = sum(state[0] for state in found.values() if state)
@@ -159,7 +159,7 @@ def _mend(books: Books, kinds: set[str], context: Context | None) -> str:
     return command(made, stage, *options)
 
 
-def _bank(root: Path) -> Iterator[Fault]:
+def kernel_faults(root: Path) -> Iterator[Fault]:
     """The kernels that the density stages of a run share."""
     path = root / "kernels.h5"
     if path.is_file():
