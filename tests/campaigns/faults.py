@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from dmnet.core import artifact
+from dmnet.core import ledger
 from dmnet.core.journal import HEADER, JOURNAL
 from dmnet.core.verify import Fault, judged, measured, read_books
 from dmnet.pipeline.tools.verify import kernel_faults
@@ -308,7 +308,7 @@ def power_cut(world: World, rng: random.Random, stage: str) -> str:
     if code not in (0, -9):
         return f"exit code {code}: {said[-300:]}"
     cut_power(run, kept, rng)
-    restarted = lambda: setattr(artifact, "boot_id", lambda: "after the power cut")  # noqa: E731
+    restarted = lambda: setattr(ledger, "boot_id", lambda: "after the power cut")  # noqa: E731
     code, said = world.run("rough", "val", stage, first=restarted)
     return spoken(code, said, (0,)) or world.flaw("rough", "val", stage)
 
