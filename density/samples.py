@@ -203,7 +203,7 @@ class Shrunk:
         return scaled_image(image, self.long_side), cells
 
 
-class Pairs(Dataset[tuple[Tensor, Tensor]]):
+class AugmentedPairs(Dataset[tuple[Tensor, Tensor]]):
     """Augmented pairs of one epoch; every item has its own generator, whatever the workers."""
 
     def __init__(

@@ -25,7 +25,7 @@ from dmnet.core.training.weights import read_weights
 from dmnet.density.judge import LOWER, Measure, evaluate
 from dmnet.density.losses import density_loss
 from dmnet.density.networks import IMAGENET, Scaling, build, save_network
-from dmnet.density.samples import Augmentation, DensityPair, Pairs, Shrunk
+from dmnet.density.samples import Augmentation, AugmentedPairs, DensityPair, Shrunk
 from dmnet.density.settings import TrainConfig
 
 
@@ -144,7 +144,7 @@ def epoch_batches(
     how = Augmentation(config.crop, config.data.augment, multiple, config.stride)
     order = epoch_order(len(samples), config.batch, config.seed, epoch)
     return DataLoader(
-        Pairs(samples, how, scaling_of(config), config.seed, epoch),
+        AugmentedPairs(samples, how, scaling_of(config), config.seed, epoch),
         batch_sampler=[group.share(rows) for rows in order],
         num_workers=config.loaders,
     )

@@ -10,7 +10,7 @@ from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import DensityMap
 from dmnet.density.networks import Scaling
-from dmnet.density.samples import Augmentation, DensityPair, Pairs, Shrunk, augment, target
+from dmnet.density.samples import Augmentation, AugmentedPairs, DensityPair, Shrunk, augment, target
 from dmnet.density.settings import AugmentConfig
 
 STILL = AugmentConfig(flip=0.0, flip_vertical=0.0, zoom=(1.0, 1.0))
@@ -143,7 +143,7 @@ def test_pairs_are_read_lazily_and_do_not_depend_on_order(tmp_path: Path) -> Non
         return DensityPair(path, density)
 
     samples = [sample(i) for i in range(3)]
-    pairs = Pairs(Shrunk(samples), PLAIN, Scaling(10.0, 2.0), seed=1, epoch=2)
+    pairs = AugmentedPairs(Shrunk(samples), PLAIN, Scaling(10.0, 2.0), seed=1, epoch=2)
     assert len(pairs) == 3 and read == []
     second = pairs[1]
     assert read == [1]
@@ -152,7 +152,7 @@ def test_pairs_are_read_lazily_and_do_not_depend_on_order(tmp_path: Path) -> Non
     assert second[0].shape == (3, 16, 16) and second[1].shape == (1, 4, 4)
     assert (second[0] == again[0]).all() and (second[1] == again[1]).all()
     assert second[0].min() == -5.0  # (0 - 10) / 2: the empty channels
-    other = Pairs(Shrunk(samples), PLAIN, Scaling(10.0, 2.0), seed=1, epoch=3)
+    other = AugmentedPairs(Shrunk(samples), PLAIN, Scaling(10.0, 2.0), seed=1, epoch=3)
     assert any((other[i][1] != pairs[i][1]).any() for i in range(3))
 
 
@@ -160,6 +160,6 @@ def test_a_map_of_another_image_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(encode_jpeg(np.zeros((40, 44, 3), np.uint8)))
     density = DensityMap(np.zeros((10, 10), np.float32), 4, (40, 40))
-    pairs = Pairs(Shrunk([DensityPair(path, lambda: density)]), PLAIN, Scaling(), 0, 0)
+    pairs = AugmentedPairs(Shrunk([DensityPair(path, lambda: density)]), PLAIN, Scaling(), 0, 0)
     with pytest.raises(InputError, match=r"a\.jpg: the image is 40x44 .* made for 40x40"):
         pairs[0]

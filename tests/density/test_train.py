@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -196,6 +198,46 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     straight = train(blobs(tmp_path, 2), [], LONG, checkpoint=tmp_path / "straight.pt")
     assert resumed.last == straight.last
     assert resumed.history == straight.history
+
+
+TOGETHER = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch
+torch.set_num_threads(1)
+from test_train import SMALL, blobs, train
+folder = Path(sys.argv[2])
+result = train(blobs(folder, 4), blobs(folder, 1, seed=1), SMALL, device="cpu")
+(folder / "last.pt").write_bytes(result.last)
+(folder / "history.json").write_text(json.dumps(result.history))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    """Processes of torchrun on a CPU (gloo): each sees half of every batch."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    both = []
+    for rank in ("0", "1"):
+        (tmp_path / rank).mkdir()
+        command = [sys.executable, "-c", TOGETHER, str(Path(__file__).parent), str(tmp_path / rank)]
+        both.append(subprocess.Popen(command, env={**os.environ, **group, "RANK": rank}))
+    alone = train(blobs(tmp_path, 4), blobs(tmp_path, 1, seed=1), SMALL)
+    assert [process.wait() for process in both] == [0, 0]
+    files = [(tmp_path / rank / "last.pt").read_bytes() for rank in ("0", "1")]
+    assert same_weights(*files, tmp_path)
+    (tmp_path / "alone.pt").write_bytes(alone.last)
+    paths = [tmp_path / "alone.pt", tmp_path / "0" / "last.pt"]
+    states = [load_network(path)[0].state_dict() for path in paths]
+    torch.testing.assert_close(*states, rtol=1e-3, atol=1e-6)
+    for row, other in zip(
+        alone.history, json.loads((tmp_path / "0" / "history.json").read_text()), strict=True
+    ):
+        assert row == pytest.approx(other, rel=1e-3)
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
