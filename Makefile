@@ -112,7 +112,7 @@ export: $(READY) ## a trained network as an ONNX file, checked: WEIGHTS=file OUT
 	$(if $(and $(WEIGHTS),$(OUT)),,$(error export: name the weights and the file to write, WEIGHTS=weights.pt OUT=file.onnx))
 	@$(PY) -m dmnet export --weights "$(WEIGHTS)" --out "$(OUT)" $(SET)
 
-campaign: $(READY_DEV) ## try to break it: NAME=kill|kill_verbs|faults|fuzz|settings|stale|soak N=100 (docs/reliability.md)
+campaign: $(READY_DEV) ## try to break it: NAME=kill|kill_verbs|faults|fuzz|settings|stale|soak|raster N=100 (docs/reliability.md)
 	OMP_NUM_THREADS=1 $(PY) -m tests.campaigns.$(NAME) $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 quantise: $(READY) ## a trained YOLOv6 with 8-bit weights: WEIGHTS=file IMAGES=folder OUT=file.pt
