@@ -65,8 +65,8 @@ def _providers(runtime: Any, device: str) -> list[str]:
 
 
 def _meta(path: Path, session: Any) -> dict[str, Any]:
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
     try:
+        text = session.get_modelmeta().custom_metadata_map.get(KEY)  # may be no text at all
         meta = json.loads(text) if text else {}
     except (ValueError, RecursionError) as error:
         raise CheckpointError(path, f"its metadata is damaged ({error})") from error

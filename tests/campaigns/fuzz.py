@@ -159,7 +159,7 @@ def _wait(child: Any, log: Path) -> bool:
         child.join(0.5)
         if log.stat().st_size != size:
             size, since = log.stat().st_size, time.monotonic()
-        elif time.monotonic() - since > 6 * SLOW:
+        elif time.monotonic() - since > 6 * SLOW * (1 if size else 10):  # imports take a while
             child.kill()
             child.join()
             return True

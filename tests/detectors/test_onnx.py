@@ -246,3 +246,12 @@ def test_yolox_nano_finds_the_cars_of_a_real_picture(shared: Path) -> None:
     assert right.sum() >= 8
     assert right.mean() > 0.6  # a network of 416 pixels on a picture of 1360: its boxes are loose
     assert set(found.labels.tolist()) <= {1, 3, 4, 6, 9, 10}
+
+
+def test_metadata_that_is_no_text(tmp_path: Path) -> None:
+    """Found by the campaign fuzz: onnxruntime decodes it when it is asked for."""
+    output = np.zeros((1, 5, 7), np.float32)
+    path = constant_model(tmp_path / "a.onnx", [output], [1, 3, 32, 32], {"note": "aaaaaaaa"})
+    path.write_bytes(path.read_bytes().replace(b"aaaaaaaa", b"\xff" * 8))
+    with pytest.raises(CheckpointError, match="its metadata is damaged"):
+        load(path, {}, "cpu")
