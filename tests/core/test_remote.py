@@ -32,7 +32,7 @@ from dmnet.core.stubs import trim
 from dmnet.core.transfer import pull, push
 
 pytest.importorskip("s3fs", reason="needs the extra cloud: make setup EXTRAS=dev,cloud")
-pytest.importorskip("moto.server", reason="needs moto's server: make setup EXTRAS=dev,cloud")
+pytest.importorskip("moto.server", reason="needs moto's server: pip install 'moto[server,s3]'")
 
 pytestmark = [
     pytest.mark.slow,

@@ -83,12 +83,10 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve images, and what this process makes of them."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images."""
     root = tmp_path_factory.mktemp("ray")
     write_split(root / "data", "val", range(100, 112), (96, 128))
-    for stage in ("density", "crop", "predict-density"):
-        assert main(arguments(root, "local", stage)) == 0
     return root
 
 
@@ -122,12 +120,13 @@ def killing(monkeypatch: pytest.MonkeyPatch, cluster: Any) -> Callable[[], Any]:
 
 @pytest.mark.parametrize("stage", ["density", "crop", "predict-density"])
 def test_a_machine_lost_in_the_middle_changes_nothing(
-    local: Path, killing: Callable[[], Any], stage: str
+    images: Path, killing: Callable[[], Any], stage: str
 ) -> None:
+    assert main(arguments(images, "local", stage)) == 0
     killing()
-    command = [*arguments(local, "ray", stage), "--executor", "ray", "--ray-actors", "2"]
+    command = [*arguments(images, "ray", stage), "--executor", "ray", "--ray-actors", "2"]
     assert main(command) == 0
-    folders = [local / "out" / run / "val" / stage for run in ("local", "ray")]
+    folders = [images / "out" / run / "val" / stage for run in ("local", "ray")]
     assert tree(folders[0]) == tree(folders[1])
     lines = (folders[1] / "items.jsonl").read_text().splitlines()
     assert len(lines) == len(read_journal(folders[1])) == 12
