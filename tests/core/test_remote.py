@@ -84,7 +84,7 @@ def server() -> Iterator[tuple[Faults, str]]:
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
-    faults = Faults(DomainDispatcherApplication(create_backend_app, "s3"))
+    faults = Faults(DomainDispatcherApplication(create_backend_app))
     made = make_server("127.0.0.1", 0, faults, threaded=True)
     thread = threading.Thread(target=made.serve_forever, daemon=True)
     thread.start()
