@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -42,14 +43,12 @@ def small() -> dict[str, Any]:
     """A machine with one core; named ports, so that it does not wait for its agents to choose."""
     ports = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port",
              "runtime_env_agent_port")  # fmt: skip
-    chosen = {name: free_port() for name in ports}
+    with contextlib.ExitStack() as stack:  # all open at once, so that no two are the same
+        sockets = [stack.enter_context(socket.socket()) for _ in ports]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        chosen = {name: each.getsockname()[1] for name, each in zip(ports, sockets, strict=True)}
     return {"num_cpus": 1, "object_store_memory": 80_000_000, **chosen}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class Patient:
