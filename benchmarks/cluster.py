@@ -27,7 +27,7 @@ from dmnet.core.artifact import Artifact, Item, Product
 from dmnet.core.work import MOST
 
 PER_PARCEL = 0.004
-"""Seconds between two parcels of one worker: asking, sending, the journal (assumed; see --measure)."""
+"""Seconds between two parcels of one worker: asking, sending, journal (assumed; see --measure)."""
 
 
 @dataclass(frozen=True)
