@@ -98,7 +98,7 @@ def sahi_predict(detector: Path, images: Path, out: Path, listing: Path | None) 
         """One of our detectors behind SAHI's interface."""
 
         def load_model(self) -> None:
-            self.model = load_detector(detector, device="cpu")
+            self.model = load_detector("onnx", detector, device="cpu")
             self.category_mapping = {str(i): name for i, name in VISDRONE.scored.items()}
 
         def perform_inference(self, image: Any, image_size: Any = None) -> None:
@@ -230,7 +230,7 @@ def main() -> None:
     if given.data is None:
         print("skipped: give real pictures with --data")
         return
-    detector = CONFIGS / "weights" / "visdrone-detector.pt"
+    detector = CONFIGS / "weights" / "visdrone-detector.onnx"
     pictures = chosen(given.data, given.pictures)
     with tempfile.TemporaryDirectory() as folder:
         data = copied(given.data, pictures, Path(folder, "data"))
