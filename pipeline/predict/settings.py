@@ -54,7 +54,7 @@ class VideoConfig(Settings):
     """The density network looks at every k-th frame; those between take its windows."""
     track: bool = False
     """Follow objects from frame to frame (ByteTrack; extra viz)."""
-    line: tuple[int, ...] = ()
+    line: tuple[Annotated[int, Range(-1_000_000, 1_000_000)], ...] = ()
     """x1,y1,x2,y2 in pixels: follow objects and count those whose centre crosses this line."""
 
     def __post_init__(self) -> None:

@@ -30,9 +30,10 @@ def main() -> None:
 
     count, verb = int(sys.argv[1]), sys.argv[2]
     if verb.startswith("train-"):
-        from dmnet.core.training import loop
+        from dmnet.core.training import loop, weights
 
-        loop.write_atomic = kill_after(count, loop.write_atomic)  # type: ignore[attr-defined]
+        write = kill_after(count, weights.write_atomic)
+        weights.write_atomic = loop.write_atomic = write  # type: ignore[attr-defined]
     else:
         artifact.Artifact._append = kill_after(count, artifact.Artifact._append)  # type: ignore[method-assign]
     raise SystemExit(dmnet(sys.argv[2:]))

@@ -169,7 +169,7 @@ def test_refusals(
         assert predict(pictures, *words) == 2
         assert text in capsys.readouterr().err
     assert main(["predict", str(pictures), "--model", "nothing"]) == 2
-    assert "neither a model's name (visdrone, scenes)" in capsys.readouterr().err
+    assert "neither a model's name (visdrone, scenes, hit-uav)" in capsys.readouterr().err
     out = tmp_path / "mine"
     out.mkdir()
     (out / "letter.txt").write_text("dear")
