@@ -42,12 +42,15 @@ def open_session(path: Path, device: str = "auto") -> tuple[Any, dict[str, Any]]
     threads = os.environ.get("OMP_NUM_THREADS", "")
     options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
     errors = runtime.capi.onnxruntime_pybind11_state
+    broken = (UnicodeDecodeError, *(getattr(errors, name) for name in _BROKEN))
     try:
         # from memory: a file may name others, which would be opened
         session = runtime.InferenceSession(
             read_bytes(path), options, providers=_providers(runtime, device)
         )
-    except tuple(getattr(errors, name) for name in _BROKEN) as error:
+        for entry in (*session.get_inputs(), *session.get_outputs()):
+            _ = entry.name, entry.shape  # names may be no text at all
+    except broken as error:
         raise CheckpointError(path, f"not a usable ONNX file ({error})") from error
     return session, _meta(path, session)
 
