@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from dmnet.core.errors import CheckpointError
 from dmnet.core.onnx import open_session
 from dmnet.core.reading import DAMAGED
-from dmnet.core.records import DensityMap, Image
 from dmnet.density.networks import Scaling
-from dmnet.density.predict import MAX_PIXELS, predict
 
 
 class OnnxDensity(nn.Module):
@@ -54,9 +52,3 @@ def load(path: Path) -> tuple[OnnxDensity, Scaling]:
         return OnnxDensity(session, meta), Scaling.of({"input": meta})
     except DAMAGED as error:
         raise CheckpointError(path, "not a density network exported by this project") from error
-
-
-def predict_onnx(path: Path, image: Image, *, max_pixels: int = MAX_PIXELS) -> DensityMap:
-    """Predict one image's map with an exported network; see `dmnet.density.predict.predict`."""
-    network, scaling = load(path)
-    return predict(network, image, scaling, max_pixels=max_pixels)

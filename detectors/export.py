@@ -86,7 +86,8 @@ def export_graph(graph: Graph, meta: Mapping[str, Any]) -> bytes:
 
 def run_both(graph: Graph, data: bytes) -> list[tuple[Arrays, Arrays]]:
     """Outputs of the module and of the ONNX file on every example, as pairs."""
-    runtime = optional("onnxruntime", "onnx")
+    import onnxruntime as runtime
+
     session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
     taken = {entry.name for entry in session.get_inputs()}  # the tracer drops unused inputs
     pairs = []

@@ -13,6 +13,7 @@ from torch import nn
 from dmnet.core.errors import CheckpointError, ConfigError, DmnetError
 from dmnet.core.records import Detections
 from dmnet.density import onnx as density_onnx
+from dmnet.density.load import load_density
 from dmnet.density.networks import Scaling, build
 from dmnet.density.predict import predict
 from dmnet.detectors.base import NetDetector, build_model
@@ -106,7 +107,7 @@ def test_density_file_gives_what_the_network_gives(
     path.write_bytes(export_density(network, name, scaling.stated()))
     image = rng.integers(0, 256, (75, 130, 3), np.uint8)
     wanted = predict(network, image, scaling)
-    got = density_onnx.predict_onnx(path, image)
+    got = load_density(path).predict(image)
     assert density_onnx.load(path)[1] == scaling
     assert wanted.count > 1
     assert got.stride == wanted.stride and got.size == (75, 130)
