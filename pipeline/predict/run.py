@@ -168,10 +168,23 @@ class _Runner:
                 if name is None:
                     results = map_ahead(self._render, self._results(artifact, listed))
                 else:
-                    results = self.parts[name].run(self.model, listed, artifact.root)
+                    results = self._by_parts(self.parts[name], listed, artifact.root)
                 for item, outcome in results:
                     bar.update()
                     yield item, outcome
+
+    def _by_parts(
+        self, parts: Parts, items: list[Item], root: Path
+    ) -> Iterator[tuple[Item, Outcome]]:
+        """The parts that are asked for, then what all of them make up."""
+        asked = {item.id: item for item in items}
+        yield from parts.run(self.model, asked)
+        if parts.source.id in asked:
+            item = asked[parts.source.id]
+            try:
+                yield item, parts.whole(self.model.classes, root)
+            except InputError as error:
+                yield item, error
 
     def _results(
         self, artifact: Artifact, items: list[Item]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -68,9 +68,8 @@ class VideoParts:
     def _file(self, part: range) -> str:
         return f"found/{self.source.stem}/{part.start:06d}.json"
 
-    def run(self, model: Model, items: list[Item], root: Path) -> Iterator[tuple[Item, Outcome]]:
-        """Detect in the given segments, then put all of them together."""
-        asked = {item.id: item for item in items}
+    def run(self, model: Model, asked: Mapping[str, Item]) -> Iterator[tuple[Item, Outcome]]:
+        """Detect in the segments that are asked for, by their ids."""
         todo = [part for part in self.segments if self._part(part) in asked]
         lost: set[int] = set()
         results = model.scenes(self._scenes(todo, lost))
@@ -80,12 +79,6 @@ class VideoParts:
                 if index not in lost and not isinstance(result, InputError):
                     founds[index - part.start] = replace(Found.of(result), parts={})
             yield asked[self._part(part)], Product({self._file(part): write_frames(founds)})
-        if self.source.id in asked:
-            item = asked[self.source.id]
-            try:
-                yield item, self._whole(model.classes, root)
-            except InputError as error:
-                yield item, error
 
     def _scenes(self, todo: list[range], lost: set[int]) -> Iterator[Scene]:
         """A scene for every frame; one that cannot be decoded is a scene without data."""
@@ -113,7 +106,7 @@ class VideoParts:
         for each in self.founds(root):
             yield each and replace(each, detections=self.save.chosen(each.detections, classes))
 
-    def _whole(self, classes: Classes, root: Path) -> Product:
+    def whole(self, classes: Classes, root: Path) -> Product:
         """The annotated video and tables of its frames and of its objects."""
         rate, stem = self.video.rate, self.source.stem
         tracker = Tracker(self.config, classes, rate, self.save.confidence)

@@ -6,7 +6,7 @@ puts the blocks together. `segments` does the same for videos.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -79,19 +79,12 @@ class RasterParts:
     def _file(self, index: int) -> str:
         return f"found/{self.source.stem}/{index:05d}.json"
 
-    def run(self, model: Model, items: list[Item], root: Path) -> Iterator[tuple[Item, Outcome]]:
-        """Detect in the given blocks, then put all blocks together."""
-        asked = {item.id: item for item in items}
+    def run(self, model: Model, asked: Mapping[str, Item]) -> Iterator[tuple[Item, Outcome]]:
+        """Detect in the blocks that are asked for, by their ids."""
         todo = [i for i in range(len(self.windows)) if self._part(i) in asked]
         scenes = (Scene(self._part(i), partial(self._open, self.windows[i])) for i in todo)
         for index, (scene, result) in zip(todo, model.scenes(scenes), strict=True):
             yield asked[scene.name], self._block(index, result)
-        if self.source.id in asked:
-            item = asked[self.source.id]
-            try:
-                yield item, self._whole(model.classes, root)
-            except InputError as error:
-                yield item, error
 
     def _open(self, window: Window) -> BlockPixels:
         return BlockPixels(self.raster, window, self.config.reduction)
@@ -112,7 +105,7 @@ class RasterParts:
         values = result.density.values[y1 // s : -(-y2 // s), x1 // s : -(-x2 // s)]
         return round(float(values.sum(dtype=float)), 4)
 
-    def _whole(self, classes: Classes, root: Path) -> Product:
+    def whole(self, classes: Classes, root: Path) -> Product:
         """Detections of the whole raster and every file about it."""
         raster = self.raster
         parts: list[tuple[Window, Found]] = []
