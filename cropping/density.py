@@ -26,12 +26,15 @@ class DensityCrops(ShapeConfig):
 
     preset: Literal["corrected", "reference"] = "corrected"
     """``reference`` repeats the published code: 4-connected, one pixel more at the top and left,
-    objects labelled only if fully inside; padding, min_side, max_side, merge_* and targets are not
-    used. ``corrected`` is 8-connected with exact extents."""
+    objects labelled only if fully inside; padding, min_side, max_side, merge_*, min_objects and
+    targets are not used. ``corrected`` is 8-connected with exact extents."""
     threshold: Factor = 0.08
     """Objects in a window (sum of density) from which on it belongs to a crop."""
     min_area: Annotated[int, Range(0, 10_000_000_000)] = 4900
     """Components with a smaller extent are dropped, square pixels."""
+    min_objects: Annotated[float, Range(0, 1_000_000)] = 0.0
+    """Crops that hold fewer objects (sum of density) are dropped: what a pass of the detector has
+    to promise. Crowded images then get more crops, empty ones few or none; 0: all are kept."""
     max_crops: Positive | None = None
     """Target: at most so many crops per image, the heaviest ones; thresholds from the given one up
     are tried and the one that then covers most objects is taken; none: no target."""
@@ -46,7 +49,8 @@ class DensityCrops(ShapeConfig):
             for name in ("max_crops", "pixel_budget")
             if (value := getattr(self, name)) is not None and self.preset != "reference"
         ]
-        return ", ".join(targets) or f"threshold {self.threshold:g}"
+        told = ", ".join(targets) or f"threshold {self.threshold:g}"
+        return f"{told}, min objects {self.min_objects:g}" if self.min_objects else told
 
 
 def by_density(
@@ -88,7 +92,10 @@ def _corrected(
     found = regions.components(scan, passed, connectivity=8)
     kept = [window for window in found if regions.window_area(window) >= config.min_area]
     cost, shrink = regions.density_cost(density), regions.mask_shrink(scan, passed)
-    return shaped(config, density.size, kept, cost, shrink)
+    crops = shaped(config, density.size, kept, cost, shrink)
+    if config.min_objects == 0:
+        return crops
+    return [crop for crop in crops if _mass(density, [crop]) >= config.min_objects]
 
 
 def _targeted(config: DensityCrops, density: DensityMap, scan: WindowScan) -> list[Window]:

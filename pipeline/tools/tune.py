@@ -27,7 +27,7 @@ from dmnet.pipeline.worth.stream import Gear, Table
 from dmnet.pipeline.worth.table import table
 
 VERSION = 1
-THRESHOLDS = (0.08, 0.16, 0.3, 0.5, 0.8)
+THRESHOLDS = (0.08, 0.16, 0.32, 0.64)
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X", help="values of crop.threshold")  # fmt: skip
     add("--max-sides", type=number(1, 1 << 20), nargs="+", default=(500, 800), metavar="N",
         help="values of crop.max-side, pixels")  # fmt: skip
+    add("--min-objects", type=number(0, 1e9, float), nargs="+", default=(0.0, 4.0), metavar="X",
+        help="values of crop.min-objects: what a crop has to hold")  # fmt: skip
     add("--pack", type=number(0, 1 << 14), metavar="SIDE",
         help="side of the canvases of packed crops, pixels; 0: never packed; "
         "by default the detector's input")  # fmt: skip
@@ -84,7 +86,9 @@ def run(args: argparse.Namespace) -> int:
         raise MissingInputError(f"{dataset.root}: no image of this split has annotations to score")
     gear = Gear.of(args)
     side = _side(gear, dataset) if args.pack is None else args.pack
-    setups = choice.candidates(args.thresholds, args.max_sides, side, args.pack_zooms)
+    setups = choice.candidates(
+        args.thresholds, args.max_sides, args.min_objects, side, args.pack_zooms
+    )
     settings = {"setups": [[s.name, config.resolved(s)] for s in setups]}
     with Artifact(args.out, "tune", VERSION, settings, facts=gear.facts) as artifact:
         work = partial(measuring.stream, gear, dataset, setups, "tune")

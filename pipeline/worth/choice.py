@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import yaml
@@ -43,9 +44,13 @@ STEPS: tuple[tuple[Mapping[str, Any], ...], ...] = (
 
 
 def candidates(
-    thresholds: Sequence[float], max_sides: Sequence[int], side: int, zooms: Sequence[float]
+    thresholds: Sequence[float],
+    max_sides: Sequence[int],
+    least: Sequence[float],
+    side: int,
+    zooms: Sequence[float],
 ) -> list[Setup]:
-    """Whole image, two grids, density crops of every threshold with every greatest side.
+    """Whole image, two grids, density crops of every threshold, greatest side and least objects.
 
     Density crops have passes of their own and, where ``side`` is above 0, share canvases of that
     side with every zoom.
@@ -56,12 +61,11 @@ def candidates(
         Setup("grid", CropConfig.of("grid", tile=512)),
     ]
     packs = [PackConfig(side=side, zoom=zoom) for zoom in zooms] if side else []
-    for threshold in thresholds:
-        for longest in max_sides:
-            crop = CropConfig.of(threshold=threshold, max_side=longest)
-            text = f"threshold {threshold:g}, side {longest}"
-            setups.append(Setup("density", crop, None, text))
-            setups += [Setup("density", crop, p, f"{text}, zoom {p.zoom:g}") for p in packs]
+    for threshold, longest, objects in product(thresholds, max_sides, least):
+        crop = CropConfig.of(threshold=threshold, max_side=longest, min_objects=objects)
+        text = f"threshold {threshold:g}, side {longest}, objects {objects:g}"
+        setups.append(Setup("density", crop, None, text))
+        setups += [Setup("density", crop, p, f"{text}, zoom {p.zoom:g}") for p in packs]
     return setups
 
 
@@ -159,7 +163,7 @@ def choose(trials: Sequence[Trial], budget: float) -> Trial:
 
 def settings_of(setup: Setup, fusion: FuseConfig, long_side: int | None) -> dict[str, Any]:
     """What was chosen, as the sections of a preset."""
-    keys = {"density": ("threshold", "max_side"), "grid": ("tile", "overlap")}
+    keys = {"density": ("threshold", "max_side", "min_objects"), "grid": ("tile", "overlap")}
     crop = {key: setup.crop.own[key] for key in keys.get(setup.crop.slicer, ())}
     pack = setup.pack or PackConfig()
     merge = {key: getattr(fusion.merge, key) for key in ("method", "iou", "metric")}

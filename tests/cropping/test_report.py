@@ -116,6 +116,7 @@ def test_merged_shards_give_the_same_table() -> None:
     ("config", "text"),
     [
         (CropConfig(), "threshold 0.08"),
+        (CropConfig.of(threshold=0.16, min_objects=4), "threshold 0.16, min objects 4"),
         (CropConfig.of(max_crops=4, pixel_budget=0.5), "max crops 4, pixel budget 0.5"),
         (CropConfig.of(preset="reference", max_crops=4), "threshold 0.08"),
         (CropConfig.of(slicer="grid"), "tile 512, overlap 0.2"),

@@ -66,7 +66,9 @@ def test_reference_joins_sides_but_not_corners() -> None:
 
 def test_reference_ignores_the_settings_of_the_other_preset() -> None:
     density = points_map([(75, 75)], (300, 400))
-    odd = REFERENCE.having(padding=9, min_side=99, max_side=120, max_crops=1, pixel_budget=0.01)
+    odd = REFERENCE.having(
+        padding=9, min_side=99, max_side=120, max_crops=1, pixel_budget=0.01, min_objects=99
+    )
     assert slice_image(odd, density.size, density) == [(69, 69, 140, 140)]
     assert (odd.label_bound, PLAIN.label_bound) == (1.0, 0.5)
 
@@ -113,6 +115,15 @@ def test_max_crops_keeps_the_heaviest() -> None:
         config = PLAIN.having(max_crops=most)
         assert slice_image(config, density.size, density) == expected
     assert len(slice_image(PLAIN.having(max_crops=9), density.size, density)) == 3
+
+
+def test_min_objects_drops_crops_that_are_not_worth_a_pass() -> None:
+    points = [(30, 30)] * 3 + [(350, 30)] * 2 + [(350, 250)]
+    density = points_map(points, (300, 400))
+    assert len(slice_image(PLAIN.having(min_objects=0.5), density.size, density)) == 3
+    kept = slice_image(PLAIN.having(min_objects=1.5), density.size, density)
+    assert kept == [(0, 0, 70, 70), (330, 0, 400, 70)]
+    assert slice_image(PLAIN.having(min_objects=3.5), density.size, density) == []
 
 
 def test_pixel_budget_fills_with_the_densest() -> None:

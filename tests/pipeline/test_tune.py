@@ -37,12 +37,12 @@ def trial(ap: float, ms: float, setup: int = 0) -> Trial:
 
 
 def test_candidates_are_every_threshold_side_and_packing() -> None:
-    setups = choice.candidates((0.1, 0.2), (500, 800), 416, (1.0,))
-    assert [setup.name for setup in setups] == ["whole image", "grid", "grid", *["density"] * 8]
-    assert setups[3].setting == "threshold 0.1, side 500" and setups[3].pack is None
-    assert setups[-1].crop == CropConfig.of(threshold=0.2, max_side=800)
+    setups = choice.candidates((0.1, 0.2), (500, 800), (0.0, 4.0), 416, (1.0,))
+    assert [setup.name for setup in setups] == ["whole image", "grid", "grid", *["density"] * 16]
+    assert setups[3].setting == "threshold 0.1, side 500, objects 0" and setups[3].pack is None
+    assert setups[-1].crop == CropConfig.of(threshold=0.2, max_side=800, min_objects=4)
     assert setups[-1].pack == PackConfig(side=416, zoom=1.0)
-    assert not any(setup.packed for setup in choice.candidates((0.1,), (500,), 0, (1.0,)))
+    assert not any(setup.packed for setup in choice.candidates((0.1,), (500,), (0,), 0, (1.0,)))
 
 
 def test_stated_prices_count_input_pixels_and_maps_of_density_alone() -> None:
@@ -135,7 +135,17 @@ def tune(
     return run
 
 
-SMALL = ("--thresholds", "0.3", "--max-sides", "240", "--pack-zooms", "1", "2")
+SMALL = (
+    "--thresholds",
+    "0.3",
+    "--max-sides",
+    "240",
+    "--min-objects",
+    "0",
+    "--pack-zooms",
+    "1",
+    "2",
+)
 STATED = ("--pass-ms", "75", "--density-ms", "20")
 
 
@@ -157,7 +167,12 @@ def test_the_preset_loads_and_the_table_says_why(
     assert set(settings) == {"crop", "detect", "fuse_eval"}
     assert dmnet("crop", "--config", str(out / "tune.yaml"), split="train") == 0
     header = json.loads((tmp_path / "artifacts/default/train/crop/stage.json").read_text())
-    assert settings["crop"] == {"slicer": "density", "threshold": 0.3, "max_side": 240}
+    assert settings["crop"] == {
+        "slicer": "density",
+        "threshold": 0.3,
+        "max_side": 240,
+        "min_objects": 0,
+    }
     assert header["config"]["threshold"] == 0.3 and header["config"]["max_side"] == 240
 
 
