@@ -92,7 +92,7 @@ def sahi_predict(detector: Path, images: Path, out: Path, listing: Path | None) 
     from sahi.predict import predict
     from sahi.prediction import ObjectPrediction
 
-    from dmnet.detectors.base import load_detector
+    from dmnet.detectors.load import load_detector
 
     class Model(DetectionModel):  # type: ignore[misc]
         """One of our detectors behind SAHI's interface."""

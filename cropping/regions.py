@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from dmnet.core import boxes as box
 from dmnet.core.boxes import Window
@@ -32,19 +32,20 @@ def components(scan: WindowScan, passed: NDArray[np.bool_], connectivity: int) -
         passed: ``(rows, cols)`` windows that belong to the mask.
         connectivity: 4 or 8.
     """
-    structure = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
-    labels, count = ndimage.label(scan.cells(passed), structure)
-    if count == 0:
+    cells = np.ascontiguousarray(scan.cells(passed), np.uint8)
+    if not cells.any():
         return []
+    _, labels, extents, _ = cv2.connectedComponentsWithStats(cells, connectivity=connectivity)
     found, first = np.unique(labels, return_index=True)
-    order = sorted(range(len(found)), key=lambda i: int(first[i]))
-    slices = ndimage.find_objects(labels)
-    return [_extent(scan, *slices[found[i] - 1]) for i in order if found[i] != 0]
+    order = found[np.argsort(first)]
+    corners = [(x, y, x + w, y + h) for x, y, w, h, _ in extents.tolist()]
+    return [_extent(scan, *corners[label]) for label in order.tolist() if label]
 
 
-def _extent(scan: WindowScan, rows: slice, cols: slice) -> Window:
+def _extent(scan: WindowScan, left: int, top: int, right: int, bottom: int) -> Window:
+    """The pixels of the scan's rectangles ``left`` to ``right`` and ``top`` to ``bottom``."""
     x, y = scan.x_edges, scan.y_edges
-    return int(x[cols.start]), int(y[rows.start]), int(x[cols.stop]), int(y[rows.stop])
+    return int(x[left]), int(y[top]), int(x[right]), int(y[bottom])
 
 
 def reference_extent(window: Window) -> Window:
@@ -89,11 +90,8 @@ def mask_shrink(scan: WindowScan, passed: NDArray[np.bool_]) -> Shrink:
         rows, cols = np.nonzero(cells[top:bottom, left:right])
         if not len(rows):
             return None
-        hull = _extent(
-            scan,
-            slice(top + rows.min(), top + rows.max() + 1),
-            slice(left + cols.min(), left + cols.max() + 1),
-        )
+        low, high = (left + cols.min(), top + rows.min()), (left + cols.max(), top + rows.max())
+        hull = _extent(scan, *low, high[0] + 1, high[1] + 1)
         return max(x1, hull[0]), max(y1, hull[1]), min(x2, hull[2]), min(y2, hull[3])
 
     return shrink

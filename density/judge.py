@@ -10,9 +10,10 @@ from tqdm import tqdm
 from dmnet.core.images import read_image
 from dmnet.core.records import DensityMap
 from dmnet.density.metrics import MeanMap, count_errors, grid_error
-from dmnet.density.networks import Scaling
+from dmnet.density.networks import TorchNetwork
 from dmnet.density.predict import predict
 from dmnet.density.samples import DensityPair
+from dmnet.density.scale import Scaling
 
 Measure = Callable[[int, DensityMap], Mapping[str, tuple[float, float]]]
 """Further measures on a predicted validation map (index, map): name to (numerator, denominator)."""
@@ -32,10 +33,11 @@ def evaluate(
     """Count MAE, RMSE, GAME(2) and further measures over whole images; empty for an empty set."""
     if not samples:
         return {}
+    ready = TorchNetwork(network, device)
     predicted, true, grid = [], [], []
     sums: dict[str, tuple[float, float]] = {}
     for index, sample in enumerate(tqdm(samples, desc="validation", leave=False, disable=None)):
-        found = predict(network, read_image(sample.image), scaling, device=device)
+        found = predict(ready, read_image(sample.image), scaling)
         known = sample.density()
         predicted.append(found.count)
         true.append(known.count)

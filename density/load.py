@@ -5,23 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
-
 from dmnet.core.records import DensityMap, Image
-from dmnet.core.training.device import pick_device
 from dmnet.density import onnx
-from dmnet.density.networks import Scaling, folded, load_network
-from dmnet.density.predict import MAX_PIXELS, predict
+from dmnet.density.predict import MAX_PIXELS, Network, predict
+from dmnet.density.scale import Scaling
 
 
 @dataclass(frozen=True)
 class DensityNetwork:
-    """A network in its form for prediction, the scaling of its input, the device it runs on."""
+    """A network in its form for prediction, and the scaling of its input."""
 
     name: str
-    network: nn.Module
+    network: Network
     scaling: Scaling
-    device: str = "cpu"
 
     def predict(
         self,
@@ -48,7 +44,6 @@ class DensityNetwork:
             self.network,
             image,
             scaling,
-            device=self.device,
             max_pixels=max_pixels,
             overlap=overlap,
             batch=batch,
@@ -79,7 +74,9 @@ def load_density(
     if path.suffix.lower() == ".onnx":
         exported, scaling = onnx.load(path)
         return DensityNetwork("onnx", exported, scaling)
+    from dmnet.core.training.device import pick_device
+    from dmnet.density.networks import TorchNetwork, folded, load_network  # torch: two seconds
+
     loaded, meta = load_network(path, network)
-    return DensityNetwork(
-        meta["architecture"], folded(loaded), Scaling.of(meta), pick_device(device)
-    )
+    ready = TorchNetwork(folded(loaded), pick_device(device))
+    return DensityNetwork(meta["architecture"], ready, Scaling.of(meta))

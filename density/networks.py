@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dmnet.core import plugins
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.training.weights import read_weights, weights_bytes
 from dmnet.density.names import NETWORKS
+from dmnet.density.scale import Scaling
 
 PARTS = ("stride", "multiple", "reach", "head")
 """What a density network has, see `NETWORKS`."""
@@ -25,39 +27,6 @@ IMAGENET: tuple[tuple[float, ...], tuple[float, ...]] = (
     (58.395, 57.12, 57.375),
 )
 """Mean and standard deviation of RGB 0..255 that torchvision's backbones were trained with."""
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """How a network wants its input: RGB, ``(value - mean) / std`` of 0..255, so large.
-
-    ``mean`` and ``std`` hold one number, or one for each of red, green and blue.
-    """
-
-    mean: float | tuple[float, ...] = 0.0
-    std: float | tuple[float, ...] = 1.0
-    long_side: int = 0
-    """Larger images are shrunk until their longer side has this many pixels; 0: never."""
-
-    @classmethod
-    def of(cls, meta: Mapping[str, Any]) -> Scaling:
-        """Take the scaling from a weights file's metadata; unscaled RGB where it says nothing."""
-        stated = meta.get("input", {})
-        mean, std = (_numbers(stated.get(*entry)) for entry in (("mean", 0.0), ("std", 1.0)))
-        return cls(mean, std, int(stated.get("long_side", 0)))
-
-    def apply(self, pixels: Tensor) -> Tensor:
-        """Scale the values of ``(3, h, w)`` float pixels 0..255, in place."""
-        mean, std = (torch.tensor(value).reshape(-1, 1, 1) for value in (self.mean, self.std))
-        return pixels.sub_(mean).div_(std)
-
-    def stated(self) -> dict[str, Any]:
-        """As `of` reads it."""
-        return {"mean": self.mean, "std": self.std, "long_side": self.long_side}
-
-
-def _numbers(value: Any) -> float | tuple[float, ...]:
-    return tuple(map(float, value)) if isinstance(value, list | tuple) else float(value)
 
 
 def build(
@@ -99,6 +68,26 @@ def folded(network: nn.Module) -> nn.Module:
                     module[index] = nn.utils.fuse_conv_bn_eval(first, second)
                     module[index + 1] = nn.Identity()
     return network
+
+
+class TorchNetwork:
+    """A torch network as `dmnet.density.predict.predict` runs it; it is moved to its device."""
+
+    def __init__(self, network: nn.Module, device: str = "cpu") -> None:
+        """Put the network into its form for prediction, on ``device``."""
+        self.network = network.to(device).to(memory_format=torch.channels_last).eval()
+        self.device = device
+        self.stride, self.multiple, self.reach = (
+            int(cast(Any, getattr(network, name))) for name in ("stride", "multiple", "reach")
+        )
+
+    @torch.inference_mode()
+    def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `dmnet.density.predict.Network.run`."""
+        # twice as fast as the default layout on a CPU
+        images = torch.from_numpy(inputs).to(self.device, memory_format=torch.channels_last)
+        outputs: NDArray[np.float32] = self.network(images).float().cpu().numpy()
+        return outputs
 
 
 def save_network(

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import DensityMap, Image
-from dmnet.density.networks import Scaling
-from dmnet.density.scale import map_stride, rescaled, scaled_image
+from dmnet.density.scale import Scaling, map_stride, rescaled, scaled_image
 
 MAX_PIXELS = 1 << 21
 """Pixels a network sees at once (1920x1080 fits)."""
@@ -22,13 +19,23 @@ Span = tuple[int, int, int, int]
 """Along one axis, in pixels: start and end of the tile, start and end of the part that is kept."""
 
 
-@torch.inference_mode()
+class Network(Protocol):
+    """What predicts; sides of its input are multiples of ``multiple``, see `names.NETWORKS`."""
+
+    stride: int
+    multiple: int
+    reach: int
+
+    def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Objects per cell of images ``(N, 3, H, W)``: ``(N, 1, H / stride, W / stride)``."""
+        ...
+
+
 def predict(
-    network: nn.Module,
+    network: Network,
     image: Image,
     scaling: Scaling | None = None,
     *,
-    device: str = "cpu",
     max_pixels: int = MAX_PIXELS,
     overlap: int | None = None,
     batch: int = 1,
@@ -36,11 +43,9 @@ def predict(
     """Predict the map of one image, in tiles where what enters the network exceeds the budget.
 
     Args:
-        network: maps ``(N, 3, H, W)`` to ``(N, 1, H / stride, W / stride)``; its ``stride``,
-            ``multiple`` and ``reach`` are read.
+        network: a `TorchNetwork` or an `OnnxNetwork`.
         image: ``(h, w, 3)`` uint8 RGB.
         scaling: of the input; None for unscaled RGB 0..255 at the image's own size.
-        device: where the network runs; it is moved there.
         max_pixels: largest tile. A pixel needs about 350 bytes of memory with MCNN and 35 bytes a
             channel of the first level with U-Net.
         overlap: pixels around the kept part of a tile; None takes the network's ``reach``, with
@@ -57,14 +62,11 @@ def predict(
     scaling = scaling or Scaling()
     size = (image.shape[0], image.shape[1])
     image = scaled_image(image, scaling.long_side)
-    stride, multiple, reach = (
-        int(cast(Any, getattr(network, name))) for name in ("stride", "multiple", "reach")
-    )
+    stride, multiple, reach = network.stride, network.multiple, network.reach
     if batch < 1 or (overlap is not None and overlap < 0):
         raise ConfigError(
             f"batch must be at least 1 and overlap at least 0 pixels, got {batch} and {overlap}"
         )
-    network = network.to(device).to(memory_format=torch.channels_last).eval()
     height, width = image.shape[:2]
     values = np.zeros((-(-height // stride), -(-width // stride)), dtype=np.float32)
     margin = _up(reach if overlap is None else overlap, multiple)
@@ -73,10 +75,8 @@ def predict(
     )
     for start in range(0, len(tiles), batch):
         chosen = tiles[start : start + batch]
-        inputs = torch.stack([_input(image, rows, columns, scaling) for rows, columns in chosen])
-        # twice as fast as the default layout on a CPU
-        inputs = inputs.to(device, memory_format=torch.channels_last)
-        outputs = network(inputs).clamp_(min=0).float().cpu().numpy()
+        inputs = np.stack([_input(image, rows, columns, scaling) for rows, columns in chosen])
+        outputs = np.maximum(network.run(inputs), 0)
         for (rows, columns), output in zip(chosen, outputs, strict=True):
             _keep(values, output[0], rows, columns, stride)
     found = DensityMap(values, stride, (height, width))
@@ -123,12 +123,11 @@ def _spans(length: int, side: int, margin: int) -> Iterator[Span]:
         yield start, start + side, first, last
 
 
-def _input(image: Image, rows: Span, columns: Span, scaling: Scaling) -> Tensor:
+def _input(image: Image, rows: Span, columns: Span, scaling: Scaling) -> NDArray[np.float32]:
     """One scaled tile ``(3, h, w)``; what lies beyond the image is 0 after scaling."""
     part = image[rows[0] : rows[1], columns[0] : columns[1]]
-    tile = torch.zeros(3, rows[1] - rows[0], columns[1] - columns[0])
-    pixels = torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1))).float()
-    tile[:, : part.shape[0], : part.shape[1]] = scaling.apply(pixels)
+    tile = np.zeros((3, rows[1] - rows[0], columns[1] - columns[0]), np.float32)
+    tile[:, : part.shape[0], : part.shape[1]] = scaling.apply(part)
     return tile
 
 

@@ -18,8 +18,7 @@ from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.images import read_image
 from dmnet.core.records import DensityMap, Image
 from dmnet.core.training.seeds import item_rng
-from dmnet.density.networks import Scaling
-from dmnet.density.scale import rescaled, scaled_image, scaled_size
+from dmnet.density.scale import Scaling, rescaled, scaled_image, scaled_size
 from dmnet.density.settings import AugmentConfig
 
 Cells = NDArray[np.float32]
@@ -153,8 +152,7 @@ def _resized(image: Image, cells: Cells, side: int, stride: int) -> tuple[Image,
 
 def as_tensor(image: Image, scaling: Scaling) -> Tensor:
     """Scaled ``(3, h, w)`` float32 tensor of an ``(h, w, 3)`` uint8 image."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float()
-    return scaling.apply(pixels)
+    return torch.from_numpy(scaling.apply(image))
 
 
 class Shrunk:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +16,40 @@ Floats = NDArray[np.float64]
 
 STRIDES = (4, 8, 16)
 """Strides of the maps that `map_stride` chooses from."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How a network wants its input: RGB, ``(value - mean) / std`` of 0..255, so large.
+
+    ``mean`` and ``std`` hold one number, or one for each of red, green and blue.
+    """
+
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
+    long_side: int = 0
+    """Larger images are shrunk until their longer side has this many pixels; 0: never."""
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any]) -> Scaling:
+        """Take the scaling from a weights file's metadata; unscaled RGB where it says nothing."""
+        stated = meta.get("input", {})
+        mean, std = (_numbers(stated.get(*entry)) for entry in (("mean", 0.0), ("std", 1.0)))
+        return cls(mean, std, int(stated.get("long_side", 0)))
+
+    def apply(self, image: Image) -> NDArray[np.float32]:
+        """Scaled values of an ``(h, w, 3)`` image, channels first: ``(3, h, w)``."""
+        mean, std = (np.asarray(value, np.float32) for value in (self.mean, self.std))
+        pixels = (image.astype(np.float32) - mean) / std
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def stated(self) -> dict[str, Any]:
+        """As `of` reads it."""
+        return {"mean": self.mean, "std": self.std, "long_side": self.long_side}
+
+
+def _numbers(value: Any) -> float | tuple[float, ...]:
+    return tuple(map(float, value)) if isinstance(value, list | tuple) else float(value)
 
 
 def scaled_size(size: Size, long_side: int) -> Size:

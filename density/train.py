@@ -24,8 +24,9 @@ from dmnet.core.training.start import take
 from dmnet.core.training.weights import read_weights
 from dmnet.density.judge import LOWER, Measure, evaluate
 from dmnet.density.losses import density_loss
-from dmnet.density.networks import IMAGENET, Scaling, build, save_network
+from dmnet.density.networks import IMAGENET, build, save_network
 from dmnet.density.samples import Augmentation, AugmentedPairs, DensityPair, Shrunk
+from dmnet.density.scale import Scaling
 from dmnet.density.settings import TrainConfig
 
 

@@ -1,9 +1,7 @@
-"""What a detector is, which ones there are, and how one is made or loaded.
+"""Detection networks of torch: what one is, how it is made, stored, and used as a detector.
 
-Two things wear the name. A `Detector` takes images and gives `Detections`; that is all the pipeline
-needs, and a foreign program, an ONNX file or a results file can be one. A `DetectionNet` is a torch
-network that our one training loop trains and our one checkpoint form stores; `NetDetector` turns it
-into a `Detector`.
+A `DetectionNet` is a network that our one training loop trains and our one checkpoint form stores;
+`NetDetector` turns it into a `Detector` (`dmnet.detectors.load`), which is all the pipeline needs.
 """
 
 from __future__ import annotations
@@ -13,41 +11,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol, TypedDict, runtime_checkable
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dmnet.core import plugins
 from dmnet.core.classes import VISDRONE, Classes
-from dmnet.core.errors import CheckpointError, ConfigError, DmnetError, InputError
+from dmnet.core.errors import CheckpointError, DmnetError, InputError
 from dmnet.core.images import MAX_PIXELS
 from dmnet.core.plugins import is_outside
 from dmnet.core.records import Detections, Image, Size
 from dmnet.core.training.device import pick_device
 from dmnet.core.training.weights import read_weights, weights_bytes
 from dmnet.detectors.classmap import category_table, translated
-from dmnet.detectors.names import DETECTORS, FOREIGN, NETWORKS
+from dmnet.detectors.load import resolve
+from dmnet.detectors.names import NETWORKS
 
 _log = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class Detector(Protocol):
-    """Anything that finds objects in images."""
-
-    def predict(self, images: Sequence[Image]) -> list[Detections]:
-        """Find objects.
-
-        Args:
-            images: RGB uint8 ``(h, w, 3)``, of any and of different sizes; may be empty.
-
-        Returns:
-            One `Detections` per image, in the same order: boxes x1 y1 x2 y2 in its pixels,
-            labels are those of the data set's classes, rows by descending score.
-        """
-        ...
 
 
 class Target(TypedDict):
@@ -146,12 +127,6 @@ LOADED = "loaded"
 """The setting ``weights`` of a network whose backbone weights come with its weights file."""
 
 
-def _resolve(name: str, table: Mapping[str, str]) -> Any:
-    if name not in table and not is_outside(name):
-        raise ConfigError(f"no detector is called '{name}'; there are: {', '.join(sorted(table))}")
-    return plugins.load(table.get(name, name))
-
-
 def build_model(
     name: str, settings: Mapping[str, Any] | None = None, classes: Classes | int = VISDRONE
 ) -> DetectionNet:
@@ -166,7 +141,7 @@ def build_model(
         ConfigError: no such network or setting.
     """
     number = classes if isinstance(classes, int) else len(classes)
-    net: DetectionNet = _resolve(name, NETWORKS)(name, settings or {}, number)
+    net: DetectionNet = resolve(name, NETWORKS)(name, settings or {}, number)
     net.named = None if isinstance(classes, int) else classes
     return net
 
@@ -227,6 +202,7 @@ class NetDetector:
             ConfigError: none of the network's classes is one of these.
         """
         own = class_names(net)
+        self.classes = own if classes is None else classes
         self.table = None
         if classes is not None and not own.same_names(classes.names):
             self.table = category_table(own.names, {}, classes, net.architecture)
@@ -382,55 +358,3 @@ def load_net(
     load_state(net, state, path)
     net.named = named
     return net
-
-
-def load_detector(
-    source: str | Path,
-    path: str | Path | None = None,
-    *,
-    settings: Mapping[str, Any] | None = None,
-    device: str = "auto",
-    amp: bool = True,
-    max_pixels: int = MAX_PIXELS,
-    classes: Classes | None = None,
-) -> Detector:
-    """Make a detector ready to predict.
-
-    Args:
-        source: a name of `DETECTORS`, or ``module:builder`` of an outside package, with ``path``
-            its file, or the weights file alone.
-        path: weights file, ONNX file, results JSON, or MMDetection checkpoint.
-        settings: settings of that detector.
-        device: torch device, or ``auto``.
-        amp: half precision on a GPU.
-        max_pixels: refuse larger images.
-        classes: of the data set, whose labels the detections get; None: the detector's own, and
-            VisDrone's for one from elsewhere that names none.
-
-    Raises:
-        ConfigError: no such detector, or one of other classes.
-        CheckpointError: the file does not fit.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "weights.pt"
-    >>> _ = path.write_bytes(save_net(build_model("yolov6-n", {"input_size": 64})))
-    >>> detector = load_detector(path, device="cpu")
-    >>> len(detector.predict([np.zeros((60, 80, 3), np.uint8)]))
-    1
-    """
-    name = str(source) if str(source) in DETECTORS or is_outside(str(source)) else None
-    if name is None and path is not None:
-        _resolve(str(source), DETECTORS)
-    file = Path(path) if path is not None else (None if name else Path(source))
-    if file is None:
-        raise ConfigError(f"detector '{name}': give its weights file too")
-    if name in FOREIGN:
-        load = _resolve(name, FOREIGN)
-        given = () if classes is None else (classes,)
-        detector: Detector = load(file, settings or {}, device, *given)
-        return detector
-    found = read_weights(file)[1].get("architecture") if name is None else None
-    if found in FOREIGN:
-        return load_detector(found, file, settings=settings, device=device, classes=classes)
-    net = load_net(file, name, settings)
-    return NetDetector(net, device, amp=amp, max_pixels=max_pixels, classes=classes)

@@ -109,8 +109,19 @@ def select(boxes: Tensor, scores: Tensor, config: OneStageConfig) -> Found:
     score = scores[cell, label]
     order = score.argsort(descending=True, stable=True)[:CANDIDATES]
     cell, label, score = cell[order], label[order], score[order]
-    keep = class_nms(boxes[cell], score, label, config.nms)[: config.max_detections]
+    keep = tensor_nms(boxes[cell], score, label, config.nms)[: config.max_detections]
     return Found(boxes=boxes[cell[keep]], scores=score[keep], labels=label[keep] + 1)
+
+
+def tensor_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> Tensor:
+    """As `class_nms`; on a GPU by torchvision, whose import takes longer than an image on a CPU."""
+    if boxes.is_cuda:
+        from torchvision import ops
+
+        kept: Tensor = ops.batched_nms(boxes, scores, labels, iou)
+        return kept
+    plain = (each.detach().cpu().numpy() for each in (boxes, scores, labels))
+    return torch.from_numpy(class_nms(*plain, iou)).to(boxes.device)
 
 
 def detections(

@@ -27,7 +27,7 @@ from dmnet.core.threads import map_ahead
 from dmnet.detectors.packing import PackConfig, PackedDetector, Usage, fitted, input_of
 
 if TYPE_CHECKING:
-    from dmnet.detectors.base import Detector
+    from dmnet.detectors.load import Detector
 
 _log = logging.getLogger(__name__)
 

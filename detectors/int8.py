@@ -65,7 +65,7 @@ def _feeds(file: Path, images: Iterable[Image]) -> Iterator[dict[str, NDArray[np
     def feeds() -> Iterator[dict[str, NDArray[np.float32]]]:
         for image in images:
             where = place((image.shape[0], image.shape[1]), detector.how)
-            yield {detector.names[0]: network_input(image, where, detector.how)[None].numpy()}
+            yield {detector.names[0]: network_input(image, where, detector.how)[None]}
 
     return feeds()
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
+from PIL import Image as Pillow
 
 from dmnet.core import config, limits
 from dmnet.core.boxes import clip
@@ -88,6 +87,8 @@ class OnnxDecoding(Settings):
     """detections per image"""
 
 
+Floats = NDArray[np.float32]
+
 CANDIDATES = 10_000
 """Boxes of an image that enter the NMS at most."""
 
@@ -136,43 +137,53 @@ def _canvas(scaled: Size, how: OnnxDecoding) -> Size:
     return height, width
 
 
-def network_input(image: Image, where: Placement, how: OnnxDecoding) -> Tensor:
+def network_input(image: Image, where: Placement, how: OnnxDecoding) -> Floats:
     """One image on its canvas, ``[3, H, W]`` float32."""
-    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    if where.scaled != where.original:
-        smooth = how.smooth and where.scaled[0] < where.original[0]
-        # bytes are smoothed five times as fast as floats, and rounded to whole grey values
-        x = x[None] if smooth else x[None].float()
-        x = functional.interpolate(x, where.scaled, mode="bilinear", antialias=smooth)[0]
-    canvas = _per_channel(how.fill).expand(3, *where.canvas).contiguous()
+    canvas = np.empty((3, *where.canvas), np.float32)
+    canvas[:] = _per_channel(how.fill)
     (top, left), (height, width) = where.offset, where.scaled
-    canvas[:, top : top + height, left : left + width] = x
-    canvas *= how.maximum / 255
-    canvas = canvas.flip(0) if how.channels == "BGR" else canvas
+    pixels = _resized(image, where.scaled, how.smooth)
+    canvas[:, top : top + height, left : left + width] = pixels.transpose(2, 0, 1)
+    canvas *= np.float32(how.maximum / 255)
+    canvas = np.ascontiguousarray(canvas[::-1]) if how.channels == "BGR" else canvas
     if any(how.mean) or any(value != 1 for value in how.std):
         canvas = (canvas - _per_channel(how.mean)) / _per_channel(how.std)
     return canvas
 
 
-def _per_channel(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
+def _resized(image: Image, size: Size, smooth: bool) -> NDArray[Any]:
+    """Bilinear: smoothed and in whole grey values where that is asked for, else float32.
+
+    Smoothed as torch's ``interpolate(antialias=True)`` does bytes, bit by bit; else as its floats
+    within .01 grey values.
+    """
+    if size == image.shape[:2]:
+        return image
+    if smooth and size[0] < image.shape[0]:
+        return np.asarray(Pillow.fromarray(image).resize(size[::-1], Pillow.Resampling.BILINEAR))
+    floats = image.astype(np.float32, order="C")
+    return cv2.resize(floats, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _per_channel(values: Sequence[float]) -> Floats:
+    return np.array(values, np.float32).reshape(-1, 1, 1)
 
 
 # --- output --------------------------------------------------------------------------------------
 
 
-def grid(canvas: Size, strides: Sequence[int]) -> tuple[Tensor, Tensor]:
+def grid(canvas: Size, strides: Sequence[int]) -> tuple[Floats, Floats]:
     """Cell indices x, y ``[A, 2]`` and strides ``[A, 1]``, level by level, row by row."""
     cells, steps = [], []
     for stride in strides:
         rows, columns = canvas[0] // stride, canvas[1] // stride
-        y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-        cells.append(torch.stack([x, y], -1).reshape(-1, 2))
-        steps.append(torch.full((rows * columns, 1), stride))
-    return torch.cat(cells).float(), torch.cat(steps).float()
+        y, x = np.indices((rows, columns), np.float32)
+        cells.append(np.stack([x, y], -1).reshape(-1, 2))
+        steps.append(np.full((rows * columns, 1), stride, np.float32))
+    return np.concatenate(cells), np.concatenate(steps)
 
 
-def to_corners(raw: Tensor, canvas: Size, how: OnnxDecoding) -> Tensor:
+def to_corners(raw: Floats, canvas: Size, how: OnnxDecoding) -> Floats:
     """Boxes ``[A, 4]`` of any layout as x1 y1 x2 y2 in pixels of the input.
 
     Raises:
@@ -188,23 +199,26 @@ def to_corners(raw: Tensor, canvas: Size, how: OnnxDecoding) -> Tensor:
                 f"gives {len(raw)} boxes where strides {how.strides} have {len(cells)} cells at "
                 f"{canvas[1]}x{canvas[0]}"
             )
-        centre, side = (centre + cells) * steps, side.exp() * steps
-    return torch.cat([centre - side / 2, centre + side / 2], 1)
+        with np.errstate(over="ignore"):
+            centre, side = (centre + cells) * steps, np.exp(side) * steps
+    return np.concatenate([centre - side / 2, centre + side / 2], 1)
 
 
-def select(boxes: Tensor, scores: Tensor, how: OnnxDecoding) -> tuple[Tensor, Tensor, Tensor]:
+def select(
+    boxes: Floats, scores: Floats, how: OnnxDecoding
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Threshold and class-wise NMS: boxes ``[A, 4]``, scores ``[A, C]`` -> boxes, scores, classes.
 
     By descending score; equal scores keep the order of the boxes.
     """
     if how.several_classes:
-        box, label = (scores > how.score_threshold).nonzero(as_tuple=True)
+        box, label = (scores > how.score_threshold).nonzero()
     else:
-        best = scores.max(1)
-        box = (best.values > how.score_threshold).nonzero()[:, 0]
-        label = best.indices[box]
+        best = scores.argmax(1)
+        box = (scores.max(1) > how.score_threshold).nonzero()[0]
+        label = best[box]
     score = scores[box, label]
-    order = score.argsort(descending=True, stable=True)[:CANDIDATES]
+    order = np.argsort(-score, kind="stable")[:CANDIDATES]
     box, label, score = box[order], label[order], score[order]
     keep = class_nms(boxes[box], score, label, how.nms)[: how.max_detections]
     return boxes[box[keep]], score[keep], label[keep]
@@ -249,7 +263,7 @@ def class_table(how: OnnxDecoding, classes: Classes) -> NDArray[np.int64]:
 
 
 class OnnxDetector:
-    """An ONNX file as a `dmnet.detectors.base.Detector`."""
+    """An ONNX file as a `dmnet.detectors.load.Detector`."""
 
     def __init__(
         self,
@@ -305,7 +319,7 @@ class OnnxDetector:
         return place(size, self.how).canvas
 
     def predict(self, images: Sequence[Image]) -> list[Detections]:
-        """See `dmnet.detectors.base.Detector.predict`.
+        """See `dmnet.detectors.load.Detector.predict`.
 
         Raises:
             CheckpointError: the file's outputs are not as described.
@@ -317,16 +331,16 @@ class OnnxDetector:
             groups.setdefault(key, []).append(index)
         found: list[Detections] = [Detections.empty()] * len(images)
         for indices in groups.values():
-            batch = torch.stack([network_input(images[i], places[i], self.how) for i in indices])
-            feed = {self.names[0]: batch.numpy()}
+            batch = np.stack([network_input(images[i], places[i], self.how) for i in indices])
+            feed = {self.names[0]: batch}
             if len(self.names) == 2:
                 feed[self.names[1]] = np.array(places[indices[0]].scaled, dtype=np.int64)
-            outputs = [torch.from_numpy(o) for o in self.session.run(None, feed)]
+            outputs = self.session.run(None, feed)
             for row, index in enumerate(indices):
                 found[index] = self._read(outputs, row, places[index])
         return found
 
-    def _read(self, outputs: list[Tensor], row: int, where: Placement) -> Detections:
+    def _read(self, outputs: list[NDArray[Any]], row: int, where: Placement) -> Detections:
         try:
             if self.how.layout == "detections":
                 boxes, scores, labels = outputs
@@ -336,20 +350,20 @@ class OnnxDetector:
                 raw, values = self._columns(outputs, row)
                 boxes = to_corners(raw, where.canvas, self.how)
                 boxes, scores, labels = select(boxes, values, self.how)
-        except (ValueError, IndexError, RuntimeError) as error:
+        except (ValueError, IndexError, TypeError) as error:
             raise CheckpointError(
                 self.path, f"its outputs are not as described (layout {self.how.layout}): {error}"
             ) from error
-        index = labels.numpy()
-        inside = index < len(self.table)
-        category = np.where(inside, self.table[np.where(inside, index, 0)], DROPPED)
+        inside = labels < len(self.table)
+        category = np.where(inside, self.table[np.where(inside, labels, 0)], DROPPED)
         known = category != DROPPED
-        corners = where.back(boxes.double().numpy()[known])
-        return Detections(corners, scores.double().numpy()[known], category[known])
+        corners = where.back(boxes[known].astype(np.float64))
+        return Detections(corners, scores[known].astype(np.float64), category[known])
 
-    def _columns(self, outputs: list[Tensor], row: int) -> tuple[Tensor, Tensor]:
+    def _columns(self, outputs: list[NDArray[Any]], row: int) -> tuple[Floats, Floats]:
         """Boxes ``[A, 4]`` as the file gives them and class scores ``[A, C]`` of one image."""
-        one = torch.cat([output[row] for output in outputs], -1 if not self.how.transposed else 0)
+        parts = [output[row] for output in outputs]
+        one = np.concatenate(parts, -1 if not self.how.transposed else 0)
         one = one.T if self.how.transposed else one
         first = 5 if self.how.objectness else 4
         if one.ndim != 2 or one.shape[1] < first + len(self.table):
@@ -357,7 +371,10 @@ class OnnxDetector:
                 f"shape {tuple(one.shape)} has no room for {len(self.table)} classes after "
                 f"{first} values"
             )
-        scores = one[:, 4:].sigmoid() if self.how.activation == "sigmoid" else one[:, 4:]
+        scores = one[:, 4:]
+        if self.how.activation == "sigmoid":
+            with np.errstate(over="ignore"):
+                scores = 1 / (1 + np.exp(-scores))
         return one[:, :4], scores[:, 1:] * scores[:, :1] if self.how.objectness else scores
 
 

@@ -22,7 +22,7 @@ from dmnet.core.ranges import Range, Settings
 from dmnet.core.records import Detections, Image, Size
 
 if TYPE_CHECKING:
-    from dmnet.detectors.base import Detector
+    from dmnet.detectors.load import Detector
 
 GREY = 114
 """Value of the canvas between the crops, as the letterbox of the YOLO family has it."""
@@ -208,7 +208,7 @@ class PackedDetector:
             raise ConfigError("pack.side: packing needs the side of the canvases, in pixels")
 
     def predict(self, images: Sequence[Image]) -> list[Detections]:
-        """See `dmnet.detectors.base.Detector.predict`."""
+        """See `dmnet.detectors.load.Detector.predict`."""
         if not images:
             return []
         places = pack([(image.shape[0], image.shape[1]) for image in images], self.config)

@@ -10,7 +10,7 @@ from dmnet.core.classes import Classes
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import Annotations, Image
 from dmnet.cropping.pictures import contact_sheet
-from dmnet.detectors.base import load_detector
+from dmnet.detectors.load import load_detector
 from dmnet.fusion.report.draw import draw_boxes
 
 LONGEST = 640

@@ -17,9 +17,11 @@ from dmnet.core.records import Detections
 from dmnet.core.training.weights import read_weights
 from dmnet.cropping.slicers import SLICERS, CropConfig, Slicer, slice_image
 from dmnet.density.load import load_density
-from dmnet.density.networks import Scaling, save_network
 from dmnet.density.networks import build as build_density
-from dmnet.detectors.base import build_model, load_detector, load_net, save_net
+from dmnet.density.networks import save_network
+from dmnet.density.scale import Scaling
+from dmnet.detectors.base import build_model, load_net, save_net
+from dmnet.detectors.load import load_detector
 from dmnet.fusion.merge import MergeConfig, merge
 from dmnet.pipeline.cli import main
 from dmnet.pipeline.learning.settings import DetectorTraining

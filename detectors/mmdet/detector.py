@@ -43,7 +43,7 @@ class MmdetSettings:
 
 
 class MmdetDetector:
-    """An MMDetection model as a `dmnet.detectors.base.Detector`."""
+    """An MMDetection model as a `dmnet.detectors.load.Detector`."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class MmdetDetector:
         return category_table(meta["classes"], given, classes, "mmdet.class_map")
 
     def predict(self, images: Sequence[Image]) -> list[Detections]:
-        """See `dmnet.detectors.base.Detector.predict`."""
+        """See `dmnet.detectors.load.Detector.predict`."""
         with libraries():
             prepared = [self._prepare(image) for image in images]
             found: list[Detections] = [Detections.empty()] * len(images)

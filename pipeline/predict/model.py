@@ -21,8 +21,8 @@ from dmnet.core.records import DensityMap, Detections, Image, Size
 from dmnet.core.threads import map_ahead
 from dmnet.cropping.slicers import slice_image
 from dmnet.density.load import DensityNetwork
-from dmnet.detectors.base import Detector
 from dmnet.detectors.infer import Piece, detect_pieces
+from dmnet.detectors.load import Detector
 from dmnet.detectors.packing import Usage
 from dmnet.fusion.fuse import fuse_image
 from dmnet.pipeline.predict.result import PARTS, Result

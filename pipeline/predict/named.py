@@ -13,8 +13,7 @@ from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.files import file_digest
 from dmnet.core.training.device import pick_device
 from dmnet.density.load import load_density
-from dmnet.detectors.base import Detector, NetDetector, class_names, load_detector
-from dmnet.detectors.onnx import OnnxDetector
+from dmnet.detectors.load import Detector, load_detector
 from dmnet.pipeline.models import TABLE, Entry, entries
 from dmnet.pipeline.predict.model import Model
 from dmnet.pipeline.predict.settings import PredictConfig
@@ -124,9 +123,8 @@ def open_model(
 
 def classes_of(detector: Detector) -> Classes:
     """What labels are called: a network or ONNX file says so; others have VisDrone's."""
-    if isinstance(detector, NetDetector):
-        return class_names(detector.net)
-    return detector.classes if isinstance(detector, OnnxDetector) else VISDRONE
+    known = getattr(detector, "classes", None)
+    return known if isinstance(known, Classes) else VISDRONE
 
 
 def open_detector(path: Path, settings: Mapping[str, Any], device: str) -> Detector:

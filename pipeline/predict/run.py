@@ -46,7 +46,7 @@ from dmnet.pipeline.predict.tiles import RasterParts
 from dmnet.pipeline.predict.truth import label_file, truth_of
 from dmnet.pipeline.predict.video import frame_name
 
-VERSION = 2
+VERSION = 3
 EMBEDDED = 3_000_000
 """Bytes of pictures in the viewer; where there are more, it refers to the files beside it."""
 STAGE = "predict"

@@ -31,7 +31,7 @@ from dmnet.pipeline.context import Context, Plan, Upstream
 from dmnet.pipeline.inputs import PARTS, detected_file, detected_item, load_crops
 
 if TYPE_CHECKING:
-    from dmnet.detectors.base import Detector
+    from dmnet.detectors.load import Detector
 
 VERSION = 2  # detections are stored beside their windows
 _log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def find_detector(context: Context) -> tuple[Source, tuple[Upstream, ...]]:
 
 def load(config: Config, source: Source, classes: Classes, label: str, device: str) -> Stream:
     """Load the detector, ready to detect."""
-    from dmnet.detectors.base import load_detector
+    from dmnet.detectors.load import load_detector
 
     given = read_yaml(Path(config.settings)) if config.settings else {}
     detector = load_detector(

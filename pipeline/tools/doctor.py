@@ -73,12 +73,13 @@ def speeds(device: str) -> Iterator[str]:
     """Milliseconds of one pass of a density network and of a detector, untrained."""
     from dmnet.core.training.device import pick_device
     from dmnet.density.load import DensityNetwork
-    from dmnet.density.networks import Scaling, build
+    from dmnet.density.networks import TorchNetwork, build
+    from dmnet.density.scale import Scaling
     from dmnet.detectors.base import NetDetector, build_model
 
     place = pick_device(device)
     image = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
-    density = DensityNetwork("mcnn", build("mcnn"), Scaling(), place)
+    density = DensityNetwork("mcnn", TorchNetwork(build("mcnn"), place), Scaling())
     detector = NetDetector(build_model("yolov6-n"), place)
     for name, work in (
         ("mcnn", lambda: density.predict(image)),

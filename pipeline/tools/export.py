@@ -13,6 +13,7 @@ from dmnet.core.images import read_image
 from dmnet.core.training.weights import read_weights
 from dmnet.density import networks as density
 from dmnet.density.names import NETWORKS as DENSITY
+from dmnet.density.scale import Scaling
 from dmnet.detectors import export
 from dmnet.detectors.base import load_net
 from dmnet.detectors.names import NETWORKS
@@ -81,7 +82,7 @@ def _write_int8(args: argparse.Namespace, name: str, data: bytes) -> None:
 def _render(path: Path, name: str | None, meta: dict[str, Any]) -> bytes:
     if name in DENSITY:
         network, meta = density.load_network(path)
-        scaling = density.Scaling.of(meta)
+        scaling = Scaling.of(meta)
         return export.export_density(network, str(name), scaling.stated())
     if name in NETWORKS:
         if meta.get("settings", {}).get("form") == "int8":

@@ -16,7 +16,7 @@ from typing import Any
 from dmnet.core.boxes import Window
 from dmnet.core.records import Annotations, DensityMap, Detections, Image, Size
 from dmnet.cropping.slicers import CropConfig, slice_image
-from dmnet.detectors.base import Detector
+from dmnet.detectors.load import Detector
 from dmnet.detectors.packing import PackConfig, PackedDetector, Usage, fitted, input_of
 from dmnet.fusion.fuse import FuseConfig, fuse_image
 

@@ -23,7 +23,7 @@ from dmnet.core.listing import Entry
 from dmnet.core.products import Product
 from dmnet.core.records import Annotations, DensityMap, Detections, Image, Size
 from dmnet.density.load import load_density
-from dmnet.detectors.base import Detector, load_detector
+from dmnet.detectors.load import Detector, load_detector
 from dmnet.fusion.evaluation.evaluate import score
 from dmnet.fusion.fuse import FuseConfig
 from dmnet.pipeline.outcome import number

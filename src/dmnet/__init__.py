@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dmnet.cropping.slicers import CropConfig, slice_image
     from dmnet.density.ground_truth import density_map
     from dmnet.density.load import load_density
-    from dmnet.detectors.base import load_detector
+    from dmnet.detectors.load import load_detector
     from dmnet.fusion.evaluation.evaluate import score
     from dmnet.fusion.fuse import fuse_image
     from dmnet.fusion.report.draw import draw_boxes
@@ -55,7 +55,7 @@ _HOMES = {
     "fuse_image": "fusion.fuse",
     "load": "pipeline.predict.named",
     "load_density": "density.load",
-    "load_detector": "detectors.base",
+    "load_detector": "detectors.load",
     "open_dataset": "core.dataset",
     "read_image": "core.images",
     "score": "fusion.evaluation.evaluate",

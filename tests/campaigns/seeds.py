@@ -172,7 +172,8 @@ def _read_onnx_settings(path: Path) -> None:
 
 def _weights() -> list[bytes]:
     from dmnet.core.training.weights import to_bytes
-    from dmnet.density.networks import Scaling, build, save_network
+    from dmnet.density.networks import build, save_network
+    from dmnet.density.scale import Scaling
 
     network = build("mcnn")
     plain = io.BytesIO()

@@ -14,7 +14,8 @@ from dmnet.core.training.weights import read_weights, weights_bytes
 from dmnet.density.mcnn import MCNN
 from dmnet.density.mobilenet import MobileNet
 from dmnet.density.names import NETWORKS
-from dmnet.density.networks import Scaling, build, folded, load_network, save_network
+from dmnet.density.networks import build, folded, load_network, save_network
+from dmnet.density.scale import Scaling
 from dmnet.density.unet import UNet
 
 

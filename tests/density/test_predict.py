@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from dmnet.core.errors import ConfigError
 from dmnet.core.images import read_image
-from dmnet.density.networks import Scaling, build, load_network
+from dmnet.density.networks import TorchNetwork, build, load_network
 from dmnet.density.predict import predict
+from dmnet.density.scale import Scaling
 
 
 class Mean(nn.Module):
@@ -46,20 +47,20 @@ def test_values_by_hand() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     image[:4, 4:, 0] = 10  # 160 in all
     image[4:, :4, 1] = 255  # another channel
-    found = predict(Mean(), image)
+    found = predict(TorchNetwork(Mean()), image)
     np.testing.assert_allclose(found.values, [[0, 60], [0, 0]])
     assert (found.stride, found.size) == (4, (8, 8))
 
 
 def test_the_scaling_is_applied() -> None:
     image = np.full((4, 4, 3), 50, np.uint8)
-    found = predict(Mean(), image, Scaling(mean=20.0, std=2.0))
+    found = predict(TorchNetwork(Mean()), image, Scaling(mean=20.0, std=2.0))
     np.testing.assert_allclose(found.values, [[15 * 16 - 100]])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 9), (765, 1360), (17, 4)])
 def test_odd_sizes_are_rounded_up(size: tuple[int, int]) -> None:
-    found = predict(Mean(), np.full((*size, 3), 255, np.uint8))
+    found = predict(TorchNetwork(Mean()), np.full((*size, 3), 255, np.uint8))
     assert found.values.shape == (-(-size[0] // 4), -(-size[1] // 4))
     assert found.size == size
 
@@ -78,7 +79,7 @@ def test_odd_sizes_are_rounded_up(size: tuple[int, int]) -> None:
 def test_tiles_give_what_the_whole_image_gives(
     name: str, size: tuple[int, int], pixels: int, batch: int, rng: np.random.Generator
 ) -> None:
-    network, image = lively(name), image_of(rng, *size)
+    network, image = TorchNetwork(lively(name)), image_of(rng, *size)
     scaling = Scaling(128.0, 64.0)
     whole = predict(network, image, scaling)
     tiled = predict(network, image, scaling, max_pixels=pixels, batch=batch)
@@ -93,7 +94,7 @@ def test_each_channel_has_its_own_scaling(channel: int) -> None:
             return nn.functional.avg_pool2d(images[:, channel : channel + 1], 4)
 
     image = np.full((4, 4, 3), 90, np.uint8)
-    found = predict(One(), image, Scaling((10.0, 20.0, 30.0), (2.0, 5.0, 10.0)))
+    found = predict(TorchNetwork(One()), image, Scaling((10.0, 20.0, 30.0), (2.0, 5.0, 10.0)))
     assert found.values.tolist() == [[[40.0, 14.0, 6.0][channel]]]
 
 
@@ -101,7 +102,7 @@ def test_a_shrunk_image_by_hand() -> None:
     """A third of the size: a cell of the network is 12 pixels wide; the map has stride 8."""
     image = np.zeros((24, 48, 3), np.uint8)
     image[:12, 12:24, 0] = 20
-    found = predict(Mean(), image, Scaling(long_side=16))
+    found = predict(TorchNetwork(Mean()), image, Scaling(long_side=16))
     assert (found.stride, found.size) == (8, (24, 48))
     mass = 20 * 16 - 100
     expected = np.zeros((3, 6))
@@ -110,7 +111,7 @@ def test_a_shrunk_image_by_hand() -> None:
 
 
 def test_an_overlap_below_the_reach_leaves_a_seam(rng: np.random.Generator) -> None:
-    network, image = lively("mcnn"), image_of(rng, 150, 210)
+    network, image = TorchNetwork(lively("mcnn")), image_of(rng, 150, 210)
     whole = predict(network, image)
     seamed = predict(network, image, max_pixels=128 * 128, overlap=4)
     assert np.abs(seamed.values - whole.values).max() > 1e-3 * whole.values.max()
@@ -119,12 +120,12 @@ def test_an_overlap_below_the_reach_leaves_a_seam(rng: np.random.Generator) -> N
 @pytest.mark.parametrize("bad", [{"batch": 0}, {"overlap": -4}])
 def test_values_out_of_range_are_errors(bad: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="batch must be at least 1 and overlap at least 0"):
-        predict(Mean(), np.zeros((8, 8, 3), np.uint8), **bad)
+        predict(TorchNetwork(Mean()), np.zeros((8, 8, 3), np.uint8), **bad)
 
 
 def test_too_small_a_budget_is_an_error(rng: np.random.Generator) -> None:
     with pytest.raises(ConfigError, match="max_pixels 4096 is too small for an overlap of 40 px"):
-        predict(build("mcnn"), image_of(rng, 200, 200), max_pixels=4096)
+        predict(TorchNetwork(build("mcnn")), image_of(rng, 200, 200), max_pixels=4096)
 
 
 @pytest.mark.slow
@@ -133,17 +134,22 @@ def test_thirdparty_weights_give_their_known_counts(shared: Path) -> None:
     folder = shared / "data/visdrone-mini/VisDrone2019-DET-val/images"
     # the published counts are sums before negative cells are set to 0
     image = read_image(folder / "0000364_01765_d_0000782.jpg")
-    assert predict(network, image, Scaling.of(meta)).count == pytest.approx(97.4, abs=0.1)
+    assert predict(TorchNetwork(network), image, Scaling.of(meta)).count == pytest.approx(
+        97.4, abs=0.1
+    )
     with torch.inference_mode():
         pixels = torch.from_numpy(image.transpose(2, 0, 1).copy()).float()
         assert float(network(pixels[None]).sum()) == pytest.approx(97.1, abs=0.1)
     image = read_image(folder / "0000301_00001_d_0000156.jpg")
-    assert predict(network, image, Scaling.of(meta)).count == pytest.approx(112.6, abs=0.1)
+    assert predict(TorchNetwork(network), image, Scaling.of(meta)).count == pytest.approx(
+        112.6, abs=0.1
+    )
 
 
 MEMORY = """
 import resource, sys
 import numpy as np, torch
+from dmnet.density.networks import TorchNetwork
 from dmnet.density.predict import predict
 torch.set_num_threads(1)
 class Cheap(torch.nn.Module):
@@ -154,7 +160,7 @@ class Cheap(torch.nn.Module):
     def forward(self, x):
         return torch.nn.functional.avg_pool2d(self.widest(x).relu_(), 4)[:, :1]
 image = np.zeros((8000, 12000, 3), np.uint8)
-found = predict(Cheap(), image)
+found = predict(TorchNetwork(Cheap()), image)
 assert found.values.shape == (2000, 3000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

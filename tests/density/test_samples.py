@@ -9,8 +9,8 @@ import pytest
 from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import DensityMap
-from dmnet.density.networks import Scaling
 from dmnet.density.samples import Augmentation, AugmentedPairs, DensityPair, Shrunk, augment, target
+from dmnet.density.scale import Scaling
 from dmnet.density.settings import AugmentConfig
 
 STILL = AugmentConfig(flip=0.0, flip_vertical=0.0, zoom=(1.0, 1.0))

@@ -21,10 +21,11 @@ from dmnet.core.records import DensityMap
 from dmnet.core.training.loop import Trained
 from dmnet.core.training.weights import read_payload
 from dmnet.density.judge import evaluate
-from dmnet.density.networks import IMAGENET, Scaling, load_network
+from dmnet.density.networks import IMAGENET, TorchNetwork, load_network
 from dmnet.density.networks import build as build_network
 from dmnet.density.predict import predict
 from dmnet.density.samples import DensityPair
+from dmnet.density.scale import Scaling
 from dmnet.density.settings import AugmentConfig, DataConfig, TrainConfig
 from dmnet.density.train import scaling_of, train
 
@@ -287,7 +288,7 @@ def test_the_scale_of_the_targets_is_not_in_the_prediction(tmp_path: Path) -> No
     result = train([sample], [], config, checkpoint=tmp_path / "c.pt")
     (tmp_path / "w.pt").write_bytes(result.last)
     network, _ = load_network(tmp_path / "w.pt")
-    found = predict(network, image, scaling_of(config)).values
+    found = predict(TorchNetwork(network), image, scaling_of(config)).values
     assert found.mean() == pytest.approx(0.5, abs=0.1)
 
 

@@ -14,7 +14,8 @@ from dmnet.core.classes import Classes
 from dmnet.core.errors import CheckpointError, ConfigError, InputError
 from dmnet.core.training.weights import read_weights
 from dmnet.detectors import base
-from dmnet.detectors.base import Detector, NetDetector, build_model, load_detector, load_net
+from dmnet.detectors.base import NetDetector, build_model, load_net
+from dmnet.detectors.load import Detector, load_detector
 
 SMALL: dict[str, Any] = {
     "min_size": 64, "max_size": 96, "fpn_channels": 16, "head_channels": 16, "proposals": 20,

@@ -14,8 +14,9 @@ from dmnet.core.errors import CheckpointError, ConfigError, DmnetError
 from dmnet.core.records import Detections
 from dmnet.density import onnx as density_onnx
 from dmnet.density.load import load_density
-from dmnet.density.networks import Scaling, build
+from dmnet.density.networks import TorchNetwork, build
 from dmnet.density.predict import predict
+from dmnet.density.scale import Scaling
 from dmnet.detectors.base import NetDetector, build_model
 from dmnet.detectors.export import (
     check_detections,
@@ -106,7 +107,7 @@ def test_density_file_gives_what_the_network_gives(
     scaling = Scaling((100.0, 90.0, 80.0), 60.0, 100)
     path.write_bytes(export_density(network, name, scaling.stated()))
     image = rng.integers(0, 256, (75, 130, 3), np.uint8)
-    wanted = predict(network, image, scaling)
+    wanted = predict(TorchNetwork(network), image, scaling)
     got = load_density(path).predict(image)
     assert density_onnx.load(path)[1] == scaling
     assert wanted.count > 1

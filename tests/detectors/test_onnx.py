@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.config import read_yaml
@@ -19,10 +20,11 @@ from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.formats.visdrone import read_annotations
 from dmnet.core.images import read_image
 from dmnet.core.overlaps import overlap_matrix
-from dmnet.detectors.base import Detector
+from dmnet.detectors.load import Detector
 from dmnet.detectors.onnx import (
     OnnxDecoding,
     OnnxDetector,
+    _resized,
     class_table,
     grid,
     load,
@@ -86,11 +88,27 @@ def test_input_values_by_hand() -> None:
     plain = network_input(image, place((2, 2), OnnxDecoding(input_size=(4, 2))),
                           OnnxDecoding(input_size=(4, 2), fill=(51,)))  # fmt: skip
     assert plain.shape == (3, 2, 4)
-    assert torch.allclose(plain[:, 0, 0], torch.tensor([1.0, 0.2, 0.0]))
-    assert torch.allclose(plain[:, 0, 3], torch.tensor([0.2, 0.2, 0.2]))
+    assert np.allclose(plain[:, 0, 0], [1.0, 0.2, 0.0])
+    assert np.allclose(plain[:, 0, 3], [0.2, 0.2, 0.2])
     how = OnnxDecoding(input_size=(2, 2), channels="BGR", maximum=255, mean=(1, 2, 3), std=(2.0,))
     bgr = network_input(image, place((2, 2), how), how)
     assert bgr[:, 0, 0].tolist() == [-0.5, 24.5, 126.0]
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("size", [(96, 160), (50, 91), (301, 500), (191, 320)])
+def test_pictures_are_scaled_as_torch_scales_them(
+    size: tuple[int, int], smooth: bool, rng: np.random.Generator
+) -> None:
+    image = rng.integers(0, 256, (191, 320, 3), np.uint8)
+    shrinks = smooth and size[0] < 191
+    given = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+    given = given if shrinks else given.float()
+    wanted = functional.interpolate(given, size, mode="bilinear", antialias=shrinks)
+    got = _resized(image, size, smooth)
+    np.testing.assert_allclose(
+        got, wanted[0].permute(1, 2, 0).numpy(), rtol=0, atol=0 if shrinks else 0.01
+    )
 
 
 @given(
@@ -123,18 +141,18 @@ def test_grid_goes_level_by_level_and_row_by_row() -> None:
 
 
 def test_boxes_of_each_layout_by_hand() -> None:
-    raw = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, np.log(2), 0.0]])
+    raw = np.array([[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, np.log(2), 0.0]], np.float32)
     how = OnnxDecoding(layout="yolox", strides=(16,))
     assert to_corners(raw, (16, 32), how).tolist() == [[0, 0, 16, 16], [8, 0, 40, 16]]
-    corners = to_corners(torch.tensor([[10.0, 20.0, 4.0, 6.0]]), (64, 64), OnnxDecoding())
+    corners = to_corners(np.array([[10, 20, 4, 6]], np.float32), (64, 64), OnnxDecoding())
     assert corners.tolist() == [[8, 17, 12, 23]]
     with pytest.raises(ValueError, match="gives 2 boxes where strides"):
         to_corners(raw, (64, 64), how)
 
 
 def test_best_class_or_several() -> None:
-    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]])
-    scores = torch.tensor([[0.9, 0.8], [0.7, 0.1], [0.0, 0.3]])
+    boxes = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]], np.float32)
+    scores = np.array([[0.9, 0.8], [0.7, 0.1], [0.0, 0.3]], np.float32)
     one = select(boxes, scores, OnnxDecoding(score_threshold=0.2))
     assert one[1].tolist() == pytest.approx([0.9, 0.3]) and one[2].tolist() == [0, 1]
     several = select(boxes, scores, OnnxDecoding(score_threshold=0.2, several_classes=True))

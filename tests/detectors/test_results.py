@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dmnet.core.errors import ConfigError, InputError
-from dmnet.detectors.base import load_detector
+from dmnet.detectors.load import load_detector
 from dmnet.detectors.results import ResultsDetector, load
 
 

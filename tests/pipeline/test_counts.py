@@ -16,6 +16,7 @@ from dmnet.core.training.weights import read_weights
 from dmnet.density import networks
 from dmnet.density.metrics import count_errors
 from dmnet.density.predict import predict
+from dmnet.density.scale import Scaling
 
 from .conftest import Run
 
@@ -68,7 +69,8 @@ def test_shipped_network_is_small_and_says_where_it_comes_from() -> None:
 
 def test_shipped_network_beats_the_mean_count(shared: Path, tmp_path: Path) -> None:
     network, meta = networks.load_network(SHIPPED)
-    scaling = networks.Scaling.of(meta)
+    scaling = Scaling.of(meta)
+    ready = networks.TorchNetwork(network)
     predicted, true = [], []
     with tarfile.open(shared / "data" / "hit-uav-val.tar") as archive:
         images = sorted(n for n in archive.getnames() if n.endswith(".jpg"))[::10]
@@ -80,7 +82,7 @@ def test_shipped_network_beats_the_mean_count(shared: Path, tmp_path: Path) -> N
                 (tmp_path / Path(member).name).write_bytes(source.read())
             image = read_image(tmp_path / Path(name).name)
             truth, _ = visdrone.read_annotations(tmp_path / Path(label).name, "", image.shape[:2])
-            predicted.append(predict(network, image, scaling).count)
+            predicted.append(predict(ready, image, scaling).count)
             true.append(len(truth.objects))
     assert len(true) == 29
     mae, _ = count_errors(predicted, true)

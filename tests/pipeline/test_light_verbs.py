@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from dmnet.core.images import encode_jpeg
 
 CODE = """
 import sys
@@ -37,6 +40,28 @@ def test_verbs_that_need_no_torch(data: Path, tmp_path: Path) -> None:
     (found / "results_images.json").write_text("[]")
     plain = ["--fuse-eval.pictures", "0", "--fuse-eval.bootstrap", "0"]
     run("fuse-eval", tmp_path, "--detections", str(found), *plain)
+
+
+PREDICT = """
+import sys, dmnet
+from dmnet.pipeline.cli import main
+code = main(["predict", *sys.argv[1:], "--device", "cpu"])
+assert code == 0, code
+(seen,) = dmnet.load("visdrone", device="cpu")([dmnet.read_image(sys.argv[1])])
+assert seen.density is not None
+slow = sorted({"torch", "torchvision", "scipy", "matplotlib", "pandas"} & set(sys.modules))
+assert not slow, slow
+"""
+
+
+def test_predicting_by_a_named_model_on_a_cpu_needs_no_torch(tmp_path: Path) -> None:
+    picture, out = tmp_path / "a.jpg", tmp_path / "out"
+    noise = np.random.default_rng(0).integers(0, 256, (180, 240, 3), np.uint8)
+    picture.write_bytes(encode_jpeg(noise))
+    command = [sys.executable, "-c", PREDICT, str(picture), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (out / "pictures" / "a.jpg").is_file() and (out / "found" / "a.h5").is_file()
 
 
 @pytest.mark.parametrize("stage", ["train-density", "predict-density", "train-detector", "detect"])

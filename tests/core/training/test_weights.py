@@ -6,13 +6,32 @@ import pytest
 import torch
 
 from dmnet.core.errors import ConfigError
-from dmnet.core.training.device import pick_device
+from dmnet.core.training.device import may_have_gpu, pick_device
 from dmnet.core.training.weights import read_weights, weights_bytes
 
 
 def test_devices_that_are_there() -> None:
     assert pick_device("cpu") == "cpu"
     assert pick_device("auto") in ("cpu", "cuda")
+
+
+def test_torch_is_asked_for_a_gpu_only_where_a_driver_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert not may_have_gpu(tmp_path)
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "nvidia0").touch()
+    assert may_have_gpu(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert may_have_gpu(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert not may_have_gpu(tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    for platform, asked in (("darwin", False), ("win32", True)):
+        monkeypatch.setattr("sys.platform", platform)
+        assert may_have_gpu(tmp_path / "nothing") is asked
 
 
 @pytest.mark.parametrize("device", ["foo", "cuda:99", "mps"])

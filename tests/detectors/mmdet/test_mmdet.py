@@ -23,7 +23,7 @@ from dmnet.core.training.weights import weights_bytes
 if importlib.util.find_spec("mmdet") is None:
     pytest.skip("needs the extra mmdet", allow_module_level=True)
 
-from dmnet.detectors.base import Detector, load_detector
+from dmnet.detectors.load import Detector, load_detector
 from dmnet.detectors.mmdet import config as fit
 from dmnet.detectors.mmdet import standin
 from dmnet.detectors.mmdet.detector import MmdetDetector, MmdetSettings
