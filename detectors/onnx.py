@@ -154,15 +154,15 @@ def network_input(image: Image, where: Placement, how: OnnxDecoding) -> Floats:
 def _resized(image: Image, size: Size, smooth: bool) -> NDArray[Any]:
     """Bilinear: smoothed and in whole grey values where that is asked for, else float32.
 
-    Smoothed as torch's ``interpolate(antialias=True)`` does bytes, bit by bit; else as its floats
-    within .01 grey values.
+    As torch's ``interpolate`` to rounding: smoothed bytes differ by one in three of a thousand
+    values at most, floats by .01 of 255.
     """
     if size == image.shape[:2]:
         return image
     if smooth and size[0] < image.shape[0]:
         return np.asarray(Pillow.fromarray(image).resize(size[::-1], Pillow.Resampling.BILINEAR))
     floats = image.astype(np.float32, order="C")
-    return cv2.resize(floats, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(floats, size[::-1], interpolation=cv2.INTER_LINEAR))
 
 
 def _per_channel(values: Sequence[float]) -> Floats:

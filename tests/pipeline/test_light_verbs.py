@@ -47,7 +47,7 @@ import sys, dmnet
 from dmnet.pipeline.cli import main
 code = main(["predict", *sys.argv[1:], "--device", "cpu"])
 assert code == 0, code
-(seen,) = dmnet.load("visdrone", device="cpu")([dmnet.read_image(sys.argv[1])])
+seen = dmnet.load("visdrone", device="cpu")(sys.argv[1])
 assert seen.density is not None
 slow = sorted({"torch", "torchvision", "scipy", "matplotlib", "pandas"} & set(sys.modules))
 assert not slow, slow
