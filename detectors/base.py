@@ -25,8 +25,7 @@ from dmnet.core.records import Detections, Image, Size
 from dmnet.core.training.device import pick_device
 from dmnet.core.training.weights import read_weights, weights_bytes
 from dmnet.detectors.classmap import category_table, translated
-from dmnet.detectors.load import resolve
-from dmnet.detectors.names import NETWORKS
+from dmnet.detectors.names import NETWORKS, resolve
 
 _log = logging.getLogger(__name__)
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from dmnet.core import plugins
 from dmnet.core.classes import Classes
 from dmnet.core.errors import ConfigError
 from dmnet.core.images import MAX_PIXELS
 from dmnet.core.plugins import is_outside
 from dmnet.core.records import Detections, Image
-from dmnet.detectors.names import DETECTORS, FOREIGN
+from dmnet.detectors.names import DETECTORS, FOREIGN, resolve
 
 
 @runtime_checkable
@@ -30,17 +29,6 @@ class Detector(Protocol):
             labels are those of the data set's classes, rows by descending score.
         """
         ...
-
-
-def resolve(name: str, table: Mapping[str, str]) -> Any:
-    """What makes a detector of this name, or of an outside package's ``module:builder``.
-
-    Raises:
-        ConfigError: no such detector.
-    """
-    if name not in table and not is_outside(name):
-        raise ConfigError(f"no detector is called '{name}'; there are: {', '.join(sorted(table))}")
-    return plugins.load(table.get(name, name))
 
 
 def load_detector(

@@ -1,6 +1,12 @@
-"""Which detectors there are: a name and where it is made. Nothing is imported here."""
+"""Which detectors there are: a name and where it is made. None is imported before it is used."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dmnet.core import plugins
+from dmnet.core.errors import ConfigError
 
 TORCHVISION = "dmnet.detectors.torchvision.model:build"
 YOLOV6 = "dmnet.detectors.yolov6.model:build"
@@ -48,3 +54,14 @@ def family(name: str) -> str:
     ('yolox', 'torchvision', 'mmdet', 'own')
     """
     return DETECTORS[name].split(".")[2] if name in DETECTORS else "own"
+
+
+def resolve(name: str, table: Mapping[str, str]) -> Any:
+    """What makes a detector of this name, or of an outside package's ``module:builder``.
+
+    Raises:
+        ConfigError: no such detector.
+    """
+    if name not in table and not plugins.is_outside(name):
+        raise ConfigError(f"no detector is called '{name}'; there are: {', '.join(sorted(table))}")
+    return plugins.load(table.get(name, name))
