@@ -16,6 +16,7 @@ from dmnet.core.training.weights import read_weights
 from dmnet.detectors import base
 from dmnet.detectors.base import NetDetector, build_model, load_net
 from dmnet.detectors.load import Detector, load_detector
+from dmnet.detectors.names import DETECTORS
 
 SMALL: dict[str, Any] = {
     "min_size": 64, "max_size": 96, "fpn_channels": 16, "head_channels": 16, "proposals": 20,
@@ -32,7 +33,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_every_name_has_one_place() -> None:
-    assert set(base.DETECTORS) == {
+    assert set(DETECTORS) == {
         "fasterrcnn-r50", "fasterrcnn-r50-v2", "fasterrcnn-mobilenetv3", "fasterrcnn-mobilenetv2",
         "retinanet-r50", "fcos-r50", "fcos-mobilenetv2",
         "yolov6-n", "yolov6-t", "yolov6-s", "yolov6-m", "yolov6-l",
