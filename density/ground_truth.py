@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import ConfigError
@@ -81,6 +80,10 @@ def points(annotations: Annotations) -> Points:
     return clipped
 
 
+MANY = 1_000
+"""Objects above which a tree is quicker than the table of all distances, its import included."""
+
+
 def over_classes(config: SigmaConfig, preset: Preset) -> bool:
     """Whether neighbours are looked for over (x, y, class index), as the published code does."""
     return preset == "reference" and config.method != "nearest"
@@ -97,9 +100,14 @@ def neighbour_distances(
     place = points(annotations).astype(np.float64)
     if over_classes(config, preset):
         place = np.column_stack([place, annotations.objects.labels - 1])
-    if len(place) == 0:
-        return np.zeros((0, config.neighbours))
-    return np.asarray(KDTree(place).query(place, k=config.neighbours + 1)[0])[:, 1:]
+    if len(place) > MANY:
+        from scipy.spatial import KDTree  # takes longer than the tables of most runs
+
+        return np.asarray(KDTree(place).query(place, k=config.neighbours + 1)[0])[:, 1:]
+    squares = sum(np.subtract.outer(axis, axis) ** 2 for axis in place.T)
+    found = np.full((len(place), max(len(place), config.neighbours + 1)), np.inf)
+    found[:, : len(place)] = np.sqrt(squares)
+    return np.sort(found, axis=1)[:, 1 : config.neighbours + 1]
 
 
 def sigmas(
