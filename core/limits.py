@@ -50,3 +50,9 @@ NAME_BYTES = 255
 
 CLASS_INDEX = 100_000
 """Largest class index of a detector."""
+
+HDF5_SECONDS = 30
+"""Seconds of computing that decoding one HDF5 file may take."""
+
+HDF5_MEMORY = 8_000_000_000
+"""Bytes of addresses of the process that decodes HDF5 files."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-_SAID = ("out of memory", "can't allocate memory", "failed to allocate memory", "alloc_failed")
+_SAID = ("out of memory", "can't allocate memory", "failed to allocate memory", "alloc_failed",
+         "bad_alloc", "bad allocation")  # fmt: skip
 """How torch (CPU), CUDA libraries and onnxruntime word it."""
 
 
@@ -18,7 +19,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(t in str(error).lower() for t in _SAID)
+    return isinstance(error, RuntimeError) and says_out_of_memory(error)
+
+
+def says_out_of_memory(error: BaseException) -> bool:
+    """Whether the text of an error says so; for libraries whose errors have no kind of their own.
+
+    >>> says_out_of_memory(Exception("Non-zero status code while running Conv: std::bad_alloc"))
+    True
+    """
+    return any(text in str(error).lower() for text in _SAID)
 
 
 def release() -> None:

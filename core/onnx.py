@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from dmnet.core.errors import CheckpointError, ConfigError
+from dmnet.core.memory import says_out_of_memory
 from dmnet.core.reading import read_bytes
 
 KEY = "dmnet"
@@ -41,8 +45,6 @@ def open_session(path: Path, device: str = "auto") -> tuple[Any, dict[str, Any]]
     options.log_severity_level = 3
     threads = os.environ.get("OMP_NUM_THREADS", "")
     options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
-    errors = runtime.capi.onnxruntime_pybind11_state
-    broken = (UnicodeDecodeError, *(getattr(errors, name) for name in _BROKEN))
     try:
         # from memory: a file may name others, which would be opened
         session = runtime.InferenceSession(
@@ -50,9 +52,71 @@ def open_session(path: Path, device: str = "auto") -> tuple[Any, dict[str, Any]]
         )
         for entry in (*session.get_inputs(), *session.get_outputs()):
             _ = entry.name, entry.shape  # names may be no text at all
-    except broken as error:
+    except (UnicodeDecodeError, *_errors()) as error:
         raise CheckpointError(path, f"not a usable ONNX file ({error})") from error
     return session, _meta(path, session)
+
+
+def image_input(path: Path, session: Any, others: int = 0) -> list[Any]:
+    """Shape of the input that takes images: ``[batch, 3, height, width]``, numbers or names.
+
+    Args:
+        path: of the file, for messages.
+        session: the open file.
+        others: further inputs that it may have.
+
+    Raises:
+        CheckpointError: it takes something else than 32-bit floats of three channels, has more
+            inputs, or gives something else than arrays of numbers.
+    """
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    shape = list(inputs[0].shape) if inputs else []
+    if len(shape) != 4 or shape[1] not in (3, "channels") or len(inputs) > 1 + others:
+        raise CheckpointError(
+            path,
+            f"its {len(inputs)} inputs begin with one of shape {shape}, expected "
+            f"[batch, 3, height, width] and {others} more at most",
+        )
+    if inputs[0].type != "tensor(float)":
+        raise CheckpointError(
+            path,
+            f"its input '{inputs[0].name}' takes {inputs[0].type}, expected 32-bit floats "
+            "(tensor(float)); export it without integer or 16-bit inputs",
+        )
+    for entry in outputs:
+        if entry.type not in _NUMBERS:
+            raise CheckpointError(
+                path, f"its output '{entry.name}' is {entry.type}, expected an array of numbers"
+            )
+    return shape
+
+
+_NUMBERS = {f"tensor({kind})" for kind in ("float", "double", "float16", "int32", "int64")}
+
+
+def run(path: Path, session: Any, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """Outputs of an open file.
+
+    Raises:
+        MemoryError: there is not enough memory for this input.
+        CheckpointError: it cannot compute them from this input.
+    """
+    try:
+        outputs: list[NDArray[Any]] = session.run(None, feed)
+    except _errors() as error:
+        if says_out_of_memory(error):
+            raise MemoryError(str(error)) from error
+        shapes = ", ".join(f"{name} {value.shape}" for name, value in feed.items())
+        raise CheckpointError(path, f"cannot be run on {shapes} ({error})") from error
+    return outputs
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises; they have no ancestor of their own."""
+    import onnxruntime as runtime
+
+    found = runtime.capi.onnxruntime_pybind11_state
+    return tuple(getattr(found, name) for name in _BROKEN)
 
 
 def _providers(runtime: Any, device: str) -> list[str]:

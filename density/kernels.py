@@ -8,7 +8,6 @@ scipy's, to the last bit; importing scipy would take longer than the maps of fif
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sortedcontainers import SortedDict
 
+from dmnet.core import hdf5
 from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.files import write_atomic
-from dmnet.core.formats.density_h5 import plain_values
-from dmnet.core.reading import DAMAGED, read_bytes
+from dmnet.core.reading import DAMAGED
 
 Kernel = NDArray[np.float64]
 """``(2r + 1, 2r + 1)`` float64 with sum 1, or its profile ``(2r + 1,)``."""
@@ -165,13 +164,16 @@ class KernelBank:
         Raises:
             InputError: the file is missing, damaged, or not a kernel bank.
         """
+        names = ("sigma", "length", "profile")
         try:
-            with h5py.File(io.BytesIO(read_bytes(path)), "r") as file:
-                names = ("sigma", "length", "profile")
-                sigmas, lengths, joined = (plain_values(path, file, name) for name in names)
+            found = hdf5.read(path, names).arrays
+            sigmas, lengths, joined = (found[name] for name in names)
             radii = np.ceil(TRUNCATE * sigmas).astype(np.int64)
             fits = np.array_equal(lengths, 2 * radii + 1) and lengths.sum() == len(joined)
-        except (OSError, *DAMAGED) as error:
+        except InputError as error:
+            reason = f"not a readable kernel bank ({error.reason}); delete it"
+            raise InputError(path, reason) from error
+        except DAMAGED as error:
             raise InputError(path, f"not a readable kernel bank ({error}); delete it") from error
         if not fits or not np.isfinite(sigmas).all():
             raise InputError(path, "the kernels do not fit their sigmas; delete it")

@@ -20,7 +20,7 @@ from dmnet.core import config, limits
 from dmnet.core.boxes import clip
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import CheckpointError, ConfigError
-from dmnet.core.onnx import open_session
+from dmnet.core.onnx import image_input, open_session, run
 from dmnet.core.ranges import Factor, Positive, Range, Settings, Share
 from dmnet.core.reading import is_whole
 from dmnet.core.records import Detections, Image, Size
@@ -282,7 +282,7 @@ class OnnxDetector:
                 it names them, else VisDrone's.
 
         Raises:
-            CheckpointError: missing, damaged, or no detector.
+            CheckpointError: missing, damaged, no detector, or one that takes no float images.
             ConfigError: a foreign file without a description, or one that does not fit.
         """
         self.path = path
@@ -294,14 +294,9 @@ class OnnxDetector:
         own = Classes.of(self.how.names) if self.how.names else VISDRONE
         self.classes = own if classes is None else classes
         self.table = class_table(self.how, self.classes)
-        inputs = self.session.get_inputs()
-        shape = inputs[0].shape if inputs else []
-        if len(shape) != 4 or shape[1] not in (3, "channels") or len(inputs) > 2:
-            raise CheckpointError(
-                path, f"its input has shape {shape}, expected one [batch, 3, height, width]"
-            )
+        shape = image_input(path, self.session, others=1)
         self._check_size(shape)
-        self.names = [entry.name for entry in inputs]
+        self.names = [entry.name for entry in self.session.get_inputs()]
         self.single = shape[0] == 1 or self.how.layout == "detections"
 
     def _check_size(self, shape: Sequence[Any]) -> None:
@@ -322,7 +317,7 @@ class OnnxDetector:
         """See `dmnet.detectors.load.Detector.predict`.
 
         Raises:
-            CheckpointError: the file's outputs are not as described.
+            CheckpointError: the file cannot be run, or its outputs are not as described.
         """
         places = [place((image.shape[0], image.shape[1]), self.how) for image in images]
         groups: dict[tuple[Any, ...], list[int]] = {}
@@ -335,7 +330,7 @@ class OnnxDetector:
             feed = {self.names[0]: batch}
             if len(self.names) == 2:
                 feed[self.names[1]] = np.array(places[indices[0]].scaled, dtype=np.int64)
-            outputs = self.session.run(None, feed)
+            outputs = run(self.path, self.session, feed)
             for row, index in enumerate(indices):
                 found[index] = self._read(outputs, row, places[index])
         return found

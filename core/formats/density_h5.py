@@ -10,7 +10,6 @@ a flipped bit is an error and not a wrong map.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -21,10 +20,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from dmnet.core import hdf5
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import npy
 from dmnet.core.listing import files_in
-from dmnet.core.reading import DAMAGED, read_bytes, shape_limit
 from dmnet.core.records import DensityMap, Size
 
 KEY = "density"
@@ -160,15 +159,10 @@ def read_origin(path: Path) -> Origin | None:
         InputError: the file cannot be read, or its tables do not fit one another.
     """
     names = [field.name for field in fields(Origin)]
-    try:
-        with h5py.File(io.BytesIO(path.read_bytes()), "r") as file:
-            if any(name not in file for name in names):
-                return None
-            points, distances, sigmas = (np.asarray(file[name]) for name in names)
-    except FileNotFoundError as error:
-        raise InputError(path, "no such density map") from error
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise InputError(path, f"damaged or cut-short HDF5 file ({error})") from error
+    found = hdf5.read(path, names, may_lack=True).arrays
+    if any(name not in found for name in names):
+        return None
+    points, distances, sigmas = (found[name] for name in names)
     count = len(sigmas) if sigmas.ndim == 1 else -1
     if points.shape != (count, 2) or distances.ndim != 2 or len(distances) != count:
         raise InputError(
@@ -266,46 +260,8 @@ def _checked(path: Path, values: NDArray[Any], stride: int, size: Size) -> Densi
 
 def _read_h5(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     """Values and attributes of the dataset ``density``; attributes of the file count too."""
-    data = read_bytes(path)
-    try:
-        with h5py.File(io.BytesIO(data), "r") as file:
-            dataset = plain_dataset(path, file, KEY)
-            values = np.asarray(dataset[()])
-            both = (file.attrs, dataset.attrs)
-            attrs = {name: a[name] for a in both for name in ATTRIBUTES if name in a}
-    except (OSError, *DAMAGED) as error:
-        raise InputError(path, f"damaged or cut-short HDF5 file ({error})") from error
-    return values, _attributes(path, attrs)
-
-
-def plain_values(path: Path, file: h5py.File, name: str) -> NDArray[Any]:
-    """Values of a dataset as `plain_dataset` finds it."""
-    return np.asarray(plain_dataset(path, file, name)[()])
-
-
-def plain_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    """A dataset of real numbers that lies in the file itself.
-
-    Raises:
-        InputError: no such dataset; a link or values in other files, which are never opened; no
-            numbers, or more than `limits.MAP_CELLS`.
-    """
-    link = file.get(name, getlink=True)
-    if link is not None and not isinstance(link, h5py.HardLink):
-        raise InputError(path, f"its '{name}' is a link to elsewhere, which is not followed")
-    dataset = None if link is None else file[name]
-    if not isinstance(dataset, h5py.Dataset):
-        there = ", ".join(sorted(file)[:10]) or "nothing"
-        raise InputError(path, f"holds no dataset '{name}' (there: {there})")
-    if dataset.external or dataset.is_virtual:
-        raise InputError(path, f"its '{name}' keeps its values in other files, which are not read")
-    whole, kind = dataset.shape, dataset.dtype
-    if whole is None or kind.kind not in "fiu":
-        raise InputError(path, f"holds {kind} values, expected real numbers")
-    for shape in (whole, dataset.chunks or ()):
-        if why := shape_limit(shape, kind.itemsize):
-            raise InputError(path, why)
-    return dataset
+    found = hdf5.read(path, [KEY], attributes=ATTRIBUTES)
+    return found.arrays[KEY], _attributes(path, found.attributes)
 
 
 def _attributes(path: Path, attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -318,6 +274,6 @@ def _attributes(path: Path, attrs: Mapping[str, Any]) -> dict[str, Any]:
             found["image_size"] = (height, width)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(path, f"unreadable attribute stride or image_size ({error})") from error
-    if isinstance(attrs.get("settings"), bytes):
+    if isinstance(attrs.get("settings"), str):
         found["settings"] = attrs["settings"]
     return found

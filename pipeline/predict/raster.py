@@ -124,7 +124,8 @@ def open_raster(path: Path, config: RasterConfig) -> Raster:
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """The library and an open data set; every way it can fail is an InputError."""
     rasterio = optional("rasterio", "geo")
-    errors = (rasterio.errors.RasterioError, OSError, ValueError)
+    gdal = optional("rasterio._err", "geo").CPLE_BaseError  # what GDAL says and rasterio lets pass
+    errors = (rasterio.errors.RasterioError, gdal, OSError, ValueError)
     try:
         with (
             warnings.catch_warnings(

@@ -75,7 +75,8 @@ def frames(
             if not any(index in part for part in wanted):
                 continue
             good, frame = capture.retrieve() if grabbed else (False, None)
-            yield index, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if good else None
+            whole = good and frame is not None and frame.size > 0  # good ones may be empty
+            yield index, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if whole else None
 
 
 def write_mp4(pictures: Iterable[Image], rate: float, size: Size) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,8 +190,10 @@ def _read_weights(path: Path) -> None:
     load_network(path)
 
 
-def _onnx(*shapes: tuple[int, ...], meta: dict[str, Any]) -> bytes:
-    """A network that answers every image with zeros."""
+def constant_onnx(
+    *shapes: tuple[int, ...], meta: dict[str, Any], kind: str = "FLOAT", image: Sequence[Any] = ()
+) -> bytes:
+    """A network that answers every image with zeros; its input is of ``kind``."""
     import onnx
 
     make = onnx.helper
@@ -202,8 +204,9 @@ def _onnx(*shapes: tuple[int, ...], meta: dict[str, Any]) -> bytes:
     ]
     nodes = [make.make_node("Identity", [f"w{i}"], [f"out{i}"]) for i in range(len(shapes))]
     outputs = [make.make_tensor_value_info(f"out{i}", floats, s) for i, s in enumerate(shapes)]
-    image = make.make_tensor_value_info("images", floats, [1, 3, 32, 32])
-    graph = make.make_graph(nodes, "constant", [image], outputs, weights)
+    kinds = getattr(onnx.TensorProto, kind)
+    taken = make.make_tensor_value_info("images", kinds, list(image) or [1, 3, 32, 32])
+    graph = make.make_graph(nodes, "constant", [taken], outputs, weights)
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
     make.set_model_props(model, {"dmnet": json.dumps(meta)})
     data: bytes = model.SerializeToString()
@@ -212,18 +215,18 @@ def _onnx(*shapes: tuple[int, ...], meta: dict[str, Any]) -> bytes:
 
 def _density_onnx() -> list[bytes]:
     meta = {"kind": "density", "stride": 4, "multiple": 4, "reach": 8}
-    return [_onnx((1, 1, 8, 8), meta=meta)]
+    return [constant_onnx((1, 1, 8, 8), meta=meta)]
 
 
 def _read_density_onnx(path: Path) -> None:
-    from dmnet.density.onnx import load
+    from dmnet.density.load import load_density
 
-    load(path)
+    load_density(path).predict(np.zeros((32, 32, 3), np.uint8), max_pixels=1 << 16)
 
 
 def _detector_onnx() -> list[bytes]:
     how = {"layout": "cxcywh", "class_map": ["0=1", "1=4"], "input_size": [32, 32]}
-    return [_onnx((1, 5, 7), meta={"kind": "detector", "decoding": how})]
+    return [constant_onnx((1, 5, 7), meta={"kind": "detector", "decoding": how})]
 
 
 def _read_detector_onnx(path: Path) -> None:

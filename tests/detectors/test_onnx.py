@@ -19,6 +19,7 @@ from dmnet.core.config import read_yaml
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.formats.visdrone import read_annotations
 from dmnet.core.images import read_image
+from dmnet.core.onnx import run
 from dmnet.core.overlaps import overlap_matrix
 from dmnet.detectors.load import Detector
 from dmnet.detectors.onnx import (
@@ -33,6 +34,7 @@ from dmnet.detectors.onnx import (
     select,
     to_corners,
 )
+from tests.campaigns.seeds import constant_onnx
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -273,3 +275,36 @@ def test_metadata_that_is_no_text(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"aaaaaaaa", b"\xff" * 8))
     with pytest.raises(CheckpointError, match="its metadata is damaged"):
         load(path, {}, "cpu")
+
+
+@pytest.mark.parametrize("kind", ["INT64", "FLOAT16", "STRING"])
+def test_other_inputs_than_floats_are_refused_at_opening(kind: str, tmp_path: Path) -> None:
+    """Found by the campaign fuzz: such a file failed at its first image."""
+    path = tmp_path / "a.onnx"
+    path.write_bytes(constant_onnx((1, 5, 7), meta={}, kind=kind))
+    ask = {"class_map": ["0=1"], "input_size": [32, 32]}
+    with pytest.raises(
+        CheckpointError, match=r"a\.onnx: its input 'images' takes tensor\(.*floats"
+    ):
+        load(path, ask, "cpu")
+
+
+def test_a_file_that_fails_when_it_runs(tmp_path: Path) -> None:
+    path = constant_model(tmp_path / "a.onnx", [np.zeros((1, 5, 7), np.float32)], ["n", 3, 32, 32])
+    detector = load(path, {"class_map": ["0=1"], "input_size": [32, 32]}, "cpu")
+    feed = {"images": np.zeros((1, 3, 8, 8), np.float32)}
+    with pytest.raises(CheckpointError, match=r"a\.onnx: cannot be run on images \(1, 3, 8, 8\)"):
+        run(path, detector.session, feed)
+
+
+def test_out_of_memory_is_told_apart(tmp_path: Path) -> None:
+    """So that a batch is halved: the errors of onnxruntime are no RuntimeErrors."""
+    import onnxruntime
+
+    class Full:
+        def run(self, names: None, feed: object) -> None:
+            kind = onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException
+            raise kind("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Conv: std::bad_alloc")
+
+    with pytest.raises(MemoryError, match="bad_alloc"):
+        run(tmp_path / "a.onnx", Full(), {})
