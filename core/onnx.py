@@ -74,8 +74,8 @@ def image_input(path: Path, session: Any, others: int = 0) -> list[Any]:
     if len(shape) != 4 or shape[1] not in (3, "channels") or len(inputs) > 1 + others:
         raise CheckpointError(
             path,
-            f"its {len(inputs)} inputs begin with one of shape {shape}, expected "
-            f"[batch, 3, height, width] and {others} more at most",
+            f"its first input of {len(inputs)} has shape {shape}, expected one "
+            "[batch, 3, height, width] for images",
         )
     if inputs[0].type != "tensor(float)":
         raise CheckpointError(

@@ -228,3 +228,18 @@ def test_settings() -> None:
         RasterConfig(block=100, overlap=50)
     with pytest.raises(ValueError, match="bands must be one or three"):
         RasterConfig(bands=(1, 2))
+
+
+def test_what_gdal_says_and_rasterio_lets_pass(
+    scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the campaign fuzz: damaged GeoTIFF keys."""
+    from rasterio._err import CPLE_AppDefinedError
+
+    def fails(*_: object, **__: object) -> None:
+        raise CPLE_AppDefinedError(1, 1, "Key 256 of unknown type.")
+
+    monkeypatch.setattr(rasterio, "open", fails)
+    with pytest.raises(InputError, match=r"town\.tif: damaged or unreadable raster .*Key 256"):
+        raster.open_raster(scene, RasterConfig())
+    assert not raster.is_raster(scene)

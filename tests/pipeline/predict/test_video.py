@@ -201,3 +201,24 @@ def test_a_written_video_is_not_held(tmp_path: Path) -> None:
     data = b"".join(pieces)
     assert alive == [0, 1, 2]
     assert data[4:8] == b"ftyp"
+
+
+def test_a_frame_without_pixels_is_a_lost_one(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by the campaign fuzz: OpenCV said that it had decoded a frame and gave an empty one."""
+
+    class Empty:
+        def __init__(self, _: str) -> None: ...
+        def isOpened(self) -> bool:
+            return True
+
+        def grab(self) -> bool:
+            return True
+
+        def retrieve(self) -> tuple[bool, np.ndarray]:
+            return True, np.zeros((0, 0, 3), np.uint8)
+
+        def release(self) -> None: ...
+
+    opened = video.open_video(clip)
+    monkeypatch.setattr(video.cv2, "VideoCapture", Empty)
+    assert list(video.frames(opened, [range(2)])) == [(0, None), (1, None)]
