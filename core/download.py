@@ -83,17 +83,17 @@ def fetch_archive(archive: Archive, data: Path, *, keep_zip: bool = False) -> Pa
             that is in the way.
     """
     target = data / archive.folder
+    zip_path = data / PurePosixPath(urlsplit(archive.url).path).name
     if target.exists():
         _check_count(target, archive.images, target)
         log.info("%s is there already (%d images)", target, archive.images)
+        if _scratch(target).exists():  # a run was stopped when only tidying up was left
+            _tidy(zip_path, target, keep_zip)
         return target
-    zip_path = data / PurePosixPath(urlsplit(archive.url).path).name
     fetch(archive.url, zip_path, sha256=archive.sha256)
     if archive.sha256 is None:
         log.info("%s: no checksum is published; sha256 is %s", zip_path, file_sha256(zip_path))
-    unpack(zip_path, target, images=archive.images)
-    if not keep_zip:
-        zip_path.unlink()
+    unpack(zip_path, target, images=archive.images, keep_zip=keep_zip)
     return target
 
 
@@ -275,7 +275,20 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def unpack(zip_path: Path, target: Path, *, images: int | None = None) -> None:
+def _scratch(target: Path) -> Path:
+    """Where an archive is unpacked; it stays until all is done."""
+    return target.with_name(f".{target.name}.unpacking")
+
+
+def _tidy(zip_path: Path, target: Path, keep_zip: bool) -> None:
+    if not keep_zip:
+        zip_path.unlink(missing_ok=True)
+    shutil.rmtree(_scratch(target), ignore_errors=True)
+
+
+def unpack(
+    zip_path: Path, target: Path, *, images: int | None = None, keep_zip: bool = True
+) -> None:
     """Unpack a zip to a new folder ``target``, which appears only when everything is right.
 
     A single folder at the top of the zip that holds ``images`` is taken off.
@@ -284,6 +297,7 @@ def unpack(zip_path: Path, target: Path, *, images: int | None = None) -> None:
         zip_path: the archive.
         target: the folder to make.
         images: how many image files ``target/images`` must hold; None does not check.
+        keep_zip: leave the archive there.
 
     Raises:
         InputError: no zip, a CRC that does not match, an entry that would leave the folder or is
@@ -291,14 +305,15 @@ def unpack(zip_path: Path, target: Path, *, images: int | None = None) -> None:
     """
     if target.exists():
         raise InputError(target, "is in the way; move it aside or delete it first")
-    scratch = target.with_name(f".{target.name}.unpacking")
+    scratch = _scratch(target)
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        _extract(zip_path, scratch)
-        root = _root(scratch)
+        _extract(zip_path, scratch / "files")
+        root = _root(scratch / "files")
         if images is not None:
             _check_count(root, images, zip_path)
         root.replace(target)
+        _tidy(zip_path, target, keep_zip)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(zip_path, f"damaged zip ({error}); delete it and fetch again") from error
     except OSError as error:

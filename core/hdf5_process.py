@@ -42,14 +42,15 @@ def serve(number: int) -> None:
         except (EOFError, ConnectionError):
             return
         signal.setitimer(signal.ITIMER_PROF, limits.HDF5_SECONDS)
-        answer = answered(*json.loads(question), data)
+        names, attributes, may_lack = json.loads(question)
+        answer = answered(data, names, attributes, may_lack)
         signal.setitimer(signal.ITIMER_PROF, 0)
         for part in answer:
             line.send_bytes(part)
 
 
 def answered(
-    names: list[str], attributes: list[str], may_lack: bool, data: bytes
+    data: bytes, names: list[str], attributes: list[str], may_lack: bool
 ) -> list[bytes | memoryview]:
     """The parts of an answer: JSON, and the bytes of each array."""
     try:

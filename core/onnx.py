@@ -45,6 +45,7 @@ def open_session(path: Path, device: str = "auto") -> tuple[Any, dict[str, Any]]
     options.log_severity_level = 3
     threads = os.environ.get("OMP_NUM_THREADS", "")
     options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
+    broken = (UnicodeDecodeError, *_errors())
     try:
         # from memory: a file may name others, which would be opened
         session = runtime.InferenceSession(
@@ -52,7 +53,7 @@ def open_session(path: Path, device: str = "auto") -> tuple[Any, dict[str, Any]]
         )
         for entry in (*session.get_inputs(), *session.get_outputs()):
             _ = entry.name, entry.shape  # names may be no text at all
-    except (UnicodeDecodeError, *_errors()) as error:
+    except broken as error:
         raise CheckpointError(path, f"not a usable ONNX file ({error})") from error
     return session, _meta(path, session)
 

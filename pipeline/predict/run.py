@@ -213,15 +213,15 @@ class _Runner:
         try:
             found = read_found(artifact.root / _name(source), self._digest(item))
             image = read_image(item.files["image"])
-            path = artifact.root / _map_name(source)
-            density = density_h5.read(path) if path.exists() else None
+            if found is None:
+                return None
+            mapped = found.count is not None
+            density = density_h5.read(artifact.root / _map_name(source)) if mapped else None
         except InputError:
             return None  # detected again, which names the reason
-        if found is None:
-            return None
         return Result(
             found.detections, density, found.windows, {}, image, found.size, self.classes, item.id,
-            found.count,
+            found.count, found.parts,
         )  # fmt: skip
 
     def _render(self, given: tuple[Item, str, Result | InputError]) -> tuple[Item, Outcome]:
@@ -230,9 +230,10 @@ class _Runner:
             return item, result
         source, found = self.inputs[item.id], Found.of(result)
         chosen = self.job.save.chosen(found.detections, self.classes)
-        files = {_name(source): found.write(mark)}
+        files = {}
         if result.density is not None:
             files[_map_name(source)] = density_h5.write(result.density, {})
+        files[_name(source)] = found.write(mark)  # last: where it is, the map is the right one
         files |= written(source, replace(result, detections=chosen), self.job.save)
         return item, Product(files, {"objects": len(chosen)})
 

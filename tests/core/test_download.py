@@ -344,6 +344,25 @@ def test_the_whole_way(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         fetch_archive(archive, tmp_path / "data")
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_run_stopped_when_all_was_unpacked_leaves_nothing(keep: bool, tmp_path: Path) -> None:
+    """Found by the campaign kill_verbs: the zip stayed for ever."""
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    (tmp_path / "set" / "images" / "a.jpg").write_bytes(b"a")
+    (tmp_path / "set.zip").write_bytes(b"unpacked")
+    (tmp_path / ".set.unpacking").mkdir()
+    archive = Archive("val", "https://example.org/set.zip", "set", 1)
+    assert fetch_archive(archive, tmp_path, keep_zip=keep) == tmp_path / "set"
+    assert sorted(p.name for p in tmp_path.iterdir()) == (["set", "set.zip"] if keep else ["set"])
+
+
+def test_a_zip_of_an_unpacked_set_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    (tmp_path / "set.zip").write_bytes(b"mine")
+    fetch_archive(Archive("val", "https://example.org/set.zip", "set", 0), tmp_path)
+    assert (tmp_path / "set.zip").read_bytes() == b"mine"
+
+
 def test_a_zip_put_there_by_hand_is_used(tmp_path: Path) -> None:
     path = put(tmp_path, zipped(GOOD))
     archive = Archive("val", "https://example.invalid/set.zip", "set", 2, digest(zipped(GOOD)))

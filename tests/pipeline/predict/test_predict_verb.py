@@ -98,6 +98,19 @@ def test_a_new_picture_is_the_only_one_detected(
     assert "pictures/one.jpg" not in tree(tmp_path / "out")
 
 
+def test_changed_options_leave_what_a_fresh_run_leaves(
+    predict: Predict, pictures: Path, tmp_path: Path
+) -> None:
+    """Found by the campaign kill_verbs: the parts of a result and a map that is gone."""
+    assert predict(pictures, "--slicer", "density", out="old") == 0
+    parts = json.loads((tmp_path / "old" / "found" / "one.json").read_text())["parts"]
+    assert set(parts) == {"whole image", "crops"}
+    (tmp_path / "old" / "found" / "one.h5").unlink()
+    assert predict(pictures, "--slicer", "density", "--confidence", "0.7", out="old") == 0
+    assert predict(pictures, "--slicer", "density", "--confidence", "0.7", out="new") == 0
+    assert tree(tmp_path / "old") == tree(tmp_path / "new")
+
+
 def test_stopped_and_started_again_gives_the_same_bytes(
     predict: Predict,
     pictures: Path,
