@@ -56,3 +56,15 @@ HDF5_SECONDS = 30
 
 HDF5_MEMORY = 8_000_000_000
 """Bytes of addresses of the process that decodes HDF5 files."""
+
+RASTER_PIXELS = 40_000_000_000
+"""Pixels of a raster, which is read block by block."""
+
+RASTER_BANDS = 1_000
+"""Bands of a raster."""
+
+RASTER_BLOCK_BYTES = 2_000_000_000
+"""Bytes of one block as the raster's file has it; they are decoded at once."""
+
+VIDEO_FRAMES = 10_000_000
+"""Frames of a video (92 hours at 30 a second)."""

@@ -45,7 +45,7 @@ def open_session(path: Path, device: str = "auto") -> tuple[Any, dict[str, Any]]
     options.log_severity_level = 3
     threads = os.environ.get("OMP_NUM_THREADS", "")
     options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
-    broken = (UnicodeDecodeError, *_errors())
+    broken: tuple[type[Exception], ...] = (UnicodeDecodeError, *_errors())
     try:
         # from memory: a file may name others, which would be opened
         session = runtime.InferenceSession(

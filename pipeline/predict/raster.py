@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmnet.core import limits
 from dmnet.core.boxes import Boxes, Window, as_boxes
 from dmnet.core.errors import InputError, optional
 from dmnet.core.images import MAX_PIXELS
@@ -102,10 +103,12 @@ def open_raster(path: Path, config: RasterConfig) -> Raster:
     """Read the header and, where values are not 8-bit, the percentiles of a reduced picture.
 
     Raises:
-        InputError: damaged, or without the bands that were asked for.
+        InputError: damaged, beyond the limits, or without the bands that were asked for.
         MissingExtraError: the extra ``geo`` is not installed.
     """
     with _opened(path) as (rasterio, source):
+        if why := _too_much(source):
+            raise InputError(path, why)
         bands = config.bands or _colours(rasterio, source)
         if max(bands) > source.count:
             raise InputError(path, f"has {source.count} bands, bands {bands} were asked for")
@@ -118,6 +121,24 @@ def open_raster(path: Path, config: RasterConfig) -> Raster:
             source.crs.to_wkt() if source.crs else "",
             tuple(source.transform)[:6],
         )
+
+
+def _too_much(source: Any) -> str:
+    """Why a raster is not read at all, by what its header declares; empty where it is."""
+    if source.width * source.height > limits.RASTER_PIXELS:
+        shown = f"{source.width}x{source.height}"
+        return f"declares {shown} pixels, more than the limit of {limits.RASTER_PIXELS:,}; cut it"
+    if source.count > limits.RASTER_BANDS:
+        return f"declares {source.count} bands, more than the limit of {limits.RASTER_BANDS:,}"
+    cells = max(height * width for height, width in source.block_shapes)
+    together = source.count if source.profile.get("interleave") == "pixel" else 1
+    total = cells * together * max(np.dtype(kind).itemsize for kind in source.dtypes)
+    if total > limits.RASTER_BLOCK_BYTES:
+        return (
+            f"its blocks of {total:,} bytes are more than the limit of "
+            f"{limits.RASTER_BLOCK_BYTES:,}; write it in tiles (gdal_translate -co TILED=YES)"
+        )
+    return ""
 
 
 @contextmanager

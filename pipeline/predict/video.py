@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import cv2
 
+from dmnet.core import limits
 from dmnet.core.errors import InputError
 from dmnet.core.records import Image, Size
 
@@ -34,7 +36,7 @@ def open_video(path: Path) -> Video:
     """Read the header.
 
     Raises:
-        InputError: not a video that OpenCV can open, or one without frames.
+        InputError: not a video that OpenCV can open, one without frames, or beyond the limits.
     """
     with _capture(path) as capture:
         wide, high, count, rate = (
@@ -42,8 +44,13 @@ def open_video(path: Path) -> Video:
             for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT,
                         cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS)
         )  # fmt: skip
-    if min(wide, high, count) < 1:
+    if not (min(wide, high, count) >= 1 and math.isfinite(wide * high * count)):
         raise InputError(path, "holds no video frames")
+    if wide * high > limits.IMAGE_PIXELS:
+        shown = f"{wide:.0f}x{high:.0f}"
+        raise InputError(path, f"frames of {shown} exceed {limits.IMAGE_PIXELS:,} pixels")
+    if count > limits.VIDEO_FRAMES:
+        raise InputError(path, f"declares {count:.0f} frames, more than {limits.VIDEO_FRAMES:,}")
     return Video(path, (int(high), int(wide)), int(count), float(rate) if rate > 0 else 25.0)
 
 

@@ -70,6 +70,20 @@ def test_sizes_are_looked_at_first(tmp_path: Path) -> None:
         read_yaml(big)
 
 
+def test_large_files_are_refused_unread(tmp_path: Path) -> None:
+    """Files of holes, which take no room: nothing of them may be read."""
+    for name, limit, read in (
+        ("a.json", limits.JSON_BYTES, read_json),
+        ("a.png", limits.FILE_BYTES, read_size),
+        ("a.h5", limits.FILE_BYTES, density_h5.read),
+    ):
+        path = tmp_path / name
+        with path.open("wb") as file:
+            file.truncate(limit + 1)
+        with refused(f"{limit + 1:,} bytes are more than the limit of {limit:,}"):
+            read(path)
+
+
 # --- pictures ------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmnet.core.errors import ConfigError
+from dmnet.core import limits
+from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.training.device import may_have_gpu, pick_device
 from dmnet.core.training.weights import read_weights, weights_bytes
 
@@ -48,3 +49,14 @@ def test_paths_in_the_settings_of_weights_keep_their_names_alone(tmp_path: Path)
     _, found = read_weights(path)
     assert found["config"] == {"init": "start.pt", "data": {"roots": ["b.json", 3]}, "lr": 0.1}
     assert found["classes"] == ["n/a"]
+
+
+def test_what_weights_unpack_to_has_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"w": torch.zeros(1000)}, path)
+    assert list(read_weights(path)[0]) == ["w"]
+    monkeypatch.setattr(limits, "WEIGHTS_BYTES", 2000)
+    with pytest.raises(CheckpointError, match=r"a\.pt: unpacks to .* more than the limit"):
+        read_weights(path)

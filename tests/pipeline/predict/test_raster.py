@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dmnet.core import limits
 from dmnet.core.errors import InputError
 from dmnet.core.records import Detections
 from dmnet.pipeline.predict import raster
@@ -243,3 +244,36 @@ def test_what_gdal_says_and_rasterio_lets_pass(
     with pytest.raises(InputError, match=r"town\.tif: damaged or unreadable raster .*Key 256"):
         raster.open_raster(scene, RasterConfig())
     assert not raster.is_raster(scene)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "reason"),
+    [
+        ("RASTER_PIXELS", 629_999, "declares 900x700 pixels, more than the limit of 629,999"),
+        ("RASTER_BANDS", 2, "declares 3 bands, more than the limit of 2"),
+        ("RASTER_BLOCK_BYTES", 3 * 256 * 256 - 1, "its blocks of 196,608 bytes .* in tiles"),
+    ],
+)
+def test_what_a_raster_declares_has_limits(
+    limit: str, value: int, reason: str, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert raster.open_raster(scene, RasterConfig()).size == SIZE
+    monkeypatch.setattr(limits, limit, value)
+    with pytest.raises(InputError, match=rf"town\.tif: {reason}"):
+        raster.open_raster(scene, RasterConfig())
+
+
+def test_a_raster_that_declares_too_much_is_set_aside_and_the_others_go_on(
+    predict: Predict, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of it is decoded: the file is some kilobytes and would be 120 GB."""
+    huge = tmp_path / "huge.tif"
+    how = {"crs": "EPSG:32631", "transform": rasterio.Affine(2, 0, 0, 0, -2, 9)}
+    with rasterio.open(
+        huge, "w", driver="GTiff", width=200_001, height=200_001, count=3, dtype="uint8",
+        tiled=True, sparse_ok=True, BIGTIFF="YES", **how,
+    ):  # fmt: skip
+        pass
+    assert predict(huge, scene, *BLOCKS, "--max-bad", "1") == 0
+    assert "declares 200001x200001 pixels" in capsys.readouterr().err
+    assert "found/town.json" in tree(tmp_path / "out")

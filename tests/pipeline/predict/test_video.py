@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from dmnet.core import limits
 from dmnet.core.errors import InputError
 from dmnet.pipeline.predict import video
 from dmnet.pipeline.predict.model import Model
@@ -222,3 +223,15 @@ def test_a_frame_without_pixels_is_a_lost_one(clip: Path, monkeypatch: pytest.Mo
     opened = video.open_video(clip)
     monkeypatch.setattr(video.cv2, "VideoCapture", Empty)
     assert list(video.frames(opened, [range(2)])) == [(0, None), (1, None)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [("IMAGE_PIXELS", "frames of .* exceed"), ("VIDEO_FRAMES", "declares .* frames")],
+)
+def test_what_a_video_declares_has_limits(
+    limit: str, reason: str, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, limit, 3)
+    with pytest.raises(InputError, match=reason):
+        video.open_video(clip)
