@@ -21,14 +21,13 @@ import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from dmnet.core import config, links
 from dmnet.core.dataset import SPLITS, Dataset, split_name
@@ -72,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(_overview())
                 code = 0
             else:
-                with logging_redirect_tqdm():
+                with _above_the_bars():
                     code = _dispatch(verb, rest)
             sys.stdout.flush()
             return code
@@ -89,6 +88,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - a fault of the program; never a page of traceback
         return _unexpected(error, arguments)
+
+
+def _above_the_bars() -> AbstractContextManager[None]:
+    """Log lines that leave progress bars whole; there are bars in terminals only."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from tqdm.contrib.logging import logging_redirect_tqdm  # asyncio: a tenth of a second
+
+    return logging_redirect_tqdm()
 
 
 @contextmanager
@@ -231,7 +239,8 @@ def _run_tool(verb: str, rest: list[str]) -> int:
         code: int = run(parser.parse_args(rest))
         return code
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "\n".join(["settings:", *_described(settings, "")])
+    if {"-h", "--help"} & set(rest):
+        parser.epilog = "\n".join(["settings:", *_described(settings, "")])
     plain, given = _parted(rest)
     code = run(parser.parse_args(plain), config.parse_overrides(given))
     return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 import numpy as np
 from PIL import Image as Pil
@@ -129,14 +130,14 @@ def draw_layers(
         picture = picture.copy()
     draw = ImageDraw.Draw(picture)
     width = width or max(1, round(max(picture.size) / 600))
-    font = ImageFont.load_default(size=max(10, 6 * width))
+    letters = max(10, 6 * width)
     for layer in layers:
         for row, box in enumerate((layer.boxes * scale).tolist()):
             x1, y1, x2, y2 = box
             corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
             draw.rectangle(corners, outline=layer.colour, width=width)
             if row < len(layer.texts) and layer.texts[row]:
-                _label(draw, (x1, y1), layer.texts[row], layer.colour, font)
+                _label(draw, (x1, y1), layer.texts[row], layer.colour, letters)
     array: Image = np.array(picture)
     return add_legend(array, layers) if legend and layers else array
 
@@ -146,13 +147,24 @@ def _label(
     corner: tuple[float, float],
     text: str,
     colour: Colour,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    size: int,
 ) -> None:
     """A filled tag with dark text above the corner of a box."""
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    left, top, right, bottom = _extent(text, size)
     x, y = corner[0], max(0.0, corner[1] - (bottom - top) - 4)
     draw.rectangle((x, y, x + right - left + 4, y + bottom - top + 4), fill=colour)
-    draw.text((x + 2 - left, y + 2 - top), text, fill=_BACKGROUND, font=font)
+    draw.text((x + 2 - left, y + 2 - top), text, fill=_BACKGROUND, font=_font(size))
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
+
+
+@lru_cache(4096)
+def _extent(text: str, size: int) -> tuple[float, float, float, float]:
+    """Where a text at (0, 0) lies; scores repeat."""
+    return ImageDraw.Draw(Pil.new("RGB", (1, 1))).textbbox((0, 0), text, font=_font(size))
 
 
 def add_legend(image: Image, layers: Sequence[Layer]) -> Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Files:
             "settings": {k: v for k, v in settings.items() if k not in ("raster", "video")},
         }
 
-    @property
+    @cached_property
     def config(self) -> PredictConfig:
         """The settings, checked."""
         return config.build(PredictConfig, self.settings)
