@@ -28,7 +28,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-
 from dmnet.core import config, links
 from dmnet.core.dataset import SPLITS, Dataset, split_name
 from dmnet.core.errors import ConfigError, DmnetError, MissingInputError, printable
