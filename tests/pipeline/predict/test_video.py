@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -12,13 +16,16 @@ import pytest
 
 from dmnet.core import limits
 from dmnet.core.errors import InputError
+from dmnet.core.images import read_image
 from dmnet.pipeline.predict import video
 from dmnet.pipeline.predict.model import Model
 from dmnet.pipeline.predict.settings import VideoConfig
 from tests.pipeline.conftest import tree
 from tests.pipeline.predict.conftest import Finder, Predict, draw, write_png
 
-FRAMES, RATE, SIZE = 70, 12.5, (120, 160)
+FRAMES, RATE, SIZE = 100, 12.5, (120, 160)
+
+KILLER = Path(__file__).parents[1] / "killer.py"
 
 
 def frame(index: int) -> np.ndarray:
@@ -30,9 +37,14 @@ def frame(index: int) -> np.ndarray:
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), RATE, SIZE[::-1])
-    for index in range(FRAMES):
-        writer.write(cv2.cvtColor(frame(index), cv2.COLOR_RGB2BGR))
+    return film(path, [frame(index) for index in range(FRAMES)])
+
+
+def film(path: Path, pictures: Sequence[np.ndarray]) -> Path:
+    size = pictures[0].shape[1::-1]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), RATE, size)
+    for picture in pictures:
+        writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     writer.release()
     return path
 
@@ -116,6 +128,35 @@ def test_stopped_and_started_again(
     assert predict(clip, "--slicer", "none", out="torn") == 0
     assert len(finder.seen) == FRAMES - 40  # one segment of 40 was kept
     assert tree(tmp_path / "torn") == tree(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_real_clip_killed_and_as_its_frames(shared: Path, tmp_path: Path) -> None:
+    """A flight over a real picture by the shipped model, in processes of their own."""
+    folder = shared / "data/visdrone-mini/VisDrone2019-DET-val/images"
+    ground = read_image(folder / "0000364_01765_d_0000782.jpg")
+    views = [ground[300:540, 200 + 3 * i : 520 + 3 * i] for i in range(FRAMES)]
+    clip = film(tmp_path / "clip.avi", views)
+    for index, image in video.frames(video.open_video(clip)):
+        write_png(tmp_path / "frames" / f"{index:06d}.png", image)
+
+    def run(code: int, start: list[str], source: Path, out: str, *more: str) -> None:
+        options = ["--out", str(tmp_path / out), "--device", "cpu", *more]
+        command = [sys.executable, *start, "predict", str(source), *options]
+        assert subprocess.run(command, capture_output=True, check=False).returncode == code
+
+    dmnet, every = ["-m", "dmnet"], ("--density-every", "1")
+    run(0, dmnet, clip, "whole", *every)
+    run(-signal.SIGKILL, [str(KILLER), "3"], clip, "torn", *every)
+    assert not (tmp_path / "torn/frames").exists()
+    run(0, dmnet, clip, "torn", *every)
+    assert tree(tmp_path / "torn") == tree(tmp_path / "whole")
+    run(0, dmnet, tmp_path / "frames", "stills", "--save", "csv")
+    moving = rows(tmp_path / "whole/frames/clip.csv")
+    still = rows(tmp_path / "stills/predictions.csv")
+    columns = ("class", "score", "x1", "y1", "x2", "y2")
+    assert len(moving) > FRAMES
+    assert [[r[c] for c in columns] for r in moving] == [[r[c] for c in columns] for r in still]
 
 
 def test_a_cut_video_names_the_frames_it_lost(
