@@ -54,14 +54,22 @@ class Objects(NamedTuple):
 class Letterbox:
     """Images of a batch on one grey canvas, and the way back for the boxes."""
 
-    def __init__(self, images: Sequence[Tensor], config: OneStageConfig) -> None:
-        """Scale and place the images ``[3, h, w]``."""
+    def __init__(
+        self,
+        images: Sequence[Tensor],
+        config: OneStageConfig,
+        order: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        """Scale and place the images ``[3, h, w]``; the canvas has the memory order ``order``."""
         self.border = config.border
         self.original = [(image.shape[-2], image.shape[-1]) for image in images]
         self.scaled = [scaled_size(size, config) for size in self.original]
         sizes = [canvas_size(size, config) for size in self.scaled]
         height, width = max(s[0] for s in sizes), max(s[1] for s in sizes)
-        self.canvas = images[0].new_full((len(images), 3, height, width), GREY)
+        shape = (len(images), 3, height, width)
+        self.canvas = torch.empty(
+            shape, dtype=images[0].dtype, device=images[0].device, memory_format=order
+        ).fill_(GREY)
         for place, image, new in zip(self.canvas, images, self.scaled, strict=True):
             top, left = self.border, self.border
             place[:, top : top + new[0], left : left + new[1]] = resized(image, new)
@@ -188,8 +196,15 @@ class OneStage(DetectionNet):
 
     def detect(self, images: Sequence[Tensor]) -> list[Found]:
         """See `DetectionNet.detect`."""
-        box = Letterbox(images, self.config)
+        box = self.letterbox(images)
         return detections(*self.predictions(box.canvas), box, self.config)
+
+    def letterbox(self, images: Sequence[Tensor]) -> Letterbox:
+        """Images on a canvas in the memory order of the weights; a mixture of both is slow."""
+        weight = next(weight for weight in self.parameters() if weight.ndim == 4)
+        last = weight.is_contiguous(memory_format=torch.channels_last)
+        order = torch.channels_last if last else torch.contiguous_format
+        return Letterbox(images, self.config, order)
 
     def input_shape(self, size: Size) -> Size:
         """See `DetectionNet.input_shape`."""

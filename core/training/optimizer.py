@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dmnet.core.training.settings import TrainConfig
 
@@ -25,9 +25,11 @@ def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer
         },
     ]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
+        return torch.optim.AdamW(groups, lr=config.lr, fused=True)
     nesterov = config.nesterov and config.momentum > 0
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
+    return torch.optim.SGD(
+        groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True
+    )
 
 
 def warmup_cosine(step: int, total: int, warmup: int, floor: float = 0.01) -> float:
@@ -50,6 +52,10 @@ def rate(step: int, steps_an_epoch: int, config: TrainConfig) -> float:
     return min(1.0, (step + 1) / max(1, warmup)) * config.gamma**passed
 
 
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
 class Ema:
     """Exponential moving average of a model's weights; ``decay`` ramps up at first."""
 
@@ -65,12 +71,12 @@ class Ema:
         """Move the average towards ``model``; integer buffers are copied."""
         self.updates += 1
         decay = self.decay * (1 - math.exp(-self.updates / self.ramp))
-        source = model.state_dict()
-        for key, value in self.model.state_dict().items():
-            if value.dtype.is_floating_point:
-                value.lerp_(source[key].detach().to(value.dtype), 1 - decay)
-            else:
-                value.copy_(source[key])
+        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
+        moved = [pair for pair in pairs if pair[0].dtype.is_floating_point]
+        torch._foreach_lerp_([own for own, _ in moved], [new for _, new in moved], 1 - decay)
+        for own, new in pairs:
+            if not own.dtype.is_floating_point:
+                own.copy_(new)
 
     def state(self) -> dict[str, Any]:
         """What `load` needs to go on."""

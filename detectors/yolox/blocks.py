@@ -42,7 +42,7 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, cin, h, w]`` -> ``[B, cout, h / stride, w / stride]``."""
-        return functional.silu(self.norm(self.conv(x)), inplace=True)
+        return functional.silu(self.norm(self.conv(x)))  # in place, training copies the input
 
     @torch.no_grad()
     def fused(self) -> Conv:

@@ -46,6 +46,8 @@ TORCHVISION = {"min_size": 96, "max_size": 160, "score_threshold": 0.0, "max_det
     ("name", "settings"),
     [
         ("yolov6-n", {"input_size": 96, "border": 8, "score_threshold": 0.0099}),
+        ("yolov6-n", {"input_size": 96, "fine": True, "score_threshold": 0.0099}),
+        ("fcos-mobilenetv2", {**TORCHVISION, "fpn_channels": 64}),
         (
             "yolox-nano",
             {"input_size": 96, "border": 8, "score_threshold": 0.00009, "max_detections": 5000},

@@ -198,6 +198,66 @@ def test_a_finished_training_is_not_repeated(scenes: Scenes, tmp_path: Path) -> 
     assert again.best == first.best
 
 
+SMALL: dict[str, dict[str, Any]] = {
+    "yolov6-n": {"input_size": 64, "fine": True},
+    "yolox-nano": {"input_size": 64},
+    "fcos-mobilenetv2": {"min_size": 64, "max_size": 64, "fpn_channels": 32},
+}
+
+
+def trained_small(
+    name: str, samples: list[TrainingImage], config: TrainConfig, **kwargs: Any
+) -> tuple[Trained, DetectionNet]:
+    torch.manual_seed(0)
+    net = build_model(name, SMALL[name])
+    return train(net, samples, config, device="cpu", **kwargs), net
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_interrupted_training_ends_with_the_same_weights(
+    name: str, scenes: Scenes, tmp_path: Path
+) -> None:
+    samples, config = scenes(4), replace(QUIET, optimizer="adamw", lr=1e-3, ema=0.9, clip=1.0)
+
+    def stopped(net: DetectionNet) -> dict[str, float]:
+        if (tmp_path / "last.pt").exists():
+            raise KeyboardInterrupt
+        return {"AP": 0.0}
+
+    with pytest.raises(KeyboardInterrupt):
+        trained_small(name, samples, config, evaluate=stopped, checkpoint=tmp_path / "last.pt")
+
+    def even(net: DetectionNet) -> dict[str, float]:
+        return {"AP": 0.0}
+
+    resumed, _ = trained_small(
+        name, samples, config, evaluate=even, checkpoint=tmp_path / "last.pt"
+    )
+    straight, net = trained_small(name, samples, config, evaluate=even)
+    assert resumed.last == straight.last
+    start = build_model(name, SMALL[name]).state_dict()
+    assert any(not torch.equal(value, start[key]) for key, value in net.state_dict().items())
+
+
+def test_memory_order_changes_only_rounding(scenes: Scenes) -> None:
+    """Rounding can turn a ReLU over, which moves single gradients by more than rounding."""
+    samples, config = scenes(4), replace(QUIET, lr=1e-3)
+    first, quick = trained_small("yolov6-n", samples, config)
+    second, plain = trained_small("yolov6-n", samples, replace(config, channels_last=False))
+    weight = next(weight for weight in quick.parameters() if weight.ndim == 4)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not next(plain.parameters()).is_contiguous(memory_format=torch.channels_last)
+    torch.manual_seed(0)
+    start = build_model("yolov6-n", SMALL["yolov6-n"])
+    apart, moved = (
+        torch.cat([(a - b).flatten() for a, b in zip(quick.parameters(), net, strict=True)]).norm()
+        for net in (plain.parameters(), start.parameters())
+    )
+    assert apart < 0.05 * moved
+    for one, other in zip(first.history, second.history, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
