@@ -239,23 +239,20 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     assert any(not torch.equal(value, start[key]) for key, value in net.state_dict().items())
 
 
-def test_memory_order_changes_only_rounding(scenes: Scenes) -> None:
-    """Rounding can turn a ReLU over, which moves single gradients by more than rounding."""
+def test_memory_order_changes_only_rounding(
+    scenes: Scenes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a smooth network: at a kink of ReLU rounding decides whether a gradient is 0."""
+    monkeypatch.setattr(nn.functional, "relu", nn.functional.silu)
     samples, config = scenes(4), replace(QUIET, lr=1e-3)
     first, quick = trained_small("yolov6-n", samples, config)
     second, plain = trained_small("yolov6-n", samples, replace(config, channels_last=False))
     weight = next(weight for weight in quick.parameters() if weight.ndim == 4)
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not next(plain.parameters()).is_contiguous(memory_format=torch.channels_last)
-    torch.manual_seed(0)
-    start = build_model("yolov6-n", SMALL["yolov6-n"])
-    apart, moved = (
-        torch.cat([(a - b).flatten() for a, b in zip(quick.parameters(), net, strict=True)]).norm()
-        for net in (plain.parameters(), start.parameters())
-    )
-    assert apart < 0.05 * moved
+    torch.testing.assert_close(quick.state_dict(), plain.state_dict(), rtol=1e-3, atol=1e-4)
     for one, other in zip(first.history, second.history, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
 
 
 SCRIPT = """
