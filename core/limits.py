@@ -68,3 +68,6 @@ RASTER_BLOCK_BYTES = 2_000_000_000
 
 VIDEO_FRAMES = 10_000_000
 """Frames of a video (92 hours at 30 a second)."""
+
+VIDEO_SIDE = 16
+"""Pixels that a side of a video's frames has at least: decoders write beyond smaller ones."""

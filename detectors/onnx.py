@@ -86,6 +86,17 @@ class OnnxDecoding(Settings):
     max_detections: Positive = 500
     """detections per image"""
 
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: a value a channel that is neither one nor three.
+        """
+        super().__post_init__()
+        for name in ("mean", "std", "fill"):
+            if len(getattr(self, name)) not in (1, 3):
+                raise ValueError(f"{name} must be one value, or one a channel (three)")
+
 
 Floats = NDArray[np.float32]
 

@@ -49,6 +49,9 @@ def open_video(path: Path) -> Video:
     if wide * high > limits.IMAGE_PIXELS:
         shown = f"{wide:.0f}x{high:.0f}"
         raise InputError(path, f"frames of {shown} exceed {limits.IMAGE_PIXELS:,} pixels")
+    if min(wide, high) < limits.VIDEO_SIDE:
+        shown = f"{wide:.0f}x{high:.0f}"
+        raise InputError(path, f"frames of {shown}, below {limits.VIDEO_SIDE} pixels a side")
     if count > limits.VIDEO_FRAMES:
         raise InputError(path, f"declares {count:.0f} frames, more than {limits.VIDEO_FRAMES:,}")
     return Video(path, (int(high), int(wide)), int(count), float(rate) if rate > 0 else 25.0)
@@ -56,7 +59,9 @@ def open_video(path: Path) -> Video:
 
 @contextmanager
 def _capture(path: Path) -> Iterator[Any]:
-    capture = cv2.VideoCapture(str(path))
+    # FFmpeg alone: OpenCV's own reader of AVI ends the process where a header is odd, and others
+    # take a name for a pattern of names
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened():
             raise InputError(path, "not a video that can be opened")

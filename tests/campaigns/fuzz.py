@@ -58,6 +58,8 @@ def contents(name: str, seed: int, index: int) -> bytes:
     """The file of one try."""
     rng = random.Random(f"{name} {seed} {index}")
     kind = SEEDS[name]
+    if kind.grow is not None and rng.random() < 0.5:
+        return kind.grow(rng)
     good = rng.choice(_good(name))
     if kind.json and rng.random() < 0.5:
         return regrown(good, rng)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from dmnet.core.journal import Record, begin_line, header_text, read_header, rea
 from dmnet.core.records import Annotations, DensityMap, Detections
 from dmnet.core.sizes import read_sizes
 from dmnet.density.kernels import KernelBank
+from tests.campaigns import grammar
 
 SIZE = (24, 40)
 
@@ -46,6 +48,8 @@ class Seed:
     read: Callable[[Path], Any]
     json: bool = False
     """The contents are JSON: values are replaced too, not bytes alone."""
+    grow: Callable[[random.Random], bytes] | None = None
+    """A file from the rules of the format; half of the tries are such files."""
 
 
 def _annotations() -> Annotations:
@@ -333,18 +337,18 @@ SEEDS = {
         Seed("kernels.h5", lambda: [KernelBank.build([0, 0.5, 1]).to_bytes()], KernelBank.load),
         Seed("picture.jpg", _pictures("JPEG"), read_image),
         Seed("picture.png", _pictures("PNG", "BMP"), read_image),
-        Seed("picture.tif", _pictures("TIFF", "WEBP"), read_image),
+        Seed("picture.tif", _pictures("TIFF", "WEBP"), read_image, grow=grammar.tiff),
         Seed("items.jsonl", _journal, _in_folder("items.jsonl", read_journal)),
         Seed("stage.json", _header, _in_folder("stage.json", read_header), True),
-        Seed("settings.yaml", _yaml, _settings),
-        Seed("onnx.yaml", _onnx_settings, _read_onnx_settings),
+        Seed("settings.yaml", _yaml, _settings, grow=grammar.settings),
+        Seed("onnx.yaml", _onnx_settings, _read_onnx_settings, grow=grammar.onnx_settings),
         Seed("weights.pt", _weights, _read_weights),
         Seed("density.onnx", _density_onnx, _read_density_onnx),
         Seed("detector.onnx", _detector_onnx, _read_detector_onnx),
         Seed("found.json", _found, _read_found, True),
         Seed("frames.json", _frames, _read_frames, True),
-        Seed("raster.tif", _raster, _read_raster),
-        Seed("video.avi", _video, _read_video),
+        Seed("raster.tif", _raster, _read_raster, grow=grammar.tiff),
+        Seed("video.avi", _video, _read_video, grow=grammar.avi),
     )
 }  # fmt: skip
 """Every kind by name; the name ends as the file's does."""

@@ -153,6 +153,9 @@ def test_class_indices_of_onnx_settings() -> None:
             class_table(OnnxDecoding(class_map=(entry,)), VISDRONE)
     with pytest.raises(ValueError, match="strides must be 1 to"):
         OnnxDecoding(strides=(0,))
+    for wrong in ({"fill": ()}, {"mean": (0.0,) * 4}, {"std": (1.0,) * 2}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be one value"):
+            OnnxDecoding(**wrong)  # type: ignore[arg-type]
 
 
 def test_kernel_banks_of_strangers(tmp_path: Path) -> None:

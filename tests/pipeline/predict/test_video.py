@@ -20,6 +20,7 @@ from dmnet.core.images import read_image
 from dmnet.pipeline.predict import video
 from dmnet.pipeline.predict.model import Model
 from dmnet.pipeline.predict.settings import VideoConfig
+from tests.campaigns import fuzz
 from tests.pipeline.conftest import tree
 from tests.pipeline.predict.conftest import Finder, Predict, draw, write_png
 
@@ -249,7 +250,7 @@ def test_a_frame_without_pixels_is_a_lost_one(clip: Path, monkeypatch: pytest.Mo
     """Found by the campaign fuzz: OpenCV said that it had decoded a frame and gave an empty one."""
 
     class Empty:
-        def __init__(self, _: str) -> None: ...
+        def __init__(self, *_: object) -> None: ...
         def isOpened(self) -> bool:
             return True
 
@@ -267,12 +268,30 @@ def test_a_frame_without_pixels_is_a_lost_one(clip: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("limit", "reason"),
-    [("IMAGE_PIXELS", "frames of .* exceed"), ("VIDEO_FRAMES", "declares .* frames")],
+    ("limit", "value", "reason"),
+    [
+        ("IMAGE_PIXELS", 3, "frames of .* exceed"),
+        ("VIDEO_FRAMES", 3, "declares .* frames"),
+        ("VIDEO_SIDE", 5000, "below 5000 pixels a side"),
+    ],
 )
 def test_what_a_video_declares_has_limits(
-    limit: str, reason: str, clip: Path, monkeypatch: pytest.MonkeyPatch
+    limit: str, value: int, reason: str, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, limit, 3)
+    monkeypatch.setattr(limits, limit, value)
     with pytest.raises(InputError, match=reason):
         video.open_video(clip)
+
+
+def test_frames_beyond_whose_end_a_decoder_writes(tmp_path: Path) -> None:
+    """Found by the campaign fuzz, by grammar: raw frames of 1 to 4 pixels ended the process."""
+    path, seen = tmp_path / "a.avi", set()
+    for index in (155, 183, 268, 321, 0, 1, 2, 3, 4, 5):
+        path.write_bytes(fuzz.contents("video.avi", 7, index))
+        try:
+            opened = video.open_video(path)
+        except InputError as error:
+            seen.add(str(error).partition(", ")[2])
+        else:
+            assert len(list(video.frames(opened, [range(2)]))) <= 2
+    assert "below 16 pixels a side" in seen
