@@ -7,9 +7,12 @@ import importlib.util
 import os
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 
+from dmnet.core.errors import MissingInputError
 from dmnet.core.journal import tools
 from dmnet.pipeline.models import TABLE, entries
 
@@ -21,6 +24,8 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
 }
 """Libraries of each extra."""
+BESIDE = ("onnxruntime", "pillow")
+"""Libraries whose versions are told beside those that runs record."""
 SECONDS = 2.0
 """How long each speed is measured, at least one pass."""
 SIDE = 640
@@ -34,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one paragraph on each."""
-    for name, version in tools().items():
-        print(f"{name:<16}{version}")
+    for name, number in {**tools(), **{name: version(name) for name in BESIDE}}.items():
+        print(f"{name:<16}{number}")
     for line in (*devices(), *extras(), *models()):
         print(line)
     if not args.no_speed:
@@ -64,28 +69,32 @@ def extras() -> Iterator[str]:
 def models() -> Iterator[str]:
     """Which named models have their files."""
     for name, entry in entries().items():
-        files = [file for file in (entry.detector, entry.density) if file is not None]
-        lost = [file for file in files if not (TABLE.parent / file).is_file()]
+        files = [Path(file) for file in (entry.detector, entry.density) if file is not None]
+        files += [file.with_suffix(".onnx") for file in files] if entry.onnx else []
+        lost = [str(file) for file in files if not (TABLE.parent / file).is_file()]
         yield f"{'model ' + name:<18}{'missing ' + ', '.join(lost) if lost else entry.about}"
 
 
 def speeds(device: str) -> Iterator[str]:
-    """Milliseconds of one pass of a density network and of a detector, untrained."""
+    """Milliseconds of one pass of the networks that `dmnet predict` runs by default."""
     from dmnet.core.training.device import pick_device
-    from dmnet.density.load import DensityNetwork
-    from dmnet.density.networks import TorchNetwork, build
-    from dmnet.density.scale import Scaling
-    from dmnet.detectors.base import NetDetector, build_model
+    from dmnet.density.load import load_density
+    from dmnet.pipeline.predict.named import DEFAULT, find, open_detector
 
     place = pick_device(device)
+    try:
+        files = find(DEFAULT, device=place)
+    except MissingInputError as error:
+        yield f"no speed test: {error}"
+        return
     image = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
-    density = DensityNetwork("mcnn", TorchNetwork(build("mcnn"), place), Scaling())
-    detector = NetDetector(build_model("yolov6-n"), place)
-    for name, work in (
-        ("mcnn", lambda: density.predict(image)),
-        ("yolov6-n", lambda: detector.predict([image])),
-    ):
-        yield f"{name:<16}{1000 * _seconds(work):.1f} ms for {SIDE} x {SIDE} pixels on {place}"
+    detector = open_detector(files.detector, files.detector_settings, place)
+    work: dict[Path, Callable[[], object]] = {files.detector: lambda: detector.predict([image])}
+    if files.density is not None:
+        density = load_density(files.density, place)
+        work[files.density] = lambda: density.predict(image)
+    for path, one in work.items():
+        yield f"{path.name:<24}{1000 * _seconds(one):.1f} ms for {SIDE} x {SIDE} pixels on {place}"
 
 
 def _seconds(work: Callable[[], object]) -> float:

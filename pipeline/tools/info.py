@@ -75,17 +75,22 @@ def run(args: argparse.Namespace) -> int:
     facts = collect(dataset, args.input)
     for line in text(dataset, facts, args.input):
         print(line)
-    if args.out is not None:
+    if args.out is not None and facts.annotated:
         write_atomic(args.out, [picture(facts, args.input)])
         print(f"drawn: {args.out}")
+    elif args.out is not None:
+        print(f"not drawn: {args.out}, there are no labels")
     return 1 if facts.problems else 0
 
 
 def collect(dataset: Dataset, longest: int) -> Facts:
-    """Read every annotation once."""
+    """Read every annotation once; of images without one, the size."""
     facts = Facts(images=len(dataset), problems=list(dataset.problems))
-    for entry in dataset.with_annotation:
+    for entry in dataset.entries:
         try:
+            if not entry.annotated:
+                facts.sizes[dataset.size(entry)] += 1
+                continue
             truth, warnings = dataset.annotations(entry)
         except InputError as error:
             facts.problems.append(str(error))
@@ -97,24 +102,37 @@ def collect(dataset: Dataset, longest: int) -> Facts:
 
 def text(dataset: Dataset, facts: Facts, longest: int) -> Iterator[str]:
     """The facts, line by line."""
-    count = sum(facts.objects.values())
     yield f"{dataset.root}, split '{dataset.split}'"
-    mean = count / max(1, facts.annotated)
-    shown = f"{count} objects, {mean:.1f} per image; {facts.ignored} ignored rows"
-    yield f"{facts.images} images, {facts.annotated} annotated; {shown}"
-    for name in dataset.classes.names:
-        yield f"  {name:<24}{facts.objects[name]:>9}"
+    if facts.annotated:
+        yield from _counts(dataset, facts)
+    else:
+        yield f"{facts.images} images, none annotated: `dmnet predict {dataset.root}` finds objects"
     common = [f"{w}x{h} ({n})" for (h, w), n in facts.sizes.most_common(5)]
     more = f" and {len(facts.sizes) - 5} more" if len(facts.sizes) > 5 else ""
     yield f"sizes: {', '.join(common)}{more}"
-    yield f"objects by size on an input of {longest} px (square root of the area):"
-    for name, number_of in facts.histogram():
-        share = number_of / max(1, count)
-        yield f"  {name:<16}{number_of:>9}{share:>7.1%} {'#' * round(40 * share)}"
+    if facts.annotated:
+        yield from _histogram(facts, longest)
     for problem in facts.problems[:20]:
         yield f"problem: {problem}"
     if len(facts.problems) > 20:
         yield f"and {len(facts.problems) - 20} more problems"
+
+
+def _counts(dataset: Dataset, facts: Facts) -> Iterator[str]:
+    count = len(facts.sides)
+    shown = (
+        f"{count} objects, {count / facts.annotated:.1f} per image; {facts.ignored} ignored rows"
+    )
+    yield f"{facts.images} images, {facts.annotated} annotated; {shown}"
+    for name in dataset.classes.names:
+        yield f"  {name:<24}{facts.objects[name]:>9}"
+
+
+def _histogram(facts: Facts, longest: int) -> Iterator[str]:
+    yield f"objects by size on an input of {longest} px (square root of the area):"
+    for name, number_of in facts.histogram():
+        share = number_of / max(1, len(facts.sides))
+        yield f"  {name:<16}{number_of:>9}{share:>7.1%} {'#' * round(40 * share)}".rstrip()
 
 
 def picture(facts: Facts, longest: int) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from dmnet.core.images import read_image
+from dmnet.core.images import encode_jpeg, read_image
 from dmnet.pipeline.cli import main
 from dmnet.pipeline.tools import doctor, info
 
@@ -17,6 +18,19 @@ def test_info(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "3 images, 3 annotated; 27 objects, 9.0 per image; 3 ignored rows" in told
     assert "sizes: 320x240 (3)" in told
     assert read_image(tmp_path / "info.png").shape[1] > 1000
+
+
+def test_info_on_pictures_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.jpg").write_bytes(encode_jpeg(np.zeros((30, 40, 3), np.uint8)))
+    assert main(["info", str(folder), "--out", str(tmp_path / "info.png")]) == 0
+    told = capsys.readouterr().out
+    assert f"2 images, none annotated: `dmnet predict {folder}` finds objects" in told
+    assert "sizes: 40x30 (2)" in told and "not drawn" in told
+    assert "pedestrian" not in told and "objects by size" not in told
+    assert not (tmp_path / "info.png").exists()
 
 
 def test_info_names_problems(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,6 +55,14 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(doctor.EXTRAS, "viz", ("no_such_library",))
     assert main(["doctor", "--device", "cpu"]) == 0
     told = capsys.readouterr().out
-    for word in ("python", "torch", "cores", "cuda", "model visdrone", "yolov6-n"):
+    for word in (
+        "python",
+        "torch",
+        "cores",
+        "cuda",
+        "onnxruntime",
+        "model visdrone",
+        "visdrone-detector.onnx",
+    ):
         assert word in told
     assert "missing no_such_library: pip install 'dmnet[viz]'" in told
