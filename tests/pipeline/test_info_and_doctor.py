@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dmnet.core.errors import MissingInputError
 from dmnet.core.images import encode_jpeg, read_image
 from dmnet.pipeline.cli import main
 from dmnet.pipeline.tools import doctor, info
@@ -66,3 +67,16 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     ):
         assert word in told
     assert "missing no_such_library: pip install 'dmnet[viz]'" in told
+
+
+def test_doctor_without_the_model(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "TABLE", tmp_path / "models.yaml")
+    assert "missing weights/visdrone-detector.pt" in "\n".join(doctor.models())
+
+    def lost(*given: object, **more: object) -> None:
+        raise MissingInputError("the model needs a file")
+
+    monkeypatch.setattr("dmnet.pipeline.predict.named.find", lost)
+    assert list(doctor.speeds("cpu")) == ["no speed test: the model needs a file"]
