@@ -11,6 +11,7 @@ Which items are fresh, `dmnet.core.ledger` says.
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 from collections import Counter
@@ -74,6 +75,15 @@ def _changed_since(inputs: Inputs) -> str:
         if made != "absent" and [state.st_size, state.st_mtime_ns] != [size, time]:
             return str(path)
     return ""
+
+
+def _torn(path: Path) -> bool:
+    """Whether the last line of a journal has no end."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) != b"\n"
 
 
 class Artifact(Ledger, AbstractContextManager["Artifact"]):
@@ -153,10 +163,11 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
             EditedArtifactError: see the class.
         """
         todo, keys = self._start(items)
+        # keys hold all that is to be done: as text they take a third of the memory
         bar = partial(tqdm, total=len(todo), desc=label, unit="item", mininterval=0.5)
         off = None if label and len(todo) > 1 else True
         for item, result in bar(carrier(self.root, todo, self._take), disable=off):
-            self._finish(item, *keys[item.id], result)
+            self._finish(item, *json.loads(keys[item.id]), result)
         return self.summary
 
     def _take(self, item: Item) -> frozenset[str] | None:
@@ -171,17 +182,19 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
             return None
         return frozenset(self.records[item.id].files if item.id in self.records else ())
 
-    def _start(self, items: Iterable[Item]) -> tuple[list[Item], dict[str, tuple[str, Inputs]]]:
-        """Find what is to be done, and forget what no longer exists."""
-        plan = list(self.todo(items))
-        keys = {item.id: (key, inputs) for item, key, inputs, state in plan if state != "fresh"}
+    def _start(self, items: Iterable[Item]) -> tuple[list[Item], dict[str, bytes]]:
+        """Find what is to be done, with key and inputs as JSON; forget what no longer exists."""
+        plan = self.todo(items)
+        todo = [each[0] for each in plan if each[3] != "fresh"]
+        keys = {item.id: json.dumps([key, inputs]).encode()
+                for item, key, inputs, state in plan if state != "fresh"}  # fmt: skip
         gone = set(self.records) - {item.id for item, *_ in plan}
         self.summary.kept += len(plan) - len(keys)
         if keys or gone:
             self._begin()
         for name in sorted(gone):
             self._forget(name)
-        return [item for item, *_ in plan if item.id in keys], keys
+        return todo, keys
 
     def _finish(self, item: Item, key: str, inputs: Inputs, result: Record | InputError) -> None:
         """Append the journal line of one item; files that it no longer has are removed.
@@ -227,7 +240,7 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         if self._journal is None:
             self._write_header(complete=False)
             path = self.root / JOURNAL
-            torn = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+            torn = _torn(path)
             self._journal = path.open("a", encoding="utf-8", buffering=1)
             if torn:
                 self._note("\n")
@@ -294,8 +307,8 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
             **self.identity,
             "totals": self.totals,
             "complete": complete,
-            "items": sum(record.error is None for record in self.records.values()),
-            "bad": sum(record.error is not None for record in self.records.values()),
+            "items": len(self.records) - len(self.records.aside),
+            "bad": len(self.records.aside),
             "outputs": dict(sorted(self._outputs.items())),
             "tools": tools(),
             "journal": file_digest(self.root / JOURNAL) if complete else "",
@@ -305,7 +318,7 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
 
     def _close(self) -> None:
         """Write the compact journal, bring all that was written to the disc, then say so."""
-        lines = (self.records[name].line().encode() for name in sorted(self.records))
+        lines = (self.records.line(name) for name in sorted(self.records))
         write_atomic(self.root / JOURNAL, lines)
         files = [path for name in self._unflushed if (path := inside(self.root, name)).exists()]
         folders = {path.parent for path in files} | {self.root}

@@ -27,8 +27,10 @@ from dmnet.core.files import (
 )
 from dmnet.core.journal import (
     JOURNAL,
+    Good,
     Inputs,
     Record,
+    Records,
     read_header,
     scan_journal,
 )
@@ -37,6 +39,7 @@ from dmnet.core.products import (
     Item,
     inside,
 )
+from dmnet.core.threads import looked_at
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +95,7 @@ class Ledger:
         self.totals = json.loads(json.dumps(totals or {}))
         self.origin = json.loads(json.dumps(origin or {}))
         self.changed = True
-        self.records: dict[str, Record] = {}
+        self.records = Records()
         self.header: dict[str, Any] = {}
         self.missing: list[str] = []
         self.first: dict[str, str] = {}
@@ -188,12 +191,13 @@ class Ledger:
             "again, add --force (make ... SET=--force)."
         )
 
-    def key(self, item: Item) -> tuple[str, Inputs]:
+    def key(self, item: Item, old: Record | None) -> tuple[str, Inputs]:
         """Key of an item and the stamps of its input files; unchanged files are not read again.
+
+        ``old`` is what the journal tells of it.
 
         A file that cannot be read counts as absent: the work on the item will say so.
         """
-        old = self.records.get(item.id)
         inputs: Inputs = {}
         for name, path in item.files.items():
             try:
@@ -217,26 +221,29 @@ class Ledger:
         """
         listed: list[Todo] = []
         edited: dict[str, list[str]] = {}
-        for item in items:
-            key, inputs = self.key(item)
-            state, changed = self._item_state(item.id, key)
+        pairs = ((item, self.records.get(item.id)) for item in items)
+        for item, record in looked_at(pairs, self._paths):
+            key, inputs = self.key(item, record)
+            state, changed = self._item_state(record, key)
             edited |= {item.id: changed} if changed else {}
             listed.append((item, key, inputs, "stale" if changed else state))
         for name in self.records.keys() - {item.id for item, *_ in listed}:
-            _, changed = self._item_state(name, "")
+            _, changed = self._item_state(self.records[name], "")
             edited |= {name: changed} if changed else {}
         self._refuse_edited(sorted(name for names in edited.values() for name in names))
         return listed
 
-    def _item_state(self, item_id: str, key: str) -> tuple[str, list[str]]:
+    def _item_state(self, record: Record | None, key: str) -> tuple[str, list[str]]:
         """State of an item, and its files that were changed by hand.
 
         Nothing is known of the files of an item that was being made when a run was killed.
         """
-        record = self.records.get(item_id)
         if record is None or not record.key:
             return ("stale" if record else "new"), []
+        times = [known[1] for known in record.files.values()]
         states = {name: self._state(name, known) for name, known in record.files.items()}
+        if times != [known[1] for known in record.files.values()]:
+            self.records[record.id] = record
         edited = [name for name, found in states.items() if found == "edited"]
         if record.key != key or any(found != "same" for found in states.values()):
             return "stale", edited
@@ -265,7 +272,15 @@ class Ledger:
         other = [n for n, v in inputs.items() if old and old.inputs.get(n, v)[3] != v[3]]
         return f"{item.id}: {', '.join(other[:3])}" if other else item.id
 
+    def _paths(self, pair: tuple[Item, Record | None]) -> list[Path]:
+        """The files that an item's state depends on."""
+        item, record = pair
+        return [
+            *item.files.values(),
+            *(self.root / name for name in (record.files if record else ())),
+        ]
+
     @property
-    def good(self) -> dict[str, Record]:
+    def good(self) -> Good:
         """Finished items in id order."""
-        return {i: self.records[i] for i in sorted(self.records) if not self.records[i].error}
+        return Good(self.records)

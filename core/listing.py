@@ -21,7 +21,7 @@ CLASS_FILE = "classes.txt"
 """One class name a line, for formats that have no list of their own."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One image of a data set.
 

@@ -18,7 +18,7 @@ OWN = {HEADER, JOURNAL, LOCK, LOG}
 """What the store itself keeps in a folder."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One unit of work: an id, its input files, and facts that count as input.
 

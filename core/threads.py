@@ -6,6 +6,8 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -25,6 +27,38 @@ def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
         while (item := coming.popleft().result()) is not _END:
             coming.append(thread.submit(next, source, _END))
             yield item
+
+
+def looked_at(
+    items: Iterable[T], paths: Callable[[T], Iterable[Path]], threads: int = 16
+) -> Iterator[T]:
+    """The same items; threads have asked for the state of their files just before.
+
+    On a file system behind a network the answers come side by side then, and are still known when
+    the caller asks.
+
+    Args:
+        items: taken `LOOKED` at a time.
+        paths: files of an item.
+        threads: how many ask at once.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        while some := list(itertools.islice(source, LOOKED)):
+            list(pool.map(_look, ([p for i in some[n::threads] for p in paths(i)]
+                                  for n in range(threads))))  # fmt: skip
+            yield from some
+
+
+LOOKED = 512
+"""Items whose files are looked at together."""
+
+
+def _look(paths: list[Path]) -> None:
+    """Ask for the state of files; whoever needs them notices what is wrong with them."""
+    for path in paths:
+        with suppress(OSError, ValueError):
+            path.stat()
 
 
 def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int = 1) -> Iterator[R]:

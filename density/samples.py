@@ -201,6 +201,10 @@ class Shrunk:
         return scaled_image(image, self.long_side), cells
 
 
+FILLER = -1.0
+"""Target of a picture that only fills up a batch: it has no loss."""
+
+
 class AugmentedPairs(Dataset[tuple[Tensor, Tensor]]):
     """Augmented pairs of one epoch; every item has its own generator, whatever the workers."""
 
@@ -223,10 +227,15 @@ class AugmentedPairs(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Image ``(3, h, w)`` scaled, and target ``(1, h / s, w / s)`` in objects per cell.
 
+        Of ``~index``, which only fills up a batch, all of the target is `FILLER`.
+
         Raises:
             InputError: an unreadable image or map, or a map for an image of another size.
             ConfigError: the map is too coarse.
         """
+        if index < 0:
+            pixels, objects = self[~index]
+            return pixels, torch.full_like(objects, FILLER)
         image, cells = self.samples[index]
         rng = item_rng(self.seed, self.epoch, index)
         image, cells = augment(image, cells, self.how, self.scaling.mean, rng)

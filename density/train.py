@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
 from dmnet.core.errors import ConfigError
 from dmnet.core.files import digest
 from dmnet.core.training import loop
 from dmnet.core.training.loop import Batch, Row, Task, Trained
-from dmnet.core.training.processes import Group, process_group
+from dmnet.core.training.processes import Group, process_group, shared_part
 from dmnet.core.training.seeds import generator_of, seed_epoch
 from dmnet.core.training.start import take
 from dmnet.core.training.weights import read_weights
 from dmnet.density.judge import LOWER, Measure, evaluate
 from dmnet.density.losses import density_loss
 from dmnet.density.networks import IMAGENET, build, save_network
-from dmnet.density.samples import Augmentation, AugmentedPairs, DensityPair, Shrunk
+from dmnet.density.samples import FILLER, Augmentation, AugmentedPairs, DensityPair, Shrunk
 from dmnet.density.scale import Scaling
 from dmnet.density.settings import TrainConfig
 
@@ -163,8 +163,9 @@ def batch_losses(
     images, targets = batch[0].to(device, memory_format=layout), batch[1].to(device)
     with torch.autocast(device.type, half) if half else nullcontext():
         predicted = net(images)
+    answers, targets, part = counting(predicted.float(), targets)
     loss = density_loss(
-        predicted.float(),
+        answers,
         targets,
         kind=config.loss,
         windows=config.windows,
@@ -173,4 +174,18 @@ def batch_losses(
         leak=config.leak,
         scale=config.target_scale,
     )
-    return {"loss": loss}
+    return {"loss": loss * part}
+
+
+def counting(predicted: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
+    """Answers and targets of the pictures that count, and the part of this process in the mean.
+
+    Only where several processes train together do some pictures just fill up a batch.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return predicted, targets, 1.0
+    real = targets.flatten(1).amin(1) > FILLER
+    part = shared_part(real.sum().float())
+    if bool(real.any()):
+        return predicted[real], targets[real], part
+    return predicted * 0, targets * 0, 0.0

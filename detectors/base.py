@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ class Target(TypedDict):
 
     ignore: Tensor
     """``[m, 4]`` float32 regions that are neither object nor background; m may be 0."""
+
+    seed: NotRequired[Tensor]
+    """int64 number, for losses that draw at random: of this image in this epoch."""
 
 
 class Found(TypedDict):

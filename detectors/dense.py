@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmnet.core.records import Size
+from dmnet.core.training.processes import shared_size
 from dmnet.detectors.base import DetectionNet, Found, Target
 from dmnet.detectors.nms import class_nms
 from dmnet.detectors.settings import OneStageConfig
@@ -59,13 +60,23 @@ class Letterbox:
         images: Sequence[Tensor],
         config: OneStageConfig,
         order: torch.memory_format = torch.contiguous_format,
+        *,
+        shared: bool = False,
     ) -> None:
-        """Scale and place the images ``[3, h, w]``; the canvas has the memory order ``order``."""
+        """Scale and place the images ``[3, h, w]``.
+
+        Args:
+            images: of any sizes.
+            config: how they are scaled.
+            order: memory order of the canvas.
+            shared: the canvas has one size in all processes.
+        """
         self.border = config.border
         self.original = [(image.shape[-2], image.shape[-1]) for image in images]
         self.scaled = [scaled_size(size, config) for size in self.original]
         sizes = [canvas_size(size, config) for size in self.scaled]
         height, width = max(s[0] for s in sizes), max(s[1] for s in sizes)
+        height, width = shared_size(height, width) if shared else (height, width)
         shape = (len(images), 3, height, width)
         self.canvas = torch.empty(
             shape, dtype=images[0].dtype, device=images[0].device, memory_format=order
@@ -199,12 +210,15 @@ class OneStage(DetectionNet):
         box = self.letterbox(images)
         return detections(*self.predictions(box.canvas), box, self.config)
 
-    def letterbox(self, images: Sequence[Tensor]) -> Letterbox:
-        """Images on a canvas in the memory order of the weights; a mixture of both is slow."""
+    def letterbox(self, images: Sequence[Tensor], *, shared: bool = False) -> Letterbox:
+        """Images on a canvas in the memory order of the weights; a mixture of both is slow.
+
+        See `Letterbox` for ``shared``.
+        """
         weight = next(weight for weight in self.parameters() if weight.ndim == 4)
         last = weight.is_contiguous(memory_format=torch.channels_last)
         order = torch.channels_last if last else torch.contiguous_format
-        return Letterbox(images, self.config, order)
+        return Letterbox(images, self.config, order, shared=shared)
 
     def input_shape(self, size: Size) -> Size:
         """See `DetectionNet.input_shape`."""

@@ -21,6 +21,7 @@ from dmnet.core.formats.crops import CropSet, Parent
 from dmnet.core.images import read_image
 from dmnet.core.journal import Record, read_header, read_journal
 from dmnet.core.records import Detections, Size
+from dmnet.core.spread import place
 from dmnet.pipeline.chain import check_elsewhere, command, require
 from dmnet.pipeline.context import Context, Upstream
 
@@ -99,7 +100,7 @@ class FoundDetections:
     def item_inputs(self, image_id: str) -> tuple[dict[str, Path], Any]:
         """Input files and facts that stand for one image's detections in an item's key."""
         if self.foreign is None:
-            files = {part: self.folder / detected_file(part, image_id) for part in PARTS}
+            files = {part: detected_file(self.folder, part, image_id) for part in PARTS}
             return files, "set aside" if self._is_aside(image_id) else None
         whole, crops = self.foreign[image_id]
         return {}, digest([parts.write([whole, *crops]).decode()])
@@ -115,7 +116,7 @@ class FoundDetections:
         if self.foreign is not None:
             return self.foreign[image_id]
         if self._is_aside(image_id):
-            raise InputError(self.folder / detected_file("whole", image_id), "detect set it aside")
+            raise InputError(detected_file(self.folder, "whole", image_id), "detect set it aside")
         height, width = size
         found = [
             self._by_window("whole", image_id, [(0, 0, width, height)]),
@@ -124,7 +125,7 @@ class FoundDetections:
         return found[0][0], found[1]
 
     def _by_window(self, part: str, image_id: str, windows: Sequence[Window]) -> list[Detections]:
-        path = self.folder / detected_file(part, image_id)
+        path = detected_file(self.folder, part, image_id)
         found = parts.read_windows(path)
         lost = [window for window in windows if window not in found]
         if lost:
@@ -144,9 +145,9 @@ def detected_item(part: str, image_id: str) -> str:
     return f"{part}/{image_id}"
 
 
-def detected_file(part: str, image_id: str) -> str:
+def detected_file(folder: Path, part: str, image_id: str) -> Path:
     """File of the stage ``detect`` with the detections of one part of an image."""
-    return f"{part}/{image_id}.json"
+    return place(folder, f"{part}/{image_id}.json")
 
 
 def load_detections(context: Context, crops: CropSet) -> FoundDetections:

@@ -16,6 +16,7 @@ from dmnet.core.work import Carrier
 from dmnet.pipeline.chain import open_artifact
 from dmnet.pipeline.context import Context, Plan, stage_module
 from dmnet.pipeline.executors.choose import executor_for
+from dmnet.pipeline.together import help_with, is_helper, led, processes, refuse_together
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def execute(
         The items that were set aside: id -> reason.
 
     Raises:
-        ConfigError: a part of a training is asked for.
+        ConfigError: a part of a training is asked for, or torchrun for another stage.
         DmnetError: the stage cannot run; nothing that was done is lost.
     """
     start = time.perf_counter()
@@ -47,8 +48,13 @@ def execute(
         if context.shard is not None:
             raise ConfigError(f"--shard: {stage} is one piece of work; use torchrun for it")
         context = replace(context, split="train", device=context.engine.devices[0])
+    else:
+        refuse_together(stage)
     context = replace(context, memo={})
     plan = part_of(stage_module(stage).plan(context), context.shard)
+    if is_helper():
+        help_with(plan)
+        return {}
     label = f"{stage} {context.split}{f' {context.shard}' if context.shard else ''}"
     with open_artifact(context, stage, plan) as target, _log_file(target.root / LOG):
         if plan.prepare is not None:
@@ -85,7 +91,9 @@ def part_of(plan: Plan, shard: Shard | None) -> Plan:
 
 
 def carrier(context: Context, plan: Plan, label: str) -> Carrier:
-    """Who carries out a plan: the executor that the run asks for."""
+    """Who carries out a plan: the executor that the run asks for, or torchrun's processes."""
+    if processes() > 1 and plan.work is not None:
+        return led(plan.work)
     executor = executor_for(context.engine)
     if plan.network is not None:
         return executor.networks(plan.network, label)

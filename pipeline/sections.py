@@ -11,6 +11,7 @@ from pathlib import Path
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_image
 from dmnet.core.records import Annotations
+from dmnet.core.spread import place
 from dmnet.cropping.recall import GROUPS, UNIT, SliceCounts, count_crops, merge_counts
 from dmnet.fusion.report.page import Overlay
 from dmnet.fusion.report.template import embedded
@@ -80,7 +81,7 @@ def overlays(context: Context, crops: FoundCrops) -> Callable[[str], Overlay]:
     stage = {"true": "density", "predicted": "predict-density"}.get(crops.source)
 
     def overlay(image_id: str) -> Overlay:
-        path = context.folder(stage) / f"{image_id}.h5" if stage else None
+        path = place(context.folder(stage), f"{image_id}.h5") if stage else None
         if path is None or not path.exists():
             return Overlay(windows.get(image_id, []))
         density = density_h5.read(path)

@@ -25,6 +25,7 @@ from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import npy
 from dmnet.core.listing import files_in
 from dmnet.core.records import DensityMap, Size
+from dmnet.core.spread import gathered
 
 KEY = "density"
 """Name of the dataset, and of the array in a foreign ``.npz``."""
@@ -182,7 +183,8 @@ def maps_in(folder: Path) -> dict[str, Path]:
     listed = files_in(folder, SUFFIXES) if folder.is_dir() else []
     maps: dict[str, Path] = {}
     for path in listed:
-        maps.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+        name = gathered(path.relative_to(folder).with_suffix("").as_posix())
+        maps.setdefault(name, path)
     if not maps:
         raise MissingInputError(f"{folder}: holds no density map ({', '.join(SUFFIXES)}).")
     return maps

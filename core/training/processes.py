@@ -17,6 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dmnet.core.training.device import pick_device
+from dmnet.core.training.norms import share_norms
 
 T = TypeVar("T")
 
@@ -29,16 +30,16 @@ class Group:
     rank: int = 0
     world: int = 1
 
-    def share(self, batch: list[T]) -> list[T]:
+    def share(self, batch: list[int]) -> list[int]:
         """Every ``world``-th row of a batch, as many for each process: the first ones fill it up.
 
-        >>> Group(torch.device("cpu"), 1, 2).share(["a", "b", "c"])
-        ['b', 'a']
+        A row that only fills up is written as ``~row``.
+
+        >>> Group(torch.device("cpu"), 1, 2).share([5, 6, 7])  # ~5 is -6
+        [6, -6]
         """
-        if self.world == 1:
-            return batch
-        count = -(-len(batch) // self.world)
-        return [batch[(self.rank + i * self.world) % len(batch)] for i in range(count)]
+        mine = range(self.rank, -(-len(batch) // self.world) * self.world, self.world)
+        return [batch[i] if i < len(batch) else ~batch[i % len(batch)] for i in mine]
 
     def shared(self, value: T) -> T:
         """The value of process 0, in every process."""
@@ -58,11 +59,13 @@ class Group:
         return dict(zip(values, (tensor / self.world).tolist(), strict=True))
 
     def with_shared_norms(self, net: nn.Module) -> nn.Module:
-        """The network whose batch norms see the whole batch, where that is possible (GPUs)."""
-        if self.device.type == "cuda" and self.world > 1:
-            converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
-            return converted
-        return net
+        """The network whose batch norms see the whole batch; on GPUs torch's own do."""
+        if self.world == 1:
+            return net
+        if self.device.type != "cuda":
+            return share_norms(net)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+        return converted
 
     def averaging(self, net: nn.Module) -> nn.Module:
         """The network, with gradients averaged over the processes."""
@@ -111,3 +114,23 @@ def shared_count(count: Tensor) -> Tensor:
         distributed.all_reduce(total)
         world = distributed.get_world_size()
     return total.clamp(min=1) / world
+
+
+def shared_part(count: Tensor) -> Tensor:
+    """What a mean over ``count`` rows of this process is multiplied by.
+
+    The average over the processes, which DDP makes, is then the mean over the rows of all; alone
+    it is 1.
+    """
+    return count.clamp(min=1) / shared_count(count)
+
+
+def shared_size(height: int, width: int) -> tuple[int, int]:
+    """The largest height and width that any process asks for: a batch has one size in all."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return height, width
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    sides = torch.tensor([height, width], device=device)
+    distributed.all_reduce(sides, distributed.ReduceOp.MAX)
+    height, width = sides.tolist()
+    return height, width

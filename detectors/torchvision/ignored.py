@@ -9,8 +9,9 @@ from torch import Tensor
 from torchvision import ops
 from torchvision.models.detection import fcos, retinanet, roi_heads, rpn
 
-from dmnet.core.training.processes import shared_count
+from dmnet.core.training.processes import shared_part
 from dmnet.detectors.base import Target
+from dmnet.detectors.torchvision.sampler import ImageSampler
 
 
 def ignored_share(boxes: Tensor, regions: Tensor) -> Tensor:
@@ -29,10 +30,16 @@ class Rpn(rpn.RegionProposalNetwork):  # type: ignore[misc]
 
     ignore_share = 0.5
 
+    def __init__(self, *args: Any) -> None:
+        """As torchvision's; an image's sample of anchors is its own."""
+        super().__init__(*args)
+        self.fg_bg_sampler = ImageSampler(256, 0.5, stream=0)
+
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Labels of torchvision (1, 0, -1) with -1 for background in ignored regions."""
+        self.fg_bg_sampler.targets = targets
         labels, matched = super().assign_targets_to_anchors(anchors, targets)
         for label, anchor, target in zip(labels, anchors, targets, strict=True):
             covered = ignored_share(anchor, target["ignore"]) >= self.ignore_share
@@ -46,13 +53,16 @@ class Rpn(rpn.RegionProposalNetwork):  # type: ignore[misc]
         labels: list[Tensor],
         regression_targets: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """Losses of the sampled anchors; 0 where every anchor is in an ignored region."""
+        """Losses of the sampled anchors; 0 where every anchor is in an ignored region.
+
+        They are means over the sampled anchors of all processes.
+        """
         if all(bool((label < 0).all()) for label in labels):
+            shared_part(objectness.new_zeros(()))  # the other processes wait for this
             return objectness.sum() * 0, deltas.sum() * 0
-        losses: tuple[Tensor, Tensor] = super().compute_loss(
-            objectness, deltas, labels, regression_targets
-        )
-        return losses
+        found, placed = super().compute_loss(objectness, deltas, labels, regression_targets)
+        part = shared_part(found.new_tensor(float(self.fg_bg_sampler.drawn)))
+        return found * part, placed * part
 
 
 class RoiHeads(roi_heads.RoIHeads):  # type: ignore[misc]
@@ -60,20 +70,35 @@ class RoiHeads(roi_heads.RoIHeads):  # type: ignore[misc]
 
     ignore_share = 0.5
 
+    def __init__(self, *args: Any) -> None:
+        """As torchvision's; an image's sample of proposals is its own."""
+        super().__init__(*args)
+        drawn = self.fg_bg_sampler
+        self.fg_bg_sampler = ImageSampler(
+            drawn.batch_size_per_image, drawn.positive_fraction, stream=1
+        )
+
     def select_training_samples(self, proposals: list[Tensor], targets: list[Target]) -> Any:
         """Keep the ignored regions at hand for `assign_targets_to_proposals`."""
         self.regions = [target["ignore"] for target in targets]
+        self.fg_bg_sampler.targets = targets
         samples = super().select_training_samples(proposals, targets)
         self.sampled = sum(len(boxes) for boxes in samples[0])
         return samples
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Torchvision's, with losses 0 where every proposal is in an ignored region."""
+        """Torchvision's, with losses 0 where every proposal is in an ignored region.
+
+        They are means over the sampled proposals of all processes.
+        """
         detections, losses = super().forward(*args, **kwargs)
-        if self.training and not self.sampled:
-            zero = torch.stack([p.sum() for p in self.parameters()]).sum() * 0
-            losses = {name: zero for name in losses}
-        return detections, losses
+        if not self.training:
+            return detections, losses
+        part = shared_part(next(self.parameters()).new_tensor(float(self.sampled)))
+        if self.sampled:
+            return detections, {name: loss * part for name, loss in losses.items()}
+        zero = torch.stack([p.sum() for p in self.parameters()]).sum() * 0
+        return detections, {name: zero for name in losses}
 
     def assign_targets_to_proposals(
         self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
@@ -141,5 +166,5 @@ class FcosHead(fcos.FCOSHead):  # type: ignore[misc]
         heard = silence_ignored(outputs, anchors, matched, targets, self.ignore_share)
         losses: dict[str, Tensor] = super().compute_loss(targets, heard, anchors, matched)
         points = torch.stack([(index >= 0).sum() for index in matched]).sum().float()
-        share = points.clamp(min=1) / shared_count(points)  # 1 in a single process
-        return {name: loss * share for name, loss in losses.items()}
+        part = shared_part(points)
+        return {name: loss * part for name, loss in losses.items()}

@@ -24,6 +24,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from dmnet.core.config import build as build_settings
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import Size
+from dmnet.core.training.processes import shared_size
 from dmnet.detectors.base import LOADED, DetectionNet, Found, Target
 from dmnet.detectors.torchvision.backbones import (
     MOBILENET_V2,
@@ -57,7 +58,10 @@ def padded_size(size: Size, divisor: int) -> Size:
 
 
 class Scaling(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """torchvision's input transform with our rule for the size; scales ignored regions too."""
+    """torchvision's input transform with our rule for the size; scales ignored regions too.
+
+    In training, images are padded to the size that the largest needs in any process.
+    """
 
     def __init__(self, config: TorchvisionConfig) -> None:
         """Normalise as ImageNet networks expect."""
@@ -77,6 +81,11 @@ class Scaling(GeneralizedRCNNTransform):  # type: ignore[misc]
         ratio = image.new_tensor([new[1] / width, new[0] / height] * 2, dtype=torch.float32)
         scaled = {key: target[key] * ratio for key in ("boxes", "ignore")}
         return image, {**target, **scaled}
+
+    def max_by_axis(self, the_list: list[list[int]]) -> list[int]:
+        """Channels, height and width of the largest image."""
+        channels, height, width = super().max_by_axis(the_list)
+        return [channels, *(shared_size(height, width) if self.training else (height, width))]
 
 
 class Anchors(AnchorGenerator):  # type: ignore[misc]

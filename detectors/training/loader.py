@@ -63,7 +63,8 @@ class TrainingData(Dataset[tuple[Tensor, Target]]):
         is_crop = self.samples[index].window is not None
         scene = vary(scene, augment, rng, is_crop=is_crop)
         image = torch.from_numpy(np.ascontiguousarray(scene.image.transpose(2, 0, 1)))
-        return image, to_target(scene)
+        seed = torch.tensor(int(rng.integers(2**62)))
+        return image, Target(**to_target(scene), seed=seed)
 
     def _scene(self, index: int) -> Scene:
         scene = scene_of(self.samples[index], self.pixels[index])

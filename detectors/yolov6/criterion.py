@@ -86,7 +86,7 @@ def distillation_losses(
     Classes over all cells, sides where there is an object; both divided by the number of those.
     """
     image, cell = positives.image, positives.cell
-    count = max(1, len(cell))
+    count = shared_count(student.logits.new_tensor(float(len(cell))))
     found = {
         "loss_distil_classes": weight
         * losses.class_divergence(student.logits, teacher.logits).sum()

@@ -82,7 +82,7 @@ class YoloV6(OneStage):
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """See `DetectionNet.losses`: classes, boxes, sides; with a teacher its divergences."""
-        box = self.letterbox(images)
+        box = self.letterbox(images, shared=True)
         features = self.body.features(box.canvas)
         outputs = as_float(self.body.head(features))
         with torch.autocast(box.canvas.device.type, enabled=False):

@@ -64,7 +64,7 @@ class YoloX(OneStage):
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """See `DetectionNet.losses`: boxes, objectness, classes, and sides in the last epochs."""
-        box = self.letterbox(images)
+        box = self.letterbox(images, shared=True)
         outputs = self.body(box.canvas)
         with torch.autocast(box.canvas.device.type, enabled=False):
             return self._losses(as_float(outputs), box, targets)

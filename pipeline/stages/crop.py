@@ -19,6 +19,7 @@ from dmnet.core.images import encode_jpeg, read_image
 from dmnet.core.journal import read_header, read_journal
 from dmnet.core.ranges import Range
 from dmnet.core.records import Annotations, DensityMap, Size
+from dmnet.core.spread import SPREAD
 from dmnet.cropping.labels import crop_annotations, crop_file_name
 from dmnet.cropping.slicers import CropConfig, slice_image
 from dmnet.pipeline.chain import check_elsewhere, require
@@ -78,7 +79,8 @@ def read_header_stage(maps: dict[str, Path]) -> bool:
 def map_folder(maps: Mapping[str, Path]) -> Path:
     """The folder that maps by image id lie in; ids may hold folders."""
     name, path = next(iter(maps.items()))
-    return path.parents[name.count("/")]
+    folder = path.parents[name.count("/")]
+    return folder.parent if SPREAD.fullmatch(f"{folder.name}/") else folder
 
 
 def density_source(context: Context) -> tuple[dict[str, Path], str, tuple[Upstream, ...]]:

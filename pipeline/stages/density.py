@@ -17,6 +17,7 @@ from dmnet.core.images import read_size
 from dmnet.core.listing import Entry
 from dmnet.core.ranges import Range, Settings
 from dmnet.core.records import Annotations, Size
+from dmnet.core.spread import spread
 from dmnet.density.ground_truth import (
     SigmaConfig,
     above_bank,
@@ -62,7 +63,7 @@ def plan(context: Context) -> Plan:
     return Plan(
         config,
         items,
-        partial(make, config, bank, dataset.labels),
+        partial(make, config, bank, dataset.labels, len(items)),
         facts=dataset.labels.facts,
         prepare=partial(store_bank, bank),
         finish=report_capped,
@@ -151,8 +152,8 @@ def load_bank(path: Path) -> KernelBank:
     return KernelBank.load(path)
 
 
-def make(config: Config, bank: Path, labels: Labels, item: Item) -> Product:
-    """Make the map of one image."""
+def make(config: Config, bank: Path, labels: Labels, count: int, item: Item) -> Product:
+    """Make the map of one image of ``count``."""
     annotations, warnings = read_item(labels, item)
     sigma, preset = config.sigma, config.preset
     distances = neighbour_distances(annotations, sigma, preset=preset)
@@ -166,5 +167,5 @@ def make(config: Config, bank: Path, labels: Labels, item: Item) -> Product:
     if preset == "reference":
         value["capped"] = int(above_bank(widths, load_bank(bank)).sum())
     origin = density_h5.Origin(points(annotations), distances, widths)
-    files = {f"{item.id}.h5": density_h5.write(made, attributes, origin)}
+    files = {spread(f"{item.id}.h5", count): density_h5.write(made, attributes, origin)}
     return Product(files, value, tuple(warnings))

@@ -21,6 +21,7 @@ from dmnet.core.formats.crops import CropSet
 from dmnet.core.plugins import is_outside
 from dmnet.core.ranges import Share
 from dmnet.core.records import Detections
+from dmnet.core.spread import spread
 from dmnet.core.work import Stream
 from dmnet.detectors.infer import InferConfig, detect_items
 from dmnet.detectors.names import DETECTORS, FOREIGN
@@ -84,7 +85,7 @@ def plan(context: Context) -> Plan:
     return Plan(
         config,
         items,
-        network=partial(load, config, source, classes, f"detect {context.split}"),
+        network=partial(load, config, source, classes, f"detect {context.split}", len(items)),
         facts=facts,
         totals={"ids": crops.ids},
         finish=partial(sum_up, crops.crops, classes),
@@ -132,7 +133,9 @@ def find_detector(context: Context) -> tuple[Source, tuple[Upstream, ...]]:
     return Source(named, trained.folder / "weights.pt"), (trained,)
 
 
-def load(config: Config, source: Source, classes: Classes, label: str, device: str) -> Stream:
+def load(
+    config: Config, source: Source, classes: Classes, label: str, count: int, device: str
+) -> Stream:
     """Load the detector, ready to detect."""
     from dmnet.detectors.load import load_detector
 
@@ -145,14 +148,14 @@ def load(config: Config, source: Source, classes: Classes, label: str, device: s
         classes=classes,
     )
     if isinstance(detector, ResultsDetector):
-        return partial(_look_up, detector, config)
-    return partial(detect, config, detector, label)
+        return partial(_look_up, detector, config, count)
+    return partial(detect, config, detector, label, count)
 
 
 def detect(
-    config: Config, detector: Detector, label: str, items: list[Item]
+    config: Config, detector: Detector, label: str, count: int, items: list[Item]
 ) -> Iterator[tuple[Item, Result]]:
-    """Detect image by image; the items of one image share one decoding."""
+    """Detect image by image, ``count`` items in all; those of one image share one decoding."""
     groups: dict[Path, list[Item]] = {}
     for item in items:
         groups.setdefault(item.files["image"], []).append(item)
@@ -168,7 +171,7 @@ def detect(
                 yield item, found
                 continue
             stop = start + len(_windows(item))
-            yield item, _product(item, found[start:stop], config.score_threshold)
+            yield item, _product(item, found[start:stop], config.score_threshold, count)
             start = stop
     _log.info(
         "%s: %.2f passes per image, %.3f of their pixels are padding",
@@ -188,17 +191,16 @@ def _looked_at(item: Item) -> list[Window]:
     return [window or (0, 0, width, height) for window in _windows(item)]
 
 
-def _product(item: Item, found: list[Detections], threshold: float) -> Product:
+def _product(item: Item, found: list[Detections], threshold: float, count: int) -> Product:
     windows = _looked_at(item)
     kept = [each[each.scores >= threshold] for each in found]
     data = parts.write_windows(zip(windows, kept, strict=True))
-    return Product(
-        {f"{item.id}.json": data}, {"detections": sum(map(len, kept)), "windows": windows}
-    )
+    value = {"detections": sum(map(len, kept)), "windows": windows}
+    return Product({spread(f"{item.id}.json", count): data}, value)
 
 
 def _look_up(
-    detector: ResultsDetector, config: Config, items: list[Item]
+    detector: ResultsDetector, config: Config, count: int, items: list[Item]
 ) -> Iterator[tuple[Item, Result]]:
     """Detections of whole images from a results file, which knows nothing of crops."""
     detector.check({item.facts["id"]: item for item in items if "id" in item.facts})
@@ -207,17 +209,17 @@ def _look_up(
             detector.for_image(item.facts["id"]) if window is None else Detections.empty()
             for window in _windows(item)
         ]
-        yield item, _product(item, found, config.score_threshold)
+        yield item, _product(item, found, config.score_threshold, count)
 
 
 def sum_up(crops: CropSet, classes: Classes, artifact: Artifact) -> None:
     """Write both results as COCO JSON; ids are those of ``crops.json``."""
-    by_parent = crops.by_parent()
+    by_parent, good = crops.by_parent(), artifact.good
 
     def read(part: str, image_id: str) -> Mapping[Window, Detections]:
-        if detected_item(part, image_id) not in artifact.good:
+        if detected_item(part, image_id) not in good:
             return {}
-        return parts.read_windows(artifact.root / detected_file(part, image_id))
+        return parts.read_windows(detected_file(artifact.root, part, image_id))
 
     whole = ((p.id, d) for p in crops.parents for d in read("whole", p.image_id).values())
     artifact.output("results_images.json", results_json(whole, classes))

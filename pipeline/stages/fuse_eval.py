@@ -169,7 +169,8 @@ def sum_up(
     for text in caps_hit(artifact):
         _log.warning("%s", text)
     artifact.output("results.json", _results(artifact, crops.crops, context.dataset.classes))
-    sizes = {p.image_id: p.size for p in crops.crops.parents if p.image_id in artifact.good}
+    good = artifact.good
+    sizes = {p.image_id: p.size for p in crops.crops.parents if p.image_id in good}
     truths = ground_truth(context, sizes)
     if not truths:
         _log.warning("fuse-eval %s: no annotations, so no scores", context.split)
@@ -202,11 +203,12 @@ def score_all(config: Config, truths: Sequence[Annotations], results: Results) -
 
 def _results(artifact: Artifact, crops: CropSet, classes: Classes) -> Iterator[bytes]:
     """The fused detections as COCO results, image by image."""
+    good = artifact.good
     return results_json(
         (
             (parent.id, read_parts(artifact.root, parent.image_id)["fused"])
             for parent in crops.parents
-            if parent.image_id in artifact.good
+            if parent.image_id in good
         ),
         classes,
     )

@@ -22,6 +22,7 @@ from dmnet.core.memory import is_out_of_memory, release
 from dmnet.core.plugins import is_outside
 from dmnet.core.products import out_of_memory
 from dmnet.core.ranges import Margin, Pixels, Range, Settings
+from dmnet.core.spread import spread
 from dmnet.core.work import Stream
 from dmnet.density.metrics import count_errors
 from dmnet.pipeline.chain import require
@@ -66,7 +67,7 @@ def plan(context: Context) -> Plan:
     return Plan(
         config,
         items,
-        network=partial(load, config, weights, outside),
+        network=partial(load, config, weights, outside, len(items)),
         facts={"weights": file_digest(weights)},
         totals={"truth": truth_digest(context)},
         finish=partial(count_all, context.dataset),
@@ -100,17 +101,17 @@ def find_weights(context: Context) -> tuple[Path, tuple[Upstream, ...]]:
     return context.weights, ()
 
 
-def load(config: Config, weights: Path, outside: str | None, device: str) -> Stream:
+def load(config: Config, weights: Path, outside: str | None, count: int, device: str) -> Stream:
     """Load the network, ready to predict; ``outside`` names one of another package."""
     from dmnet.density.load import load_density
 
-    return partial(predict_all, config, load_density(weights, device, network=outside))
+    return partial(predict_all, config, load_density(weights, device, network=outside), count)
 
 
 def predict_all(
-    config: Config, network: DensityNetwork, items: list[Item]
+    config: Config, network: DensityNetwork, count: int, items: list[Item]
 ) -> Iterator[tuple[Item, Result]]:
-    """Predict one image after the other."""
+    """Predict one image of ``count`` after the other."""
     for item in items:
         try:
             found = network.predict(read_image(item.files["image"]), **resolved(config))
@@ -125,7 +126,8 @@ def predict_all(
             continue
         side = network.scaling.long_side if config.long_side is None else config.long_side
         data = density_h5.write(found, {"network": network.name, "long_side": side})
-        yield item, Product({f"{item.id}.h5": data}, {"count": round(found.count, 4)})
+        name = spread(f"{item.id}.h5", count)
+        yield item, Product({name: data}, {"count": round(found.count, 4)})
 
 
 def count_all(dataset: Dataset, artifact: Artifact) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from dmnet.core.artifact import Item, Product
 from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.files import digest
+from dmnet.core.spread import place
 from dmnet.pipeline.chain import require
 from dmnet.pipeline.context import Context, Plan, Upstream
 from dmnet.pipeline.learning.pairs import Pairs
@@ -99,7 +100,7 @@ def find_pairs(context: Context, split: str, *, truths: bool) -> tuple[Pairs, Up
     dataset = context.dataset_of(split)
     images, maps = {}, {}
     for entry in dataset.with_image:
-        path = folder / f"{entry.image_id}.h5"
+        path = place(folder, f"{entry.image_id}.h5")
         if entry.image is None or entry.image_id in made.aside:
             continue
         if path.exists():

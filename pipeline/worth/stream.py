@@ -180,7 +180,8 @@ class Table:
     @cached_property
     def truths(self) -> list[Annotations]:
         """Annotations of the measured images."""
-        entries = [e for e in self.dataset.with_annotation if e.image_id in self.artifact.good]
+        good = self.artifact.good
+        entries = [e for e in self.dataset.with_annotation if e.image_id in good]
         return [self.dataset.annotations(entry)[0] for entry in entries]
 
     @cached_property

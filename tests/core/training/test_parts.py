@@ -86,8 +86,8 @@ def test_split_batch() -> None:
 
 def test_shares_of_a_batch_are_equally_large() -> None:
     shares = [Group(CPU, rank, 3).share(list(range(7))) for rank in range(3)]
-    assert shares == [[0, 3, 6], [1, 4, 0], [2, 5, 1]]
-    assert [Group(CPU, rank, 3).share(["a"]) for rank in range(3)] == [["a"]] * 3
+    assert shares == [[0, 3, 6], [1, 4, ~0], [2, 5, ~1]]  # the first two fill it up
+    assert [Group(CPU, rank, 3).share([8]) for rank in range(3)] == [[8], [~8], [~8]]
     assert Group(CPU).share([1, 2]) == [1, 2]
 
 
