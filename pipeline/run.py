@@ -53,7 +53,7 @@ def execute(
     context = replace(context, memo={})
     plan = part_of(stage_module(stage).plan(context), context.shard)
     if is_helper():
-        help_with(plan)
+        help_with(plan, context.device)
         return {}
     label = f"{stage} {context.split}{f' {context.shard}' if context.shard else ''}"
     with open_artifact(context, stage, plan) as target, _log_file(target.root / LOG):
@@ -93,7 +93,7 @@ def part_of(plan: Plan, shard: Shard | None) -> Plan:
 def carrier(context: Context, plan: Plan, label: str) -> Carrier:
     """Who carries out a plan: the executor that the run asks for, or torchrun's processes."""
     if processes() > 1 and plan.work is not None:
-        return led(plan.work)
+        return led(plan.work, context.device)
     executor = executor_for(context.engine)
     if plan.network is not None:
         return executor.networks(plan.network, label)

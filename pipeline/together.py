@@ -34,27 +34,27 @@ def refuse_together(stage: str) -> None:
         )
 
 
-def led(work: Work) -> Carrier:
+def led(work: Work, device: str) -> Carrier:
     """Do the one item of a training; the helpers are told whether there is anything to do."""
 
     def carry(root: Path, items: list[Item], take: Callable[[Item], Own]) -> Iterator[Done]:
-        agreed(bool(items))
+        agreed(bool(items), device)
         yield from here(work)(root, items, take)
 
     return carry
 
 
-def help_with(plan: Plan) -> None:
+def help_with(plan: Plan, device: str) -> None:
     """Take part in a training that the first process leads; what comes of it is kept there."""
     assert plan.work is not None
-    if agreed(False):
+    if agreed(False, device):
         for item in plan.items:
             plan.work(item)
 
 
-def agreed(wanted: bool) -> bool:
+def agreed(wanted: bool, device: str) -> bool:
     """What the first process wants, in every process."""
     from dmnet.core.training.processes import process_group
 
-    with process_group("cpu") as group:
+    with process_group(device) as group:
         return group.shared(wanted)

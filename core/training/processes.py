@@ -6,6 +6,7 @@ does not change what a batch is.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -76,6 +77,8 @@ class Group:
 def process_group(device: str) -> Iterator[Group]:
     """Join the group that torchrun describes in the environment, if there is one.
 
+    A process joins once and stays until it ends: gloo finds no second group at the same address.
+
     Args:
         device: torch device, or ``auto``; with several GPUs each process takes that of its number.
     """
@@ -83,11 +86,10 @@ def process_group(device: str) -> Iterator[Group]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Group(picked)
         return
-    distributed.init_process_group("nccl" if picked.type == "cuda" else "gloo")
-    try:
-        yield Group(picked, distributed.get_rank(), distributed.get_world_size())
-    finally:
-        distributed.destroy_process_group()
+    if not distributed.is_initialized():
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if picked.type == "cuda" else "gloo")
+        atexit.register(distributed.destroy_process_group)
+    yield Group(picked, distributed.get_rank(), distributed.get_world_size())
 
 
 def _local_device(device: str) -> torch.device:
@@ -129,8 +131,7 @@ def shared_size(height: int, width: int) -> tuple[int, int]:
     """The largest height and width that any process asks for: a batch has one size in all."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return height, width
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    sides = torch.tensor([height, width], device=device)
+    sides = torch.tensor([height, width])  # on the CPU: gloo is always there
     distributed.all_reduce(sides, distributed.ReduceOp.MAX)
     height, width = sides.tolist()
     return height, width

@@ -1,0 +1,101 @@
+"""Files of many items in sub-folders, and journals of many items."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dmnet.core import spread as spreading
+from dmnet.core.artifact import Artifact, Item, Product
+from dmnet.core.journal import Record, Records
+from dmnet.core.spread import gathered, place, spread
+from dmnet.core.threads import looked_at
+
+
+def test_a_million_names_lie_in_folders_of_some_thousand() -> None:
+    names = [f"{index:07d}.h5" for index in range(100_000)]
+    spreads = [spread(name, 1_000_000) for name in names]
+    assert len(set(spreads)) == 100_000
+    assert [gathered(name) for name in spreads] == names
+    folders = [name.partition("/")[0] for name in spreads]
+    most = max(folders.count(folder) for folder in set(folders))
+    assert len(set(folders)) == 256 and most < 1_000  # ten times that for a million
+
+
+def test_few_names_stay_as_they_are() -> None:
+    assert spread("a/b.h5", 10_000) == "a/b.h5"
+    assert spread("a/b.h5", 10_001).endswith("/a/b.h5")
+    own = spread("spread-00/b.h5", 3)  # a name of the data set that looks like ours
+    assert own != "spread-00/b.h5" and gathered(own) == "spread-00/b.h5"
+
+
+def test_both_layouts_are_read(tmp_path: Path) -> None:
+    assert place(tmp_path, "a.h5") == tmp_path / "a.h5"  # where it would lie
+    (tmp_path / "a.h5").touch()
+    assert place(tmp_path, "a.h5") == tmp_path / "a.h5"
+    other = tmp_path / spread("a.h5", 10**6)
+    other.parent.mkdir()
+    other.touch()
+    assert place(tmp_path, "a.h5") == other
+
+
+def write(item: Item) -> Product:
+    return Product({spread(f"{item.id}.txt", item.facts): b"x"}, {"n": 1})
+
+
+def test_more_items_move_only_what_is_made_again(tmp_path: Path) -> None:
+    def items(count: int) -> list[Item]:
+        return [Item(name, facts=count if name == "b" else 0) for name in ("a", "b")]
+
+    for count in (0, 20_000):
+        with Artifact(tmp_path / "out", "x", 1, {}) as artifact:
+            artifact.process(items(count), write)
+    names = sorted(p.relative_to(artifact.root).as_posix() for p in artifact.root.rglob("*.txt"))
+    assert names == ["a.txt", spread("b.txt", 20_000)]
+    assert Artifact(tmp_path / "out", "x", 1, {}).inspect(items(20_000))["fresh"] == 2
+
+
+def test_records_are_what_was_put_in() -> None:
+    records = Records()
+    one = Record("a", "k", {"a.h5": [1, 2, "d"]}, {"image": ["/a", 1, 2, "d"]}, {"n": 1.5})
+    bad = Record("b", "k", {}, {}, error="broken", warnings=["w"])
+    records["a"], records["b"] = one, bad
+    assert (records["a"], records["b"], list(records), records.aside) == (
+        one,
+        bad,
+        ["a", "b"],
+        {"b"},
+    )
+    records["b"] = Record("b", "k", {}, {})
+    assert not records.aside
+    del records["b"]
+    assert "b" not in records and len(records) == 1
+    assert records.line("a") == one.line().encode()
+    with pytest.raises(KeyError):
+        records["b"]
+
+
+def test_files_are_looked_at_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[int] = set()
+
+    def slow(self: Path) -> None:
+        asked.add(threading.get_ident())
+        time.sleep(0.002)
+        raise FileNotFoundError(self)
+
+    monkeypatch.setattr(Path, "stat", slow)
+    items = list(range(600))
+    assert list(looked_at(items, lambda item: [tmp_path / str(item)], 8)) == items
+    assert 1 < len(asked) <= 8
+
+
+def test_maps_in_sub_folders_are_found_by_their_image(tmp_path: Path) -> None:
+    from dmnet.core.formats import density_h5
+
+    for name in ("a.h5", spread("b.h5", spreading.MANY + 1), "c/d.h5"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert sorted(density_h5.maps_in(tmp_path)) == ["a", "b", "c/d"]
