@@ -6,6 +6,7 @@
 #   SET     any further options, for example SET="--crop.threshold 0.1 --workers 2"
 #   RUNS    names of runs to compare, the baseline first
 #   EXECUTOR local | ray: who does the work (docs/scale.md)
+#   GPUS    processes of a training on each machine (torchrun); NODES machines, which meet at MASTER=HOST:PORT
 #   WEIGHTS, DENSITY, CROPS, DETECTIONS, DETECTOR, DETECTOR_WEIGHTS, SIZES: bring your own (README)
 
 MODE       ?= val
@@ -68,8 +69,14 @@ detect: ## run the detector on whole images and on crops
 fuse-eval: ## merge both results with NMS, score them, write the report
 all: ## every stage in order: the train split, then MODE
 status: ## what is done, what is stale, and why
-$(filter-out status,$(STAGES)): $(READY)
+TRAININGS   = train-density train-detector
+TORCHRUN    = $(if $(GPUS),torch.distributed.run --nproc-per-node $(GPUS) --max-restarts $(or $(RESTARTS),0) \
+              $(if $(NODES),--nnodes $(NODES) --rdzv-backend c10d --rdzv-endpoint "$(or $(MASTER),$(error name the first machine: MASTER=HOST:PORT))",--standalone) -m)
+$(filter-out status $(TRAININGS),$(STAGES)): $(READY)
 	@$(PY) -m dmnet $@ $(OPTIONS)
+
+$(TRAININGS): $(READY)
+	@$(PY) -m $(TORCHRUN) dmnet $@ $(OPTIONS)
 
 # A run knows its data: DATA is passed on only where it was named.
 status: $(READY)

@@ -167,7 +167,8 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         bar = partial(tqdm, total=len(todo), desc=label, unit="item", mininterval=0.5)
         off = None if label and len(todo) > 1 else True
         for item, result in bar(carrier(self.root, todo, self._take), disable=off):
-            self._finish(item, *json.loads(keys[item.id]), result)
+            key, inputs = json.loads(keys.pop(item.id))
+            self._finish(item, key, inputs, result)
         return self.summary
 
     def _take(self, item: Item) -> frozenset[str] | None:

@@ -290,7 +290,7 @@ def connected(ray: Any, engine: Engine) -> Iterator[None]:
     """A connection to the cluster, or a cluster on this machine that ends with the block.
 
     Raises:
-        DmnetError: there is no cluster at the address.
+        DmnetError: there is no cluster at the address, or none starts here in time.
     """
     if ray.is_initialized():  # whoever connected before us also disconnects
         yield
@@ -309,6 +309,13 @@ def connected(ray: Any, engine: Engine) -> Iterator[None]:
         raise DmnetError(
             f"--ray-address {engine.ray_address}: no Ray cluster there ({error}). Start one with "
             "`ray start --head`, or leave the address away to use this machine."
+        ) from error
+    except Exception as error:  # Ray raises it plain
+        if "timed out during startup" not in str(error):
+            raise
+        raise DmnetError(
+            "The Ray cluster on this machine was not ready within Ray's 30 seconds; the machine is "
+            "busy. Run the same command again when it is idle, or with --executor local."
         ) from error
     try:
         yield

@@ -93,7 +93,7 @@ def plan(context: Context) -> Plan:
     return Plan(
         merging,
         items,
-        partial(fuse, merging, found, limit),
+        partial(fuse, merging, replace(found, upstream=()), limit),
         facts={} if limit else {"visdrone_rows": "all"},
         totals={
             "truth": truth_digest(context),

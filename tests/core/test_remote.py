@@ -7,12 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,87 +25,14 @@ from dmnet.core.reading import read_bytes
 from dmnet.core.remote import CacheConfig, fetched, mirrored
 from dmnet.core.stubs import trim
 from dmnet.core.transfer import pull, push
+from tests.s3 import NOISE, SECRET, Store, server, store
+
+__all__ = ["server", "store"]  # fixtures
 
 pytest.importorskip("s3fs", reason="needs the extra cloud: make setup EXTRAS=dev,cloud")
 pytest.importorskip("moto.server", reason="needs moto's server: pip install 'moto[server,s3]'")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-SECRET = "kept-out-of-every-file"
-Answer = Callable[..., Iterable[bytes]]
-
-
-@dataclass
-class Faults:
-    """What goes wrong with the next downloads."""
-
-    app: Any
-    plan: list[str] = field(default_factory=list)
-    gets: list[str] = field(default_factory=list)
-
-    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        download = environ["REQUEST_METHOD"] == "GET" and "." in environ["PATH_INFO"]
-        if download:
-            self.gets.append(environ["PATH_INFO"])
-        fault = self.plan.pop(0) if download and self.plan else ""
-        if fault == "503":
-            start("503 Slow Down", [("Content-Length", "0")])
-            return [b""]
-        if fault == "slow":
-            time.sleep(0.5)
-        answer: list[bytes] = list(self.app(environ, start))
-        return [answer[0][: len(answer[0]) // 2]] if fault == "cut" else answer
-
-
-@dataclass
-class Store:
-    """The server, and a client of its own."""
-
-    faults: Faults
-    client: Any
-
-    def put(self, name: str, data: bytes) -> str:
-        self.client.pipe_file(f"bucket/{name}", data)
-        return f"s3://bucket/{name}"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[Faults, str]]:
-    from moto.server import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
-
-    faults = Faults(DomainDispatcherApplication(create_backend_app))
-    made = make_server("127.0.0.1", 0, faults, threaded=True)
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield faults, f"http://127.0.0.1:{made.server_port}"
-    made.shutdown()
-    thread.join()
-
-
-@pytest.fixture
-def store(server: tuple[Faults, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """An empty bucket; credentials come from the environment alone."""
-    faults, address = server
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(stubs, "PAUSE", 0.01)
-    stubs.system.cache_clear()
-    client = stubs.system("s3")
-    client.mkdir("bucket")
-    yield Store(faults, client)
-    faults.plan.clear()
-    faults.gets.clear()
-    client.rm("bucket", recursive=True)
-    stubs.system.cache_clear()
+pytestmark = NOISE
 
 
 @pytest.fixture
