@@ -2,6 +2,7 @@
 
     python -m benchmarks.cluster                                     the table of docs/scale.md
     python -m benchmarks.cluster --measure -n 200 --seconds 0.05     predicted and measured seconds
+    python -m benchmarks.cluster -n 400 --seconds .007 --serial .004 what more workers gain
 
 The simulation gives parcels of items to workers as `dmnet.pipeline.executors` does. Seconds of an
 item are log-normal, every worker is slower or faster by a factor of its own (stragglers), and
@@ -47,6 +48,9 @@ class Cluster:
     """mean seconds between two failures of one worker's machine"""
     repair: float = 300.0
     """until a failed machine is back"""
+    serial: float = 0.0
+    """of an item, in the one process that plans and keeps the journal: before the workers have
+    anything to do (what is fresh?) and after (journal, files that sum up all items)"""
 
 
 @dataclass
@@ -63,6 +67,8 @@ def simulate(items: int, cluster: Cluster, seed: int = 0) -> Outcome:
 
     >>> round(simulate(1600, Cluster(4, 0.1, 0.0, 0.0, 0.0)).wall, 2)  # 100 parcels of 1.604 s
     40.1
+    >>> round(simulate(1600, Cluster(4, 0.1, 0.0, 0.0, 0.0, serial=0.01)).wall, 2)
+    56.1
     """
     rng = np.random.default_rng(seed)
     size = max(1, min(MOST, items // (4 * cluster.workers)))
@@ -92,6 +98,7 @@ def simulate(items: int, cluster: Cluster, seed: int = 0) -> Outcome:
         back = failed + cluster.repair + cluster.start
         fails[worker] = back + rng.exponential(1) * cluster.mtbf
         heapq.heappush(free, (back, worker))
+    outcome.wall += items * cluster.serial
     return outcome
 
 
@@ -123,9 +130,16 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="run on this machine too")
     parser.add_argument("-n", type=int, default=400, help="items of a measured run")
     parser.add_argument("--seconds", type=float, default=0.337, help="mean time of an item")
+    parser.add_argument(
+        "--serial", type=float, help="seconds of an item in one process: a forecast"
+    )
+    parser.add_argument("--start", type=float, default=1.0, help="until a worker is ready")
     args = parser.parse_args()
     if args.measure:
         compare(args.n, args.seconds)
+        return
+    if args.serial is not None:
+        forecast(args.n, args.seconds, args.serial, args.start)
         return
     print("| pictures | workers | failures a worker and day | wall | done again | of ideal |")
     print("|---:|---:|---:|---:|---:|---:|")
@@ -140,6 +154,16 @@ def main() -> None:
             f"| {items:,} | {workers} | {a_day} | {wall / 3600:.2f} h | {found.again * scale} | "
             f"{items * args.seconds / workers / wall:.3f} |"
         )
+
+
+def forecast(items: int, seconds: float, serial: float, start: float) -> None:
+    """What more workers gain where one process does a part of each item itself."""
+    alone = items * (seconds + serial)  # one worker is that process: nothing has to start
+    print("| workers | s | quicker |\n|---:|---:|---:|")
+    for workers in (1, 2, 4, 8):
+        cluster = Cluster(workers, seconds, start=start, serial=serial)
+        wall = alone if workers == 1 else simulate(items, cluster).wall
+        print(f"| {workers} | {wall:.1f} | {alone / wall:.2f} x |")
 
 
 def compare(items: int, seconds: float) -> None:
