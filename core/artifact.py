@@ -262,12 +262,13 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
     def _append(self, record: Record) -> None:
         self._begin()
         self._refuse_removed()
-        self._note(record.line())
+        line = record.line()
+        self._note(line)
         self._unflushed |= record.files.keys()
         if record.id in self.records:
             self._claims.subtract(self.records[record.id].files.keys())
         self._claims.update(record.files.keys())
-        self.records[record.id] = record
+        self.records.keep(record, line.encode().rstrip())
 
     def _forget(self, item_id: str) -> None:
         self._announce(item_id)
