@@ -36,7 +36,6 @@ TORCHVISION = {
     "roi_samples": 16,
 }  # fmt: skip
 SETTINGS = {
-    "fasterrcnn-mobilenetv3": TORCHVISION,
     "retinanet-r50": TORCHVISION,
     "fcos-mobilenetv2": TORCHVISION,
     "yolov6-n": {"input_size": 64, "border": 0},
