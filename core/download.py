@@ -313,13 +313,12 @@ def unpack(
         if images is not None:
             _check_count(root, images, zip_path)
         root.replace(target)
-        _tidy(zip_path, target, keep_zip)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(zip_path, f"damaged zip ({error}); delete it and fetch again") from error
     except OSError as error:
         raise InputError(zip_path, f"cannot be unpacked to {target} ({error})") from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _tidy(zip_path, target, keep_zip or not target.exists())  # also where a signal ends it
 
 
 def _extract(zip_path: Path, scratch: Path) -> None:

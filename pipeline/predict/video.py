@@ -44,6 +44,9 @@ def open_video(path: Path) -> Video:
             for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT,
                         cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS)
         )  # fmt: skip
+        raw = not capture.get(cv2.CAP_PROP_FOURCC) and _letters(capture)[:3] in UNPACKED
+    if raw:  # a decoder that writes beyond its frames where a file is damaged
+        raise InputError(path, "holds uncompressed frames, which are not read; encode it (H.264)")
     if not (min(wide, high, count) >= 1 and math.isfinite(wide * high * count)):
         raise InputError(path, "holds no video frames")
     if wide * high > limits.IMAGE_PIXELS:
@@ -55,6 +58,15 @@ def open_video(path: Path) -> Video:
     if count > limits.VIDEO_FRAMES:
         raise InputError(path, f"declares {count:.0f} frames, more than {limits.VIDEO_FRAMES:,}")
     return Video(path, (int(high), int(wide)), int(count), float(rate) if rate > 0 else 25.0)
+
+
+UNPACKED = (b"BGR", b"RGB", b"PAL")
+"""Pixels of uncompressed frames, where a file names no codec."""
+
+
+def _letters(capture: Any) -> bytes:
+    """Four letters that name the pixels of the codec."""
+    return int(capture.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT)).to_bytes(4, "little", signed=True)
 
 
 @contextmanager

@@ -356,6 +356,25 @@ def test_a_run_stopped_when_all_was_unpacked_leaves_nothing(keep: bool, tmp_path
     assert sorted(p.name for p in tmp_path.iterdir()) == (["set", "set.zip"] if keep else ["set"])
 
 
+def test_a_signal_after_all_was_unpacked_leaves_no_zip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the campaign kill_verbs, with SIGTERM."""
+    put(tmp_path, zipped(GOOD))
+    usual = Path.replace
+
+    def stopped(self: Path, target: Path) -> Path:
+        found = usual(self, target)
+        if target.name == "set":
+            raise SystemExit(143)
+        return found
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(SystemExit):
+        fetch_archive(Archive("val", "https://example.org/set.zip", "set", 2), tmp_path)
+    assert names(tmp_path) == ["set"]
+
+
 def test_a_zip_of_an_unpacked_set_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "set" / "images").mkdir(parents=True)
     (tmp_path / "set.zip").write_bytes(b"mine")
