@@ -65,11 +65,11 @@ __all__ = ["LOCK", "LOG", "Artifact", "Item", "Product", "Result", "Summary", "i
 _log = logging.getLogger(__name__)
 
 
-def _changed_since(inputs: Inputs) -> str:
+def _changed_since(item: Item, inputs: Inputs) -> str:
     """The first input file that is no longer as it was looked at; empty if all are."""
-    for path, size, time, made in inputs.values():
+    for name, (path, size, time, made) in inputs.items():
         try:
-            state = Path(path).stat()
+            state = item.files[name].stat()
         except OSError:
             continue  # what needed it has said so
         if made != "absent" and [state.st_size, state.st_mtime_ns] != [size, time]:
@@ -204,7 +204,7 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
             StaleInputError: the item was made elsewhere, from other inputs.
         """
         old = self.records.get(item.id)
-        other = _changed_since(inputs)
+        other = _changed_since(item, inputs)
         if other and isinstance(result, Record):
             why = InputError(other, "changed while it was worked on; run the same command again")
             self.summary.bad[item.id] = str(why)

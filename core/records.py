@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class Annotations:
         """Rows that are no objects: score 0, or a label that is no class; shape ``(N,)``."""
         return np.asarray((self.score == 0) | ~self.classes.is_object(self.labels))
 
-    @property
+    @cached_property
     def objects(self) -> Annotations:
         """The rows that are objects."""
         return self[~self.ignore]

@@ -152,6 +152,13 @@ def load_bank(path: Path) -> KernelBank:
     return KernelBank.load(path)
 
 
+@cache
+def attributes(config: Config) -> dict[str, Any]:
+    """What a map's file says about how it was made."""
+    over = "x y class" if over_classes(config.sigma, config.preset) else "x y"
+    return settings.resolved(config) | {"stride": config.cell, "distances_over": over}
+
+
 def make(config: Config, bank: Path, labels: Labels, count: int, item: Item) -> Product:
     """Make the map of one image of ``count``."""
     annotations, warnings = read_item(labels, item)
@@ -161,11 +168,9 @@ def make(config: Config, bank: Path, labels: Labels, count: int, item: Item) -> 
     made = density_map(
         annotations, load_bank(bank), sigma, preset=preset, stride=config.cell, widths=widths
     )
-    over = "x y class" if over_classes(sigma, preset) else "x y"
-    attributes = settings.resolved(config) | {"stride": config.cell, "distances_over": over}
     value = {"objects": len(annotations.objects), "count": made.count}
     if preset == "reference":
         value["capped"] = int(above_bank(widths, load_bank(bank)).sum())
     origin = density_h5.Origin(points(annotations), distances, widths)
-    files = {spread(f"{item.id}.h5", count): density_h5.write(made, attributes, origin)}
+    files = {spread(f"{item.id}.h5", count): density_h5.write(made, attributes(config), origin)}
     return Product(files, value, tuple(warnings))
