@@ -1,5 +1,5 @@
 # The verbs. `make` lists them. A verb is passed to the command line under its own name; the stage
-# decides what is stale (see README, "Resume"). Every verb sets up the environment if it is not there.
+# decides what is stale (see README, "The pipeline"). Every verb sets up the environment if it is not there.
 #
 #   MODE    train | val | test-dev | test-challenge     DATA     folder of VisDrone2019-DET-<split>/
 #   RUN     name of the run (artifacts/RUN/...)         CONFIG   preset names or YAML files
