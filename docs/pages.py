@@ -62,7 +62,7 @@ def architecture() -> str:
 
 def settings_page() -> str:
     """Every setting of every stage with default and help, as markdown tables."""
-    from dmnet.core import config
+    from dmnet.core.config_help import describe
     from dmnet.pipeline.context import STAGES, stage_module
 
     parts = [
@@ -76,7 +76,7 @@ def settings_page() -> str:
         parts += ["| setting | default | |", "|---|---|---|"]
         parts += [
             f"| `{name}` | `{default}` | {_cell(text)} |"
-            for name, default, text in config.describe(cls, stage)
+            for name, default, text in describe(cls, stage)
         ]
         parts.append("")
     return "\n".join(parts)

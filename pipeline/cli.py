@@ -29,8 +29,10 @@ from types import FrameType
 from typing import Any
 
 from dmnet.core import config, links
+from dmnet.core.config_help import describe
 from dmnet.core.dataset import SPLITS, Dataset, split_name
 from dmnet.core.errors import ConfigError, DmnetError, MissingInputError, printable
+from dmnet.core.presets import parse_overrides, read_preset
 from dmnet.core.shards import Shard
 from dmnet.pipeline.buckets import from_buckets, place
 from dmnet.pipeline.context import STAGES, Context, stage_module
@@ -241,7 +243,7 @@ def _run_tool(verb: str, rest: list[str]) -> int:
     if {"-h", "--help"} & set(rest):
         parser.epilog = "\n".join(["settings:", *_described(settings, "")])
     plain, given = _parted(rest)
-    code = run(parser.parse_args(plain), config.parse_overrides(given))
+    code = run(parser.parse_args(plain), parse_overrides(given))
     return code
 
 
@@ -375,8 +377,8 @@ def _context(options: argparse.Namespace, overrides: list[str]) -> Context:
     """Options, presets and overrides as one `Context`."""
     settings: dict[str, object] = {}
     for preset in options.config:
-        settings = config.merged(settings, config.read_preset(_preset(preset)))
-    settings = config.merged(settings, config.parse_overrides(overrides))
+        settings = config.merged(settings, read_preset(_preset(preset)))
+    settings = config.merged(settings, parse_overrides(overrides))
     if options.detector:
         short = {"train_detector": {"model": options.detector}}
         settings = config.merged(short, settings)
@@ -450,7 +452,7 @@ def _verb_help(verb: str) -> str:
 def _described(settings: type, section: str) -> list[str]:
     """Name, default and help of every setting."""
     parts = []
-    for name, default, text in config.describe(settings, section):
+    for name, default, text in describe(settings, section):
         head = f"  --{name.lstrip('-').lstrip('.')} {default}"
         body = textwrap.wrap(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
         parts += [head, *body]

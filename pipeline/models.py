@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from dmnet.core import config
 from dmnet.core.errors import MissingInputError
+from dmnet.core.presets import read_yaml
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 TABLE = CONFIGS / "models.yaml"
@@ -28,7 +29,7 @@ class Entry:
 
 def entries() -> dict[str, Entry]:
     """The table of named models."""
-    rows = config.read_yaml(TABLE)
+    rows = read_yaml(TABLE)
     # names keep their dashes, settings do not
     return {name.replace("_", "-"): config.build(Entry, row, name) for name, row in rows.items()}
 

@@ -19,11 +19,11 @@ import yaml
 
 from dmnet.core import limits
 from dmnet.core.classes import VISDRONE, Classes
-from dmnet.core.config import parse_yaml
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats.rows import fit, read_rows, whole
 from dmnet.core.images import SUFFIXES, image_id_of
 from dmnet.core.listing import Entry, Listing, files_in, images_in, named, within
+from dmnet.core.plain_yaml import parse_yaml
 from dmnet.core.reading import read_text
 from dmnet.core.records import Annotations, Size
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dmnet.core.config import parse_yaml
 from dmnet.core.errors import CheckpointError, ConfigError, InputError
+from dmnet.core.plain_yaml import parse_yaml
 
 _SIZED = {"Resize": "scale", "RandomResize": "scale", "RandomCrop": "crop_size", "Pad": "size"}
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")

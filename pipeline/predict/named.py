@@ -12,6 +12,7 @@ from dmnet.core import config
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.files import file_digest
+from dmnet.core.presets import read_yaml
 from dmnet.core.training.device import pick_device
 from dmnet.density.load import load_density
 from dmnet.detectors.load import Detector, load_detector
@@ -70,7 +71,7 @@ def find(
     """
     named = entries().get(str(model or DEFAULT))
     if isinstance(detector_settings, str | Path):
-        detector_settings = config.read_yaml(Path(detector_settings))
+        detector_settings = read_yaml(Path(detector_settings))
     network = None if density is None else Path(density)
     if named is None:
         detector, preset = Path(str(model)), dict[str, Any]()

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from dmnet.core.artifact import Artifact, Item, Product, Result
 from dmnet.core.boxes import Window
 from dmnet.core.classes import Classes
-from dmnet.core.config import read_yaml
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.files import file_digest
 from dmnet.core.formats import parts
 from dmnet.core.formats.coco_results import results_json
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.plugins import is_outside
+from dmnet.core.presets import read_yaml
 from dmnet.core.ranges import Share
 from dmnet.core.records import Detections
 from dmnet.core.spread import spread

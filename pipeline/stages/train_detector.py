@@ -12,6 +12,7 @@ from typing import Any
 from dmnet.core import config as settings
 from dmnet.core.artifact import Item, Product
 from dmnet.core.errors import ConfigError, MissingInputError
+from dmnet.core.presets import read_yaml
 from dmnet.detectors.training.data import read_coco
 from dmnet.pipeline import mmdet
 from dmnet.pipeline.chain import command, require
@@ -144,7 +145,7 @@ def for_device(context: Context) -> Context:
 
     if pick_device(context.device) != "cpu":
         return context
-    preset = settings.read_yaml(CPU_PRESET)
+    preset = read_yaml(CPU_PRESET)
     return replace(context, settings=settings.merged(preset, context.settings))
 
 

@@ -16,6 +16,7 @@ from dmnet.core.files import write_atomic
 from dmnet.core.formats import density_h5
 from dmnet.core.images import encode_jpeg, read_image
 from dmnet.core.listing import Entry
+from dmnet.core.presets import parse_overrides
 from dmnet.core.records import Image
 from dmnet.cropping.pictures import contact_sheet, crop_picture
 from dmnet.cropping.slicers import CropConfig
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write one sheet, a row per image."""
     dataset = open_dataset(args.data, args.split)
-    given = config.parse_overrides([f"--crop.{pair}" for pair in args.setting]).get("crop", {})
+    given = parse_overrides([f"--crop.{pair}" for pair in args.setting]).get("crop", {})
     settings = config.build(CropConfig, given, "crop")
     chosen = list(_chosen(dataset, args.ids))
     maps = density_h5.maps_in(args.maps) if args.maps else None

@@ -18,6 +18,7 @@ from dmnet.core.dataset import Labels, open_dataset
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.files import write_atomic
 from dmnet.core.formats import density_h5
+from dmnet.core.presets import parse_overrides
 from dmnet.cropping import report
 from dmnet.cropping.recall import SliceCounts, merge_counts
 from dmnet.cropping.slicers import CropConfig
@@ -108,7 +109,7 @@ def _settings(names: Sequence[str], extra: Sequence[str]) -> list[report.Setting
         if not text.strip():
             raise ConfigError("--setting: needs a name, such as 'mine slicer=grid tile=800'")
         label, *pairs = text.split()
-        given = config.parse_overrides([f"--crop.{pair}" for pair in pairs]).get("crop", {})
+        given = parse_overrides([f"--crop.{pair}" for pair in pairs]).get("crop", {})
         settings.append((label, config.build(CropConfig, given, "crop")))
     return settings
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dmnet.core import config
 from dmnet.core.artifact import Artifact, Item, Result
 from dmnet.core.classes import Classes
 from dmnet.core.dataset import Dataset
@@ -20,6 +19,7 @@ from dmnet.core.files import file_digest
 from dmnet.core.formats import density_h5, parts
 from dmnet.core.images import read_image
 from dmnet.core.listing import Entry
+from dmnet.core.presets import read_yaml
 from dmnet.core.products import Product
 from dmnet.core.records import Annotations, DensityMap, Detections, Image, Size
 from dmnet.density.load import load_density
@@ -77,7 +77,7 @@ class Gear:
         facts: dict[str, Any] = {"clock": self.clock, "kind": self.detector}
         facts["detector"] = file_digest(self.detector_weights)
         if self.detector_settings:
-            facts["settings"] = config.read_yaml(self.detector_settings)
+            facts["settings"] = read_yaml(self.detector_settings)
         if self.weights:
             facts |= {"network": file_digest(self.weights), "long_side": self.long_side}
         return facts
@@ -91,7 +91,7 @@ class Gear:
         Raises:
             DmnetError: no such detector, or its file does not fit.
         """
-        given = config.read_yaml(self.detector_settings) if self.detector_settings else None
+        given = read_yaml(self.detector_settings) if self.detector_settings else None
         return load_detector(
             self.detector or self.detector_weights,
             self.detector_weights if self.detector else None,

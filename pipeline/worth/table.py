@@ -12,6 +12,7 @@ from dmnet.core import config
 from dmnet.core.artifact import Artifact
 from dmnet.core.dataset import open_dataset
 from dmnet.core.errors import ConfigError, MissingInputError
+from dmnet.core.presets import parse_overrides
 from dmnet.cropping.slicers import CropConfig
 from dmnet.detectors.packing import PackConfig
 from dmnet.fusion.fuse import FuseConfig
@@ -58,7 +59,7 @@ def setups_of(args: argparse.Namespace) -> list[Setup]:
         label, *pairs = text.split() or [""]
         if not label:
             raise ConfigError("--setting: needs a name, such as 'mine slicer=grid tile=800'")
-        given = config.parse_overrides([f"--crop.{pair}" for pair in pairs]).get("crop", {})
+        given = parse_overrides([f"--crop.{pair}" for pair in pairs]).get("crop", {})
         setups.append(Setup(label, config.build(CropConfig, given, "crop")))
     if args.weights is None and args.maps is None:
         setups = [setup for setup in setups if setup.crop.needs != "map"]
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if not entries:
         raise MissingInputError(f"{dataset.root}: no image of this split has annotations to score")
     gear, setups = Gear.of(args), setups_of(args)
-    given = config.parse_overrides([f"--fusion.{pair}" for pair in args.fusion])
+    given = parse_overrides([f"--fusion.{pair}" for pair in args.fusion])
     fusion = config.build(FuseConfig, given.get("fusion", {}), "fusion")
     settings = {
         "setups": [[s.name, config.resolved(s.crop), s.packed] for s in setups],

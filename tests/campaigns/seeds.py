@@ -31,6 +31,7 @@ from dmnet.core.formats import (
 )
 from dmnet.core.images import encode_jpeg, read_image
 from dmnet.core.journal import Record, begin_line, header_text, read_header, read_journal
+from dmnet.core.presets import read_yaml
 from dmnet.core.records import Annotations, DensityMap, Detections
 from dmnet.core.sizes import read_sizes
 from dmnet.density.kernels import KernelBank
@@ -156,7 +157,7 @@ def _yaml() -> list[bytes]:
 def _settings(path: Path) -> None:
     from dmnet.pipeline.context import Context
 
-    Context(settings=config.read_yaml(path)).check_settings()
+    Context(settings=read_yaml(path)).check_settings()
 
 
 def _onnx_settings() -> list[bytes]:
@@ -167,7 +168,7 @@ def _onnx_settings() -> list[bytes]:
 def _read_onnx_settings(path: Path) -> None:
     from dmnet.detectors.onnx import OnnxDecoding, class_table, network_input, place
 
-    how = config.build(OnnxDecoding, config.read_yaml(path), "onnx")
+    how = config.build(OnnxDecoding, read_yaml(path), "onnx")
     class_table(how, VISDRONE)
     where = place(SIZE, how)
     if where.canvas[0] * where.canvas[1] < 10**6:

@@ -9,7 +9,9 @@ from typing import Any, Literal
 import pytest
 
 from dmnet.core import config
+from dmnet.core.config_help import describe
 from dmnet.core.errors import ConfigError, InputError
+from dmnet.core.presets import parse_overrides, read_yaml
 
 
 @dataclass(frozen=True)
@@ -92,17 +94,17 @@ def test_overrides_become_a_tree() -> None:
         "60",
         "80",
     ]
-    assert config.parse_overrides(arguments) == {
+    assert parse_overrides(arguments) == {
         "crop": {"threshold": 0.1, "write_images": False, "window": [60, 80]}
     }
-    assert config.parse_overrides([]) == {}
-    assert config.parse_overrides(["--a.b", "-1"]) == {"a": {"b": -1}}
+    assert parse_overrides([]) == {}
+    assert parse_overrides(["--a.b", "-1"]) == {"a": {"b": -1}}
 
 
 @pytest.mark.parametrize("arguments", [["--thing", "1"], ["stray"], ["--a.b"]])
 def test_overrides_that_are_none(arguments: list[str]) -> None:
     with pytest.raises(ConfigError):
-        config.parse_overrides(arguments)
+        parse_overrides(arguments)
 
 
 def test_later_presets_win() -> None:
@@ -115,26 +117,26 @@ def test_later_presets_win() -> None:
 def test_yaml_files(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("fuse-eval:\n  edge-margin: 1\n")
-    assert config.read_yaml(path) == {"fuse_eval": {"edge_margin": 1}}
+    assert read_yaml(path) == {"fuse_eval": {"edge_margin": 1}}
     path.write_text("")
-    assert config.read_yaml(path) == {}
+    assert read_yaml(path) == {}
     for text, reason in (("[1, 2", "not a YAML file"), ("- 1", "a mapping of sections")):
         path.write_text(text)
         with pytest.raises(InputError, match=reason):
-            config.read_yaml(path)
+            read_yaml(path)
     with pytest.raises(InputError, match="cannot be read"):
-        config.read_yaml(tmp_path / "none.yaml")
+        read_yaml(tmp_path / "none.yaml")
 
 
 def test_a_section_that_is_a_value() -> None:
     with pytest.raises(ConfigError, match="crop: holds further settings, got 3"):
         config.build(Crop, 3, "crop")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"--crop.sigma: given as a value and, as --crop.sigma.f"):
-        config.parse_overrides(["--crop.sigma", "3", "--crop.sigma.fixed", "4"])
+        parse_overrides(["--crop.sigma", "3", "--crop.sigma.fixed", "4"])
 
 
 def test_help_lists_nested_and_inherited_settings() -> None:
-    rows = {name: (default, text) for name, default, text in config.describe(Crop, "crop")}
+    rows = {name: (default, text) for name, default, text in describe(Crop, "crop")}
     assert rows["--crop.sigma.method"] == ("fixed", "How. (fixed, geometry)")
     assert rows["--crop.window"] == ("70 70", "Height and width.")
     assert rows["--crop.write-images"] == ("true", "Write them.")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import pytest
 
-from dmnet.core.config import build, describe
+from dmnet.core.config import build
+from dmnet.core.config_help import describe
 from dmnet.core.errors import ConfigError
 from dmnet.core.ranges import Positive, Range, Settings, Share, Side, ranges, without_range
 

@@ -18,7 +18,6 @@ from PIL import Image as Pil
 
 from dmnet.core import limits
 from dmnet.core.classes import VISDRONE
-from dmnet.core.config import read_preset, read_yaml
 from dmnet.core.dataset import open_dataset
 from dmnet.core.errors import InputError
 from dmnet.core.files import remove_temporary, write_atomic
@@ -35,6 +34,7 @@ from dmnet.core.formats import (
     voc,
 )
 from dmnet.core.images import read_image, read_size
+from dmnet.core.presets import read_preset, read_yaml
 from dmnet.core.reading import read_bytes, read_json, read_text
 from dmnet.core.sizes import read_sizes
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmnet.core import boxes as box
-from dmnet.core.config import build, describe, resolved
+from dmnet.core.config import build, resolved
+from dmnet.core.config_help import describe
 from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.records import Annotations, DensityMap
 from dmnet.cropping.regions import window_area

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from dmnet.core.classes import VISDRONE, Classes
-from dmnet.core.config import read_yaml
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.formats.visdrone import read_annotations
 from dmnet.core.images import read_image
 from dmnet.core.onnx import run
 from dmnet.core.overlaps import overlap_matrix
+from dmnet.core.presets import read_yaml
 from dmnet.detectors.load import Detector
 from dmnet.detectors.onnx import (
     OnnxDecoding,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dmnet.core.config import merged, read_preset
+from dmnet.core.config import merged
 from dmnet.core.errors import InputError
+from dmnet.core.presets import read_preset
 from dmnet.pipeline.context import Context
 
 from .conftest import Run
