@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+from table import Row, show
 
 from dmnet.core.boxes import Window
 from dmnet.core.records import Annotations, DensityMap
@@ -24,9 +25,6 @@ from dmnet.cropping.slicers import CropConfig, slice_image
 from dmnet.cropping.windows import scan_windows
 
 HEIGHT, WIDTH, SIDE, THRESHOLD = 765, 1360, 70, 0.08
-
-Row = tuple[str, float, float | None, float | None, str]
-"""Name, seconds, baseline seconds, ratio, note."""
 
 
 def clustered_map(seed: int) -> DensityMap:
@@ -154,11 +152,7 @@ def rows() -> list[Row]:
 
 def main() -> None:
     """Print the table."""
-    print("| cropping, one 1360 x 765 map | ms | baseline ms | ratio | note |")
-    print("|---|---:|---:|---:|---|")
-    for name, value, base, ratio, note in rows():
-        right = "| | " if base is None or ratio is None else f"| {1e3 * base:.2f} | {ratio:.1f} "
-        print(f"| {name} | {1e3 * value:.3f} {right}| {note} |")
+    show("cropping, one 1360 x 765 map", rows(), "ms")
 
 
 if __name__ == "__main__":

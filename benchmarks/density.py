@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+from table import Row, show
 
 from dmnet.core.formats import density_h5
 from dmnet.core.records import Annotations, DensityMap
@@ -23,9 +24,6 @@ from dmnet.density.ground_truth import SigmaConfig, density_map, points
 from dmnet.density.kernels import Kernel, KernelBank
 
 HEIGHT, WIDTH, OBJECTS, SIGMA = 765, 1360, 53, 15.0
-
-Row = tuple[str, float, float | None, float | None, str]
-"""Name, seconds, baseline seconds, ratio, note."""
 
 
 def clustered(seed: int) -> Annotations:
@@ -152,19 +150,10 @@ def storage_rows(count: int = 12) -> list[Row]:
 
 
 def main() -> None:
-    """Print both tables."""
-    for title, table in (
-        ("density, one 1360 x 765 map", rows()),
-        ("storage, one 1360 x 765 map", storage_rows()),
-    ):
-        print(f"| {title} | ms | baseline ms | ratio | note |")
-        print("|---|---:|---:|---:|---|")
-        for name, value, base, ratio, note in table:
-            right = (
-                "| | " if base is None or ratio is None else f"| {1e3 * base:.2f} | {ratio:.1f} "
-            )
-            print(f"| {name} | {1e3 * value:.2f} {right}| {note} |")
-        print()
+    """Print the tables."""
+    show("density, one 1360 x 765 map", rows(), "ms")
+    print()
+    show("storage, one 1360 x 765 map", storage_rows(), "ms")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from table import Row
 
 from dmnet.core.boxes import Window
 from dmnet.core.images import encode_jpeg, read_image
@@ -32,9 +33,6 @@ from dmnet.fusion.fuse import FuseConfig, fuse_image
 from dmnet.fusion.merge import MergeConfig
 
 HEIGHT, WIDTH, SLICE = 765, 1360, 256
-
-Row = tuple[str, float, float | None, float | None, str]
-"""Name, seconds, baseline seconds, ratio, note."""
 
 CROPS: list[Window] = [
     (40, 30, 300, 250), (350, 20, 640, 240), (700, 60, 930, 300), (980, 40, 1330, 330),

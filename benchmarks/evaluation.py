@@ -12,11 +12,10 @@ import contextlib
 import io
 import tarfile
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from table import SHARED, Row, seconds, show
 
 from dmnet.core.classes import VISDRONE
 from dmnet.fusion.evaluation.bootstrap import intervals
@@ -26,21 +25,6 @@ from dmnet.fusion.evaluation.evaluate import evaluate, score_images
 from dmnet.fusion.evaluation.inputs import read_found, read_truth
 from dmnet.fusion.evaluation.matched import matched
 from dmnet.fusion.evaluation.scored_images import ScoredImage
-
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-Row = tuple[str, float, float | None, float | None, str]
-"""Name, seconds, baseline seconds, ratio, note."""
-
-
-def seconds(run: Callable[[], object], repeats: int = 1) -> float:
-    """Best of some runs."""
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - start)
-    return best
 
 
 def unpack(folder: Path) -> tuple[Path, Path] | None:
@@ -133,11 +117,7 @@ def rows() -> list[Row]:
 
 def main() -> None:
     """Print the table."""
-    print("| evaluation | s | baseline s | ratio | note |")
-    print("|---|---:|---:|---:|---|")
-    for name, value, base, ratio, note in rows():
-        right = "| | " if base is None or ratio is None else f"| {base:.2f} | {ratio:.1f} "
-        print(f"| {name} | {value:.3f} {right}| {note} |")
+    show("evaluation", rows())
 
 
 if __name__ == "__main__":

@@ -13,15 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from table import Row, show
 
 from dmnet.core.formats import visdrone, voc, yolo
 from dmnet.core.images import encode_jpeg, read_image, read_size
 from dmnet.core.records import Annotations
 
 FILES, ROWS, PICTURES, SIZE = 200, 55, 40, (765, 1360)
-
-Row = tuple[str, float, float | None, float | None, str]
-"""Name, seconds, baseline seconds, ratio, note."""
 
 
 def annotations(seed: int) -> Annotations:
@@ -78,11 +76,7 @@ def run() -> list[Row]:
 
 def main() -> None:
     """Print the table."""
-    print("| what | seconds | baseline | ratio | note |\n|---|---|---|---|---|")
-    for name, seconds, baseline, ratio, note in run():
-        base = "" if baseline is None else f"{baseline:.4f}"
-        times = "" if ratio is None else f"{ratio:.1f}x"
-        print(f"| {name} | {seconds:.4f} | {base} | {times} | {note} |")
+    show("formats", run(), "ms")
 
 
 if __name__ == "__main__":

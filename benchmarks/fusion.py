@@ -10,33 +10,17 @@ otherwise as many generated ones; it is fused as whole image + four crops with a
 from __future__ import annotations
 
 import tarfile
-import time
 import tracemalloc
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
+from table import SHARED, Row, seconds, show
 
 from dmnet.core.records import Detections
 from dmnet.fusion.fuse import fuse_image
 from dmnet.fusion.merge import nmm, nms
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 COUNT = 33_337
 SIZE = (1080, 1920)
-
-Row = tuple[str, float, float | None, float | None, str]
-"""Name, seconds, baseline seconds, ratio, note."""
-
-
-def seconds(run: Callable[[], object], repeats: int = 1) -> float:
-    """Best of some runs."""
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - start)
-    return best
 
 
 def crowd(count: int, kind: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -191,11 +175,7 @@ def rows() -> list[Row]:
 
 def main() -> None:
     """Print the table."""
-    print("| fusion | s | baseline s | ratio | note |")
-    print("|---|---:|---:|---:|---|")
-    for name, value, base, ratio, note in rows():
-        right = "| | " if base is None or ratio is None else f"| {base:.2f} | {ratio:.1f} "
-        print(f"| {name} | {value:.3f} {right}| {note} |")
+    show("fusion", rows())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from table import Row, show
 
 from dmnet.core.formats.visdrone import write_annotations
 from dmnet.core.records import Annotations
@@ -20,7 +21,6 @@ from dmnet.pipeline.cli import main as dmnet
 
 COUNT = 2400
 SIZE = (765, 1360)
-Row = tuple[str, float, float | None, float | None, str]
 
 
 def write_files(root: Path) -> Path:
@@ -82,11 +82,7 @@ def rows() -> list[Row]:
 
 def main() -> None:
     """Print the table."""
-    print("| stages | s | baseline s | ratio | baseline |")
-    print("|---|---:|---:|---:|---|")
-    for name, value, base, ratio, note in rows():
-        right = "| | " if base is None or ratio is None else f"| {base:.2f} | {ratio:.2f} "
-        print(f"| {name} | {value:.2f} {right}| {note} |")
+    show("stages", rows())
 
 
 if __name__ == "__main__":

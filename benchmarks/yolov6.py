@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
+from table import Row
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -30,9 +31,6 @@ PUBLISHED = {
     "yolov6-l": (58.5, 144.0),
 }
 """Millions of parameters, GFLOPs at 640 pixels and 80 classes."""
-
-Row = tuple[str, float, float | None, float | None, str]
-"""Name, seconds, baseline seconds, ratio, note."""
 
 
 def sizes() -> list[tuple[str, float, float, float, float]]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dmnet.core import plugins
 from dmnet.core.errors import CheckpointError, ConfigError
-from dmnet.core.training.weights import read_weights, weights_bytes
+from dmnet.core.training.weights import load_state, read_weights, weights_bytes
 from dmnet.density.names import NETWORKS
 from dmnet.density.scale import Scaling
 
@@ -139,21 +139,8 @@ def load_network(path: str | Path, outside: str | None = None) -> tuple[nn.Modul
         )
     size = int(meta.get("width", 64)), int(meta.get("stride", 4))
     network = build(name, *size, meta.get("settings"))
-    _same_shapes(path, name, state, network.state_dict())
-    network.load_state_dict(state)
+    load_state(network, state, path, name)
     return network.eval(), meta
-
-
-def _same_shapes(
-    path: Path, name: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
-) -> None:
-    for key in sorted(wanted.keys() | state.keys()):
-        here = tuple(wanted[key].shape) if key in wanted else "absent"
-        there = tuple(state[key].shape) if key in state else "absent"
-        if here != there:
-            raise CheckpointError(
-                path, f"does not fit {name}: '{key}' is {there} in the file, {here} in the network"
-            )
 
 
 def _rename(

@@ -23,7 +23,7 @@ from dmnet.core.images import MAX_PIXELS
 from dmnet.core.plugins import is_outside
 from dmnet.core.records import Detections, Image, Size
 from dmnet.core.training.device import pick_device
-from dmnet.core.training.weights import read_weights, weights_bytes
+from dmnet.core.training.weights import load_state, read_weights, weights_bytes
 from dmnet.detectors.classmap import category_table, translated
 from dmnet.detectors.names import NETWORKS, resolve
 
@@ -159,6 +159,11 @@ def class_names(net: DetectionNet) -> Classes:
     return VISDRONE if net.classes == len(VISDRONE) else Classes(numbers)
 
 
+def full_name(net: DetectionNet) -> str:
+    """What messages call a network."""
+    return f"{net.architecture} for {net.classes} classes"
+
+
 def to_tensor(image: Image, device: torch.device) -> Tensor:
     """An RGB uint8 image as float ``[3, h, w]``, 0..1, on ``device``.
 
@@ -287,33 +292,6 @@ def save_net(net: DetectionNet, state: Mapping[str, Tensor] | None = None, **mor
     return weights_bytes(state or net.state_dict(), checkpoint_meta(net, **more))
 
 
-def load_state(net: DetectionNet, state: Mapping[str, Tensor], path: Path | str) -> None:
-    """Put a state_dict into a network.
-
-    Raises:
-        CheckpointError: names or shapes do not fit; the text names the first ones.
-    """
-    own = net.state_dict()
-    wrong = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
-    if wrong:
-        key = wrong[0]
-        raise CheckpointError(
-            path,
-            f"'{key}' has shape {tuple(state[key].shape)}, but {net.architecture} for "
-            f"{net.classes} classes needs {tuple(own[key].shape)}: made for another number of "
-            "classes or other settings; name those, or train again",
-        )
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or extra:
-        raise CheckpointError(
-            path,
-            f"not weights of {net.architecture}: {len(missing)} of {len(own)} names are missing"
-            f"{f' (such as {missing[0]!r})' if missing else ''} and {len(extra)} are unknown"
-            f"{f' (such as {extra[0]!r})' if extra else ''}; name the architecture it was made for",
-        )
-    net.load_state_dict(dict(state))
-
-
 def load_net(
     path: Path,
     name: str | None = None,
@@ -357,6 +335,6 @@ def load_net(
     if merged.get("weights", LOADED) != LOADED:
         merged["weights"] = "none"  # everything comes from this file
     net = build_model(found or str(name), merged, held)
-    load_state(net, state, path)
+    load_state(net, state, path, full_name(net))
     net.named = named
     return net

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmnet.core import files, limits
 from dmnet.core.errors import CheckpointError
@@ -140,3 +140,40 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not tensors:
         raise CheckpointError(path, "holds no tensors, expected a state_dict")
     return tensors, meta
+
+
+def load_state(
+    net: nn.Module, state: Mapping[str, Tensor], path: Path | str, name: str, *, extra: bool = False
+) -> None:
+    """Put a state_dict into a network.
+
+    Args:
+        net: the network.
+        state: from the file.
+        path: of the file.
+        name: what messages call the network.
+        extra: names that the network does not have are passed over.
+
+    Raises:
+        CheckpointError: names or shapes do not fit; the text names the first ones.
+    """
+    own = net.state_dict()
+    wrong = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
+    if wrong:
+        key = wrong[0]
+        raise CheckpointError(
+            path,
+            f"'{key}' has shape {tuple(state[key].shape)}, but {name} needs "
+            f"{tuple(own[key].shape)}: made for another number of classes or other settings; name "
+            "those, or train again",
+        )
+    missing = sorted(own.keys() - state.keys())
+    strange = [] if extra else sorted(state.keys() - own.keys())
+    if missing or strange:
+        raise CheckpointError(
+            path,
+            f"not weights of {name}: {len(missing)} of {len(own)} names are missing"
+            f"{f' (such as {missing[0]!r})' if missing else ''} and {len(strange)} are unknown"
+            f"{f' (such as {strange[0]!r})' if strange else ''}; name what it was made for",
+        )
+    net.load_state_dict(dict(state), strict=not extra)

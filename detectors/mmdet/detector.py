@@ -21,6 +21,7 @@ from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.records import Detections, Image, Size
 from dmnet.core.training.device import pick_device
+from dmnet.core.training.weights import load_state
 from dmnet.detectors.classmap import DROPPED, category_table, parse_pairs
 from dmnet.detectors.mmdet import config as fit
 from dmnet.detectors.mmdet.libraries import libraries, read_checkpoint
@@ -167,23 +168,7 @@ def _build_model(config: Any, state: Mapping[str, Tensor], path: Path) -> nn.Mod
     from mmengine.model import revert_sync_batchnorm
 
     model: nn.Module = revert_sync_batchnorm(MODELS.build(config))
-    own = model.state_dict()
-    state = {key: value for key, value in state.items() if key in own or "num_batches" not in key}
-    wrong = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
-    if wrong:
-        raise CheckpointError(
-            path,
-            f"'{wrong[0]}' has shape {tuple(state[wrong[0]].shape)}, the config's model needs "
-            f"{tuple(own[wrong[0]].shape)}: made for another config or number of classes",
-        )
-    missing = sorted(own.keys() - state.keys())
-    if missing:
-        raise CheckpointError(
-            path,
-            f"not weights of the config's model: {len(missing)} of {len(own)} names are missing, "
-            f"such as '{missing[0]}'; name the config it was made with",
-        )
-    model.load_state_dict(dict(state), strict=False)
+    load_state(model, state, path, "the config's model", extra=True)
     return model
 
 

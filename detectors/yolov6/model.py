@@ -17,8 +17,8 @@ from torch import Tensor
 
 from dmnet.core.config import build as build_settings
 from dmnet.core.errors import ConfigError
-from dmnet.core.training.weights import read_weights
-from dmnet.detectors.base import Target, load_net, load_state
+from dmnet.core.training.weights import load_state, read_weights
+from dmnet.detectors.base import Target, full_name, load_net
 from dmnet.detectors.dense import (
     Letterbox,
     Objects,
@@ -243,7 +243,7 @@ def start_from(net: YoloV6, path: Path) -> None:
     """
     state, _ = read_weights(path)
     if net.config.form != "repopt":
-        load_state(net, state, path)
+        load_state(net, state, path, full_name(net))
         return
     searched = make_body(net.size, replace(net.config, form="search"), net.classes)
     own = {key.removeprefix("body."): value for key, value in state.items()}

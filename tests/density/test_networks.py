@@ -250,12 +250,12 @@ def test_our_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="made for 'fasterrcnn'"):
         load_network(path)
     path.write_bytes(weights_bytes(MCNN().state_dict(), {"architecture": "unet", "width": 4}))
-    with pytest.raises(CheckpointError, match="does not fit unet: 'columns"):
+    with pytest.raises(CheckpointError, match=r"not weights of unet: .*'columns"):
         load_network(path)
     path.write_bytes(
         weights_bytes(build("unet", 8).state_dict(), {"architecture": "unet", "width": 4})
     )
-    with pytest.raises(CheckpointError, match="is \\(8,\\) in the file, \\(4,\\)"):
+    with pytest.raises(CheckpointError, match=r"has shape \(8,.*unet needs \(4,"):
         load_network(path)
 
 

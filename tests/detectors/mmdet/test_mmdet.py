@@ -327,10 +327,10 @@ def test_weights_of_something_else_are_refused(short: Path) -> None:
     (best,) = (short / "work").glob("best_*.pth")
     with pytest.raises(ConfigError, match="does not hold its config"):
         MmdetDetector(best, None, "cpu")
-    with pytest.raises(CheckpointError, match="names are missing, such as"):
+    with pytest.raises(CheckpointError, match="names are missing"):
         MmdetDetector(best, MmdetSettings(config=str(FASTER)), "cpu")
     options = ("model.bbox_head.feat_channels=32",)
-    with pytest.raises(CheckpointError, match="made for another config or number of classes"):
+    with pytest.raises(CheckpointError, match="made for another number of classes"):
         MmdetDetector(short / "weights.pth", MmdetSettings(options=options), "cpu")
 
 
