@@ -45,8 +45,9 @@ def profile(sigma: float) -> Kernel:
     reach = int(TRUNCATE * sigma + 0.5)  # scipy's radius: zero beyond
     offsets = np.arange(-reach, reach + 1)
     bell = np.exp(-0.5 / (sigma * sigma) * offsets**2) if sigma > 0 else np.ones(1)
-    factor: Kernel = np.pad(bell / bell.sum(), radius - reach)
-    return factor / factor.sum()
+    factor = np.pad(bell / bell.sum(), radius - reach)
+    scaled: Kernel = factor / factor.sum()
+    return scaled
 
 
 class KernelBank:
