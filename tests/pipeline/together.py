@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dmnet.core.boxes import Window
 from dmnet.core.images import encode_png
 from dmnet.core.records import Annotations, DensityMap
 from dmnet.core.training.loop import Trained
@@ -27,6 +28,7 @@ from dmnet.density.samples import DensityPair
 from dmnet.density.settings import TrainConfig as DensityConfig
 from dmnet.density.train import train as train_density
 from dmnet.detectors.base import build_model
+from dmnet.detectors.training.augmentation import AugmentConfig
 from dmnet.detectors.training.data import DataConfig, TrainingImage
 from dmnet.detectors.training.settings import TrainConfig
 from dmnet.detectors.training.train import train as train_detector
@@ -36,6 +38,7 @@ TORCHVISION = {
     "roi_samples": 16,
 }  # fmt: skip
 SETTINGS = {
+    "fasterrcnn-mobilenetv3": TORCHVISION,
     "retinanet-r50": TORCHVISION,
     "fcos-mobilenetv2": TORCHVISION,
     "yolov6-n": {"input_size": 64, "border": 0},
@@ -58,18 +61,27 @@ def draw(folder: Path) -> None:
     (folder / "truth.json").write_text(json.dumps(truth))
 
 
+def sample(path: Path, boxes: list[list[int]], window: Window | None) -> TrainingImage:
+    """A picture, or what a window of it shows."""
+    if window is None:
+        labels = [1] * len(boxes)
+        return TrainingImage(path, Annotations.of(path.stem, SIZES[int(path.stem)], boxes, labels))
+    cut = np.clip(boxes, 0, window[2]).astype(float)
+    cut = cut[(cut[:, 2:] - cut[:, :2]).min(1) > 4]
+    labels, size = [1] * len(cut), (window[3], window[2])
+    return TrainingImage(path, Annotations.of(path.stem, size, cut, labels), window)
+
+
 def detector(name: str, folder: Path) -> Trained:
     """Five steps of six pictures."""
     truth = json.loads((folder / "truth.json").read_text())
-    samples = [
-        TrainingImage(
-            folder / f"{key}.png", Annotations.of(key, SIZES[int(key)], boxes, [1] * len(boxes))
-        )
-        for key, boxes in truth.items()
-    ]
+    # equal scores in the padding would order the proposals of Faster R-CNN by chance: it gets none
+    window = (0, 0, 48, 48) if name.startswith("fasterrcnn") else None
+    samples = [sample(folder / f"{key}.png", boxes, window) for key, boxes in truth.items()]
+    zoom = (1.0, 1.0) if window else (0.8, 1.5)
     config = TrainConfig(
         epochs=5, batch=6, lr=1e-4, momentum=0.0, nesterov=False, ema=0.0, warmup_steps=0,
-        schedule="constant", data=DataConfig(repeat_threshold=0.0),
+        schedule="constant", data=DataConfig(augment=AugmentConfig(zoom=zoom)),
     )  # fmt: skip
     net = build_model(name, SETTINGS[name])
     if name.startswith("fasterrcnn"):  # random scores are nearly equal: their order would be chance
