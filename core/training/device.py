@@ -30,6 +30,11 @@ def may_have_gpu(root: Path = Path("/")) -> bool:
     return sys.platform != "linux" or any((root / name).exists() for name in GPU_FILES)
 
 
+# oneDNN compiles a kernel for every layer and shape of input and keeps 1,024 of them: three shapes
+# of YOLOv6-N. With more shapes than that in turn, every step compiled its kernels again.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+
+
 def pick_device(device: str = "auto") -> str:
     """``auto`` is the GPU if there is one, else the CPU.
 

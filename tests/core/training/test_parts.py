@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,21 @@ def test_an_average_goes_on_where_it_was() -> None:
     first = 1 - 0.5 * (1 - torch.exp(torch.tensor(-1.0)))
     second = 1 - 0.5 * (1 - torch.exp(torch.tensor(-2.0)))
     assert ema.model.weight.item() == pytest.approx((first + (1 - first) * second).item())
+
+
+def test_the_fused_optimizers_do_what_the_plain_ones_do() -> None:
+    torch.manual_seed(0)
+    quick = nn.Linear(4, 3)
+    plain = copy.deepcopy(quick)
+    x, how = torch.rand(5, 4), TrainConfig(optimizer="adamw", lr=0.1, weight_decay=0.0)
+    ours = make_optimizer(quick, how)
+    theirs = torch.optim.AdamW(plain.parameters(), lr=0.1, weight_decay=0.0, foreach=False)
+    for _ in range(5):
+        for net, optimizer in ((quick, ours), (plain, theirs)):
+            optimizer.zero_grad()
+            net(x).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(quick.weight, plain.weight, rtol=1e-5, atol=1e-6)
 
 
 def test_split_batch() -> None:
