@@ -139,8 +139,8 @@ def tensor_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> Ten
 
         kept: Tensor = ops.batched_nms(boxes, scores, labels, iou)
         return kept
-    plain = (each.detach().cpu().numpy() for each in (boxes, scores, labels))
-    return torch.from_numpy(class_nms(*plain, iou)).to(boxes.device)
+    plain = [each.detach().cpu().numpy() for each in (boxes, scores, labels)]
+    return torch.from_numpy(class_nms(plain[0], plain[1], plain[2], iou)).to(boxes.device)
 
 
 def detections(
