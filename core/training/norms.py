@@ -16,7 +16,7 @@ class _Normalise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def forward(ctx: Any, images: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Normalised ``[B, c, h, w]``, mean and variance ``[c]``, number of pixels."""
         variances, means = torch.var_mean(images, (0, 2, 3), correction=0)
         number = images.new_tensor([images[:, 0].numel()])
@@ -32,7 +32,7 @@ class _Normalise(torch.autograd.Function):
         return normal, mean, variance, count
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None]:
         """``(g - mean g - y * mean(g y)) / sqrt(variance + eps)``."""
         normal, scale, count = ctx.saved_tensors
         sums = torch.stack([gradient.sum((0, 2, 3)), (gradient * normal).sum((0, 2, 3))])
@@ -59,7 +59,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(images)
         self._check_input_dim(images)
-        normal, mean, variance, count = _Normalise.apply(images, self.eps)  # type: ignore[no-untyped-call]
+        normal, mean, variance, count = _Normalise.apply(images, self.eps)
         self._remember(mean, variance * count / (count - 1))
         found: Tensor = normal
         if self.affine:

@@ -133,6 +133,20 @@ def test_a_machine_lost_in_the_middle_changes_nothing(
     assert len(lines) == len(read_journal(folders[1])) == 12
 
 
+def test_all_stages_give_the_bytes_of_this_machine(images: Path, cluster: Any) -> None:
+    """``all``: predicted maps, crops with pictures, labels, an ONNX detector, fusion, report."""
+    places = ["--data", str(images / "data"), "--device", "cpu"]
+    given = ["--weights", str(WEIGHTS), "--detector", "onnx", "--crop.min-side", "40",
+             "--detector-weights", str(WEIGHTS.with_name("hit-uav-detector.onnx"))]  # fmt: skip
+    for engine in ("local", "ray"):
+        folder = ["--artifacts", str(images / engine), "--executor", engine]
+        command = ["all", *places, *given, *folder]
+        assert main([*command, "--fuse-eval.bootstrap", "10"]) == 0
+    for stage in ("predict-density", "crop", "convert", "detect", "fuse-eval"):
+        local, far = (tree(images / run / "default" / "val" / stage) for run in ("local", "ray"))
+        assert local and local == far, stage
+
+
 def die(item: Item) -> Product:
     """Work that ends its worker at one item."""
     import os
