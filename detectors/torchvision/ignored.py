@@ -36,7 +36,7 @@ class Rpn(rpn.RegionProposalNetwork):  # type: ignore[misc]
         self.fg_bg_sampler = ImageSampler(256, 0.5, stream=0)
 
     def assign_targets_to_anchors(
-        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+        self, anchors: list[Tensor], targets: list[Target]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Labels of torchvision (1, 0, -1) with -1 for background in ignored regions."""
         self.fg_bg_sampler.targets = targets
@@ -69,6 +69,7 @@ class RoiHeads(roi_heads.RoIHeads):  # type: ignore[misc]
     """Second stage of Faster R-CNN; proposals in ignored regions are not sampled."""
 
     ignore_share = 0.5
+    fg_bg_sampler: Any
 
     def __init__(self, *args: Any) -> None:
         """As torchvision's; an image's sample of proposals is its own."""
