@@ -139,13 +139,20 @@ class OnRay:
             crew.dismiss()
 
     def _size(self, items: int) -> tuple[int, dict[str, float]]:
-        """How many actors, and what each of them needs."""
+        """How many actors, and what each of them needs: no more cores than the smallest machine has.
+
+        A machine that is lost may still be counted; an actor that only it could hold would wait
+        for ever.
+        """
         has = self.ray.cluster_resources()
         cores, gpus = int(has.get("CPU", 1)), has.get("GPU", 0)
         share = self.engine.ray_gpus if gpus and self.engine.device != "cpu" else 0.0
         usual = int(gpus / share) if share else max(1, cores // CORES)
         count = max(1, min(self.engine.ray_actors or usual, items))
-        return count, {"num_cpus": max(1, cores // count), "num_gpus": share}
+        needed = "GPU" if share else "CPU"
+        machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        sizes = [int(each.get("CPU", 0)) for each in machines if each.get(needed, 0) > 0]
+        return count, {"num_cpus": max(1, min([cores // count, *sizes])), "num_gpus": share}
 
 
 def _task(folder: str, do: Callable[[list[Taken]], list[Done]], parcel: list[Taken]) -> list[Done]:

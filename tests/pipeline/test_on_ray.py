@@ -33,7 +33,7 @@ SLOW = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_agent_register_timeout_ms": "300000",  # a busy machine is no lost machine
-    "RAY_health_check_failure_threshold": "30",
+    "RAY_health_check_failure_threshold": "8",  # 24 s
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_worker_niceness": "0",
 }
