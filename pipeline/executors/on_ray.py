@@ -139,7 +139,7 @@ class OnRay:
             crew.dismiss()
 
     def _size(self, items: int) -> tuple[int, dict[str, float]]:
-        """How many actors, and what each of them needs: no more cores than the smallest machine has.
+        """How many actors, and what each of them needs: no more than the smallest machine has.
 
         A machine that is lost may still be counted; an actor that only it could hold would wait
         for ever.
