@@ -81,7 +81,7 @@ def detector(name: str, folder: Path) -> Trained:
     zoom = (1.0, 1.0) if window else (0.8, 1.5)
     config = TrainConfig(
         epochs=5, batch=6, lr=1e-4, momentum=0.0, nesterov=False, ema=0.0, warmup_steps=0,
-        schedule="constant", data=DataConfig(augment=AugmentConfig(zoom=zoom)),
+        schedule="constant", channels_last=False, data=DataConfig(augment=AugmentConfig(zoom=zoom)),
     )  # fmt: skip
     net = build_model(name, SETTINGS[name])
     if name.startswith("fasterrcnn"):  # random scores are nearly equal: their order would be chance
