@@ -13,8 +13,9 @@ import pytest
 
 import dmnet
 from dmnet.core.ranges import Settings, without_range
-from dmnet.pipeline.cli import TOOLS, _parser
+from dmnet.pipeline.cli import TOOLS
 from dmnet.pipeline.context import STAGES, stage_module
+from dmnet.pipeline.options import stage_parser
 
 
 def _parts(cls: type) -> Iterator[type]:
@@ -49,7 +50,7 @@ def test_every_number_has_a_range(cls: type) -> None:
 
 
 def test_every_number_of_the_command_line_has_a_range() -> None:
-    parsers = {verb: _parser(verb) for verb in STAGES}
+    parsers = {verb: stage_parser(verb) for verb in STAGES}
     for verb, tool in TOOLS.items():
         parsers[verb] = argparse.ArgumentParser()
         importlib.import_module(f"dmnet.pipeline.tools.{tool.module}").add_arguments(parsers[verb])
