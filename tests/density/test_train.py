@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -205,13 +204,13 @@ SHARED = replace(SMALL, optimizer="sgd", lr=1e-3, momentum=0.0, ema=0.0)
 """Without Adam, which makes much of the signs of gradients that are all but 0."""
 
 TOGETHER = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
 from test_train import SHARED, blobs, train
-folder = Path(sys.argv[2])
+folder = Path(sys.argv[2]) / os.environ["RANK"]
 result = train(blobs(folder, 4), blobs(folder, 1, seed=1), SHARED, device="cpu")
 (folder / "last.pt").write_bytes(result.last)
 (folder / "history.json").write_text(json.dumps(result.history))
@@ -221,17 +220,14 @@ result = train(blobs(folder, 4), blobs(folder, 1, seed=1), SHARED, device="cpu")
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     """Processes of torchrun on a CPU (gloo): each sees half of every batch."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    both = []
     for rank in ("0", "1"):
         (tmp_path / rank).mkdir()
-        command = [sys.executable, "-c", TOGETHER, str(Path(__file__).parent), str(tmp_path / rank)]
-        both.append(subprocess.Popen(command, env={**os.environ, **group, "RANK": rank}))
-    alone = train(blobs(tmp_path, 4), blobs(tmp_path, 1, seed=1), SHARED)
-    assert [process.wait() for process in both] == [0, 0]
+    (tmp_path / "together.py").write_text(TOGETHER)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = [str(tmp_path / "together.py"), str(Path(__file__).parent), str(tmp_path)]
+    with subprocess.Popen([sys.executable, *torchrun, *script]) as both:
+        alone = train(blobs(tmp_path, 4), blobs(tmp_path, 1, seed=1), SHARED)
+        assert both.wait() == 0
     files = [(tmp_path / rank / "last.pt").read_bytes() for rank in ("0", "1")]
     assert same_weights(*files, tmp_path)
     (tmp_path / "alone.pt").write_bytes(alone.last)

@@ -5,7 +5,6 @@ import logging
 import os
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -256,6 +255,7 @@ def test_memory_order_changes_only_rounding(
 
 
 SCRIPT = """
+import os
 import sys
 from pathlib import Path
 import torch
@@ -266,7 +266,7 @@ from dmnet.detectors.training.settings import TrainConfig
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
-name, folder, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+name, folder, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3] + os.environ.get("RANK", ""))
 small = {"min_size": 64, "max_size": 64, "fpn_channels": 32, "head_channels": 16,
          "proposals": 20, "roi_samples": 16}
 config = TrainConfig(epochs=int(sys.argv[4]), batch=4, lr=0.003)
@@ -284,10 +284,10 @@ def arguments(folder: Path, name: str, out: str, epochs: int, keep: str) -> list
     return [str(folder / "train.py"), name, str(folder), str(folder / out), str(epochs), keep]
 
 
-def start(arguments: list[str], **env: str) -> subprocess.Popen[bytes]:
-    """The script in a process of its own."""
-    command = [sys.executable, *arguments]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", **env})
+def start(arguments: list[str], *launcher: str) -> subprocess.Popen[bytes]:
+    """The script in a process of its own, or in those of a launcher."""
+    command = [sys.executable, *launcher, *arguments]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def here(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,25 +323,18 @@ def test_a_killed_training_ends_with_the_same_weights(
         assert len({path.read_bytes() for path in same}) == 1
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["retinanet-r50", "fcos-r50"])
 def test_two_processes_give_the_loss_of_one(
     name: str, scenes: Scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_set(scenes(4), tmp_path)
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    both = [
-        start(arguments(tmp_path, name, f"rank{rank}", 2, "none"), RANK=str(rank), **group)
-        for rank in (0, 1)
-    ]
-    here(arguments(tmp_path, name, "alone", 2, "none"), monkeypatch)
-    assert [process.wait() for process in both] == [0, 0]
+    for rank in (0, 1):
+        (tmp_path / f"rank{rank}").mkdir()
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    with start(arguments(tmp_path, name, "rank", 2, "none"), *torchrun) as both:
+        here(arguments(tmp_path, name, "alone", 2, "none"), monkeypatch)
+        assert both.wait() == 0
     alone, first, second = (
         np.array([float(v) for v in (tmp_path / run / "losses.txt").read_text().split()])
         for run in ("alone", "rank0", "rank1")
