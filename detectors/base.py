@@ -10,21 +10,23 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, Self, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dmnet.core.classes import VISDRONE, Classes
-from dmnet.core.errors import CheckpointError, DmnetError, InputError
+from dmnet.core.errors import CheckpointError, ConfigError, DmnetError, InputError
 from dmnet.core.images import MAX_PIXELS
 from dmnet.core.plugins import is_outside
 from dmnet.core.records import Detections, Image, Size
 from dmnet.core.training.device import pick_device
 from dmnet.core.training.weights import load_state, read_weights, weights_bytes
 from dmnet.detectors.classmap import category_table, translated
+from dmnet.detectors.load import fixed
 from dmnet.detectors.names import NETWORKS, resolve
 
 _log = logging.getLogger(__name__)
@@ -97,6 +99,14 @@ class DetectionNet(nn.Module, ABC):
     @abstractmethod
     def input_shape(self, size: Size) -> Size:
         """``(h, w)`` that an image of ``size`` has after scaling and padding, when it is alone."""
+
+    def at_side(self, side: int) -> Self:
+        """The network, of the same weights, with another longer side of its input, pixels.
+
+        Raises:
+            ConfigError: its input is fixed, as here.
+        """
+        raise ConfigError(fixed(side))
 
     @property
     def input_scaling(self) -> dict[str, Any]:
@@ -222,6 +232,12 @@ class NetDetector:
     def input_shape(self, size: Size) -> Size:
         """Images of equal input shape are worth batching, see `DetectionNet.input_shape`."""
         return self.net.input_shape(size)
+
+    def at_side(self, side: int) -> NetDetector:
+        """See `dmnet.detectors.load.at_side`; of the same weights."""
+        other = copy(self)
+        other.net = self.net.at_side(side)
+        return other
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast("cuda", dtype=torch.float16) if self.amp else nullcontext()

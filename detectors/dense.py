@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from copy import copy
+from dataclasses import replace
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -223,6 +225,12 @@ class OneStage(DetectionNet):
     def input_shape(self, size: Size) -> Size:
         """See `DetectionNet.input_shape`."""
         return canvas_size(scaled_size(size, self.config), self.config)
+
+    def at_side(self, side: int) -> Self:
+        """See `DetectionNet.at_side`."""
+        other = copy(self)
+        other.config = replace(self.config, input_size=side)
+        return other
 
     @property
     def input_scaling(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from dmnet.core.boxes import Window
 from dmnet.core.errors import InputError
@@ -24,10 +24,8 @@ from dmnet.core.memory import is_out_of_memory, release
 from dmnet.core.ranges import Pixels, Range, Settings
 from dmnet.core.records import Detections, Image, Size
 from dmnet.core.threads import map_ahead
+from dmnet.detectors.load import Detector, at_side
 from dmnet.detectors.packing import PackConfig, PackedDetector, Usage, fitted, input_of
-
-if TYPE_CHECKING:
-    from dmnet.detectors.load import Detector
 
 _log = logging.getLogger(__name__)
 
@@ -57,12 +55,17 @@ class InferConfig(Settings):
     """threads that decode images"""
     max_pixels: Pixels = MAX_PIXELS
     """images with more pixels are refused"""
+    whole_side: Annotated[int, Range(0, 16_384)] = 0
+    """longer side of the detector's input for whole images, pixels; 0: the same as for crops"""
     pack: PackConfig = field(default_factory=PackConfig)
     """crops that share passes of the detector"""
 
 
-PACKED: Size = (0, 0)
-"""Stands for the input shape of windows that wait to be packed."""
+Group = tuple[bool, Size]
+"""Whether its pieces show whole images, and the shape of the detector's input for them."""
+
+PACKED: Group = (False, (0, 0))
+"""Windows that wait to be packed."""
 
 
 @dataclass
@@ -92,16 +95,21 @@ class _Piece:
 
 @dataclass
 class _Groups:
-    """Pieces that wait, by input shape."""
+    """Pieces that wait, by what they show and input shape."""
 
     detector: Detector
     config: InferConfig
     usage: Usage
-    waiting: dict[Size, list[_Piece]] = field(default_factory=dict)
+    waiting: dict[Group, list[_Piece]] = field(default_factory=dict)
     packed: PackedDetector | None = None
 
     def __post_init__(self) -> None:
-        """Packing, if it is asked for."""
+        """Another input for whole images and packing, if they are asked for.
+
+        Raises:
+            ConfigError: the detector's input is fixed, and another one is asked for.
+        """
+        self.for_whole = at_side(self.detector, self.config.whole_side)
         if self.config.pack.side:
             side = self.config.pack.side
             self.packed = PackedDetector(
@@ -120,23 +128,24 @@ class _Groups:
         if self.packed is not None and not piece.whole:
             self.waiting.setdefault(PACKED, []).append(piece)
             return
-        shape = input_of(self.detector, piece.pixels)
-        group = self.waiting.setdefault(shape, [])
-        group.append(piece)
-        if len(group) >= self.room(shape):
-            self.detect(shape)
+        shape = input_of(self.for_whole if piece.whole else self.detector, piece.pixels)
+        group = (piece.whole and bool(self.config.whole_side), shape)
+        waiting = self.waiting.setdefault(group, [])
+        waiting.append(piece)
+        if len(waiting) >= self.room(shape):
+            self.detect(group)
 
-    def detect(self, shape: Size) -> None:
+    def detect(self, group: Group) -> None:
         """Detect the pieces of one group."""
-        self._place(shape, self.waiting.pop(shape))
+        self._place(group, self.waiting.pop(group))
 
-    def _place(self, shape: Size, pieces: list[_Piece]) -> None:
+    def _place(self, group: Group, pieces: list[_Piece]) -> None:
         """Detect pieces together; where memory does not suffice, each half by itself.
 
         An image of which not even a single piece can be detected is set aside.
         """
         try:
-            found = self._predict(shape, [piece.pixels for piece in pieces])
+            found = self._predict(group, [piece.pixels for piece in pieces])
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -146,24 +155,25 @@ class _Groups:
                 return
             half = len(pieces) // 2
             _log.warning("not enough memory for %d pieces at once; trying half", len(pieces))
-            self._place(shape, pieces[:half])
-            self._place(shape, pieces[half:])
+            self._place(group, pieces[:half])
+            self._place(group, pieces[half:])
         else:
             for piece, detections in zip(pieces, found, strict=True):
                 piece.owner.found[piece.index] = detections
 
-    def _predict(self, shape: Size, images: list[Image]) -> list[Detections]:
-        if self.packed is not None and shape == PACKED:
+    def _predict(self, group: Group, images: list[Image]) -> list[Detections]:
+        if self.packed is not None and group == PACKED:
             return self.packed.predict(images)
+        whole, shape = group
         covered = sum(fitted((i.shape[0], i.shape[1]), shape) for i in images)
         self.usage.add([shape] * len(images), covered)
-        return self.detector.predict(images)
+        return (self.for_whole if whole else self.detector).predict(images)
 
     def finish(self, owner: _Open[Any]) -> None:
         """Detect every group that holds a piece of this image."""
-        for shape, pieces in list(self.waiting.items()):
+        for group, pieces in list(self.waiting.items()):
             if any(piece.owner is owner for piece in pieces):
-                self.detect(shape)
+                self.detect(group)
 
 
 def _too_large(piece: _Piece, error: BaseException) -> InputError:

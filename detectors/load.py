@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,6 +29,32 @@ class Detector(Protocol):
             labels are those of the data set's classes, rows by descending score.
         """
         ...
+
+
+def at_side(detector: Detector, side: int) -> Detector:
+    """The same detector with another longer side of its input.
+
+    Args:
+        detector: any; one whose input may change has a method of this name.
+        side: pixels; 0: as it is.
+
+    Raises:
+        ConfigError: its input is fixed.
+    """
+    if not side:
+        return detector
+    change: Callable[[int], Detector] | None = getattr(detector, "at_side", None)
+    if change is None:
+        raise ConfigError(fixed(side))
+    return change(side)
+
+
+def fixed(side: int) -> str:
+    """Why a detector does not take an input of another size."""
+    return (
+        f"detect.whole_side {side}: the input of this detector is fixed; set it to 0, or take a "
+        "file whose input may have any size"
+    )
 
 
 def load_detector(

@@ -7,7 +7,8 @@ the input is scaled and padded, and what the numbers of the output mean.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,7 @@ from dmnet.core.ranges import Factor, Positive, Range, Settings, Share
 from dmnet.core.reading import is_whole
 from dmnet.core.records import Detections, Image, Size
 from dmnet.detectors.classmap import DROPPED, by_name, category_table
+from dmnet.detectors.load import fixed
 from dmnet.detectors.nms import class_nms
 
 InputSide = Annotated[int, Range(1, 16_384)]
@@ -323,6 +325,18 @@ class OnnxDetector:
     def input_shape(self, size: Size) -> Size:
         """Images of equal input shape can go in one batch."""
         return place(size, self.how).canvas
+
+    def at_side(self, side: int) -> OnnxDetector:
+        """See `dmnet.detectors.load.at_side`; of the same session.
+
+        Raises:
+            ConfigError: the file's input is fixed.
+        """
+        if self.how.input_size is not None:
+            raise ConfigError(f"{self.path}: {fixed(side)}")
+        other = copy(self)
+        other.how = replace(self.how, long_side=side, short_side=0)
+        return other
 
     def predict(self, images: Sequence[Image]) -> list[Detections]:
         """See `dmnet.detectors.load.Detector.predict`.

@@ -8,8 +8,9 @@ from 32 pixels, frozen batch norm even from random weights) lose most objects of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torchvision.models.detection import faster_rcnn, fcos, retinanet, rpn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import poolers
 
 from dmnet.core.config import build as build_settings
 from dmnet.core.errors import ConfigError
@@ -88,6 +90,20 @@ class Scaling(GeneralizedRCNNTransform):  # type: ignore[misc]
         return [channels, *(shared_size(height, width) if self.training else (height, width))]
 
 
+class Pool(ops.MultiScaleRoIAlign):  # type: ignore[misc]
+    """torchvision's RoI align, with the strides 4 to 32 that its levels have.
+
+    By itself it infers them from the first batch and keeps them; of an image a few cells high,
+    whose padding counts for much, it infers wrong ones, for that image and all that follow.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As torchvision's."""
+        super().__init__(*args, **kwargs)
+        self.scales = [2.0**-level for level in (2, 3, 4, 5)]
+        self.map_levels = poolers.initLevelMapper(2, 5)
+
+
 class Anchors(AnchorGenerator):  # type: ignore[misc]
     """torchvision's anchors in float32, whatever the precision of the features.
 
@@ -130,7 +146,7 @@ def faster_rcnn_model(
         generator, rpn.RPNHead(width, per_cell, conv_depth=2 if deep else 1),
         0.7, 0.3, 256, 0.5, limits, limits, 0.7,
     )  # fmt: skip
-    pool = ops.MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=7, sampling_ratio=2)
+    pool = Pool(["0", "1", "2", "3"], output_size=7, sampling_ratio=2)
     free = free_norm(norm_kind(config))
     head = (
         faster_rcnn.FastRCNNConvFCHead((width, 7, 7), [width] * 4, [hidden], norm_layer=free)
@@ -243,6 +259,14 @@ class TorchvisionNet(DetectionNet):
     def input_shape(self, size: Size) -> Size:
         """See `DetectionNet.input_shape`."""
         return padded_size(scaled_size(size, self.config), self.config.divisor)
+
+    def at_side(self, side: int) -> Self:
+        """See `DetectionNet.at_side`; the shorter side has no bound of its own."""
+        other, model = copy(self), copy(self.model)
+        other.config = replace(self.config, min_size=side, max_size=side)
+        model._modules = {**model._modules, "transform": Scaling(other.config).train(self.training)}
+        other._modules = {**other._modules, "model": model}
+        return other
 
     def deploy(self) -> TorchvisionNet:
         """Fold frozen and batch norm into the convolutions before them."""

@@ -13,10 +13,11 @@ from typing import Any
 
 from dmnet.core import config
 from dmnet.core.artifact import Artifact
-from dmnet.core.dataset import SPLITS, Dataset, open_dataset
+from dmnet.core.dataset import SPLITS, open_dataset
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.journal import read_header
 from dmnet.cropping.slicers import CropConfig
+from dmnet.detectors.load import Detector, at_side
 from dmnet.fusion.fuse import FuseConfig
 from dmnet.pipeline.outcome import exit_code, how_many, number
 from dmnet.pipeline.worth import choice
@@ -28,6 +29,8 @@ from dmnet.pipeline.worth.table import table
 
 VERSION = 1
 THRESHOLDS = (0.08, 0.16, 0.32, 0.64)
+WHOLE = 1.6
+"""Times the detector's input: the larger of the two that whole images are tried with."""
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "by default the detector's input")  # fmt: skip
     add("--pack-zooms", type=number(0.1, 16, float), nargs="+", default=(1.0, 2.0), metavar="X",
         help="values of detect.pack.zoom")  # fmt: skip
+    add("--whole-sides", type=number(0, 1 << 14), nargs="+", metavar="N",
+        help="values of detect.whole-side, pixels; 0: as for crops; by default 0 and 1.6 times "
+        "the detector's input, where that may have any size")  # fmt: skip
     add("--share", type=number(1e-9, 1e9, float), default=0.5, metavar="X",
         help="budget: share of the milliseconds of grid 512")  # fmt: skip
     add(
@@ -85,9 +91,11 @@ def run(args: argparse.Namespace) -> int:
     if not entries:
         raise MissingInputError(f"{dataset.root}: no image of this split has annotations to score")
     gear = Gear.of(args)
-    side = _side(gear, dataset) if args.pack is None else args.pack
+    detector = gear.load(dataset.classes)
+    side = _side(detector) if args.pack is None else args.pack
+    wholes = _whole_sides(detector) if args.whole_sides is None else args.whole_sides
     setups = choice.candidates(
-        args.thresholds, args.max_sides, args.min_objects, side, args.pack_zooms
+        args.thresholds, args.max_sides, args.min_objects, side, args.pack_zooms, wholes
     )
     settings = {"setups": [[s.name, config.resolved(s)] for s in setups]}
     with Artifact(args.out, "tune", VERSION, settings, facts=gear.facts) as artifact:
@@ -131,10 +139,20 @@ def _checked(args: argparse.Namespace) -> Prices | None:
     return None if args.pass_ms is None else Prices(args.pass_ms, args.density_ms)
 
 
-def _side(gear: Gear, dataset: Dataset) -> int:
+def _side(detector: Detector) -> int:
     """Side of the detector's input for a square image; 0 where it does not say."""
-    tell = getattr(gear.load(dataset.classes), "input_shape", None)
+    tell = getattr(detector, "input_shape", None)
     return 0 if tell is None else max(tell((4096, 4096)))
+
+
+def _whole_sides(detector: Detector) -> Sequence[int]:
+    """Its own side, and a larger one where it takes that."""
+    side = round(WHOLE * _side(detector) / 32) * 32
+    try:
+        at_side(detector, side)
+    except ConfigError:
+        return (0,)
+    return (0, side) if side else (0,)
 
 
 @dataclass
@@ -228,11 +246,10 @@ def _comments(
         f"stated ({args.pass_ms:g} ms a whole image, {args.density_ms:g} ms a map)"
     )  # fmt: skip
     setting = "" if best.row.setting == "-" else f" {best.row.setting}"
-    packed = ", packed" if best.row.packed else ""
     lines = [
         f"Chosen by `dmnet tune` on {images} images of {args.split}: {eyes}.",
         f"Budget {budget:.0f} ms per image; prices {price}. AP by coco@500.",
-        f"Chosen: {best.row.name}{setting}{packed}.",
+        f"Chosen: {best.row.title}{setting}.",
         f"{'':<22} {'AP':>6} {'AP50':>6} {'crops':>6} {'pixels':>6} {'passes':>6} {'ms':>7}",
     ]
     for name, row in rivals.items():

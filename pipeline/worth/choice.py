@@ -49,23 +49,27 @@ def candidates(
     least: Sequence[float],
     side: int,
     zooms: Sequence[float],
+    whole_sides: Sequence[int] = (0,),
 ) -> list[Setup]:
     """Whole image, two grids, density crops of every threshold, greatest side and least objects.
 
     Density crops have passes of their own and, where ``side`` is above 0, share canvases of that
-    side with every zoom.
+    side with every zoom. The whole image alone and beside density crops is looked at with every
+    one of ``whole_sides``, beside grids as the detector has it.
     """
     setups = [
         Setup("whole image", CropConfig.of("none")),
         Setup("grid", CropConfig.of("grid", tile=640)),
         Setup("grid", CropConfig.of("grid", tile=512)),
     ]
+    setups += [replace(setups[0], whole_side=whole) for whole in whole_sides if whole]
     packs = [PackConfig(side=side, zoom=zoom) for zoom in zooms] if side else []
     for threshold, longest, objects in product(thresholds, max_sides, least):
         crop = CropConfig.of(threshold=threshold, max_side=longest, min_objects=objects)
         text = f"threshold {threshold:g}, side {longest}, objects {objects:g}"
-        setups.append(Setup("density", crop, None, text))
-        setups += [Setup("density", crop, p, f"{text}, zoom {p.zoom:g}") for p in packs]
+        looks = [Setup("density", crop, None, text)]
+        looks += [Setup("density", crop, p, f"{text}, zoom {p.zoom:g}") for p in packs]
+        setups += [replace(look, whole_side=whole) for whole in whole_sides for look in looks]
     return setups
 
 
@@ -172,7 +176,10 @@ def settings_of(setup: Setup, fusion: FuseConfig, long_side: int | None) -> dict
     return {
         **density,
         "crop": {"slicer": setup.crop.slicer, **crop},
-        "detect": {"pack": {"side": pack.side, "zoom": pack.zoom}},
+        "detect": {
+            "whole_side": setup.whole_side,
+            "pack": {"side": pack.side, "zoom": pack.zoom},
+        },
         "fuse_eval": {"merge": merge, **{key: getattr(fusion, key) for key in rest}},
     }
 

@@ -22,9 +22,8 @@ def worth_figure(rows: Sequence[Row], best: Sequence[bool], axis: str, title: st
     axes = figure.add_subplot()
     curves: dict[str, list[tuple[float, float, str]]] = {}
     for row in rows:
-        name = f"{row.name}, packed" if row.packed else row.name
         x = row.ms if axis == "ms" else row.figures["pixels"]
-        curves.setdefault(name, []).append((x, row.figures["AP"], row.setting))
+        curves.setdefault(row.title, []).append((x, row.figures["AP"], row.setting))
     for (name, points), marker in zip(curves.items(), cycle("osD^vP*"), strict=False):
         points.sort()
         x_values, y_values, _ = zip(*points, strict=True)

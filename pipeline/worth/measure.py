@@ -16,7 +16,7 @@ from typing import Any
 from dmnet.core.boxes import Window
 from dmnet.core.records import Annotations, DensityMap, Detections, Image, Size
 from dmnet.cropping.slicers import CropConfig, slice_image
-from dmnet.detectors.load import Detector
+from dmnet.detectors.load import Detector, at_side
 from dmnet.detectors.packing import PackConfig, PackedDetector, Usage, fitted, input_of
 from dmnet.fusion.fuse import FuseConfig, fuse_image
 
@@ -26,6 +26,10 @@ Predict = Callable[[Image], DensityMap]
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 """Seconds that pass, or seconds of processor time over all threads, which other programs on the
 machine disturb less."""
+
+
+Packing = tuple[tuple[Window, ...], PackConfig]
+"""Windows of an image, and the canvases that they share."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Setup:
     """canvases that the crops share; none: a pass for each crop"""
     setting: str = ""
     """what distinguishes it, in a few words; none: what tells its slicer's settings apart"""
+    whole_side: int = 0
+    """longer side of the detector's input for the whole image, pixels; 0: as for crops"""
 
     @property
     def packed(self) -> bool:
@@ -55,6 +61,13 @@ class Price:
     density_ms: float = 0.0
     detect_ms: float = 0.0
 
+    def pay(self, other: Price) -> None:
+        """Add the passes of ``other``."""
+        self.usage.passes += other.usage.passes
+        self.usage.pixels += other.usage.pixels
+        self.usage.padded += other.usage.padded
+        self.detect_ms += other.detect_ms
+
     @property
     def row(self) -> dict[str, float]:
         """JSON-ready figures of one image."""
@@ -71,25 +84,35 @@ class Price:
 
 @dataclass
 class Looks:
-    """Detections of the windows of one image, each made once; None is the whole image."""
+    """Detections of the windows of one image, each made once.
+
+    The whole image stands under the longer side of its input, packed windows under their packing.
+    """
 
     detector: Detector
     image: Image
     clock: Callable[[], float] = time.perf_counter
-    seen: dict[Window | None, tuple[Detections, float]] = field(default_factory=dict)
+    seen: dict[Window | int, tuple[Detections, float]] = field(default_factory=dict)
+    shared: dict[Packing, tuple[list[Detections], Price]] = field(default_factory=dict)
 
-    def at(self, window: Window | None, price: Price) -> Detections:
+    def whole(self, side: int, price: Price) -> Detections:
+        """Detections of the whole image at an input of ``side`` pixels; adds to ``price``."""
+        return self._look(side, self.image, at_side(self.detector, side), price)
+
+    def at(self, window: Window, price: Price) -> Detections:
         """Detections of a window in its own pixels; its pass is added to ``price``."""
-        pixels = self.image
-        if window is not None:
-            x1, y1, x2, y2 = window
-            pixels = self.image[y1:y2, x1:x2]
-        if window not in self.seen:
+        x1, y1, x2, y2 = window
+        return self._look(window, self.image[y1:y2, x1:x2], self.detector, price)
+
+    def _look(
+        self, key: Window | int, pixels: Image, detector: Detector, price: Price
+    ) -> Detections:
+        if key not in self.seen:
             start = self.clock()
-            (found,) = self.detector.predict([pixels])
-            self.seen[window] = found, 1000 * (self.clock() - start)
-        found, ms = self.seen[window]
-        room = input_of(self.detector, pixels)
+            (found,) = detector.predict([pixels])
+            self.seen[key] = found, 1000 * (self.clock() - start)
+        found, ms = self.seen[key]
+        room = input_of(detector, pixels)
         price.usage.add([room], fitted((pixels.shape[0], pixels.shape[1]), room))
         price.detect_ms += ms
         return found
@@ -98,10 +121,16 @@ class Looks:
         self, windows: Sequence[Window], config: PackConfig, price: Price
     ) -> list[Detections]:
         """Detections of windows that share canvases."""
-        cuts = [self.image[y1:y2, x1:x2] for x1, y1, x2, y2 in windows]
-        start = self.clock()
-        found = PackedDetector(self.detector, config, usage=price.usage).predict(cuts)
-        price.detect_ms += 1000 * (self.clock() - start)
+        key = (tuple(windows), config)
+        if key not in self.shared:
+            own = Price()
+            cuts = [self.image[y1:y2, x1:x2] for x1, y1, x2, y2 in windows]
+            start = self.clock()
+            found = PackedDetector(self.detector, config, usage=own.usage).predict(cuts)
+            own.detect_ms = 1000 * (self.clock() - start)
+            self.shared[key] = found, own
+        found, own = self.shared[key]
+        price.pay(own)
         return found
 
 
@@ -150,7 +179,7 @@ def measure(
             price.density_ms = density_ms + 1000 * (clock() - start)
         price.crops = len(windows)
         price.crop_pixels = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in windows)
-        whole = looks.at(None, price)
+        whole = looks.whole(setup.whole_side, price)
         if setup.pack is not None:
             cuts = looks.packed(windows, setup.pack, price)
         else:
@@ -181,6 +210,13 @@ class Row:
     setting: str
     packed: bool
     figures: dict[str, float]
+    whole_side: int = 0
+
+    @property
+    def title(self) -> str:
+        """The slicer, whether its crops are packed, and the whole image's own input."""
+        whole = f", whole at {self.whole_side}" if self.whole_side else ""
+        return self.name + (", packed" if self.packed else "") + whole
 
     @property
     def ms(self) -> float:
@@ -190,7 +226,12 @@ class Row:
     @property
     def flat(self) -> dict[str, Any]:
         """As one mapping, for CSV and JSON."""
-        head = {"slicer": self.name, "setting": self.setting, "packed": self.packed}
+        head = {
+            "slicer": self.name,
+            "setting": self.setting,
+            "packed": self.packed,
+            "whole_side": self.whole_side,
+        }
         return {**head, **self.figures, "ms": self.ms}
 
 
@@ -208,9 +249,10 @@ def break_even(dense: Row, grid: Row) -> float | None:
     """Milliseconds per pass from which on ``dense`` is the cheaper way; None: never.
 
     Both are priced as ``density + passes * price + fusion``; 0 where ``dense`` costs less at any
-    price.
+    price. A pass has the grid's mean input; a larger one counts by its pixels.
     """
-    saved = grid.figures["passes"] - dense.figures["passes"]
+    a_pass = grid.figures["input_pixels"] / grid.figures["passes"]
+    saved = (grid.figures["input_pixels"] - dense.figures["input_pixels"]) / a_pass
     extra = (dense.figures["density_ms"] + dense.figures["fuse_ms"]) - grid.figures["fuse_ms"]
     if saved <= 0:
         return 0.0 if extra <= 0 and saved == 0 else None

@@ -199,7 +199,7 @@ class Table:
         figures["fuse_ms"] = fuse_ms
         figures |= {name: float(scores[name]) for name in SCORES}
         setting = setup.setting or str(setup.crop.settings)
-        return worth.Row(setup.name, setting, setup.packed, figures)
+        return worth.Row(setup.name, setting, setup.packed, figures, setup.whole_side)
 
     def _fused(self, index: int, fusion: FuseConfig) -> tuple[dict[str, Detections], float]:
         """Fused detections of a setup by image, and the milliseconds per image that it took."""

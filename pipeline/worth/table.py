@@ -36,6 +36,8 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
         help="also with crops packed onto canvases of this side, pixels")  # fmt: skip
     add("--pack-zoom", type=number(0.1, 16, float), default=PackConfig().zoom, metavar="X",
         help="packed crops are enlarged at most this many times")  # fmt: skip
+    add("--whole-sides", type=number(0, 1 << 14), nargs="+", default=(0,), metavar="N",
+        help="longer sides of the detector's input for whole images; 0: as for crops")  # fmt: skip
     add("--fusion", action="append", default=[], metavar="KEY=VALUE",
         help="settings of 'fuse-eval', such as merge.iou=0.6")  # fmt: skip
 
@@ -63,10 +65,10 @@ def setups_of(args: argparse.Namespace) -> list[Setup]:
         setups.append(Setup(label, config.build(CropConfig, given, "crop")))
     if args.weights is None and args.maps is None:
         setups = [setup for setup in setups if setup.crop.needs != "map"]
-    if not args.pack:
-        return setups
-    packable = [s for s in setups if s.crop.needs != "nothing"]
-    return setups + [replace(setup, pack=_pack(args)) for setup in packable]
+    if args.pack:
+        packable = [s for s in setups if s.crop.needs != "nothing"]
+        setups += [replace(setup, pack=_pack(args)) for setup in packable]
+    return [replace(setup, whole_side=side) for side in args.whole_sides for setup in setups]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     given = parse_overrides([f"--fusion.{pair}" for pair in args.fusion])
     fusion = config.build(FuseConfig, given.get("fusion", {}), "fusion")
     settings = {
-        "setups": [[s.name, config.resolved(s.crop), s.packed] for s in setups],
+        "setups": [[s.name, config.resolved(s.crop), s.packed, s.whole_side] for s in setups],
         "pack": config.resolved(_pack(args)),
     }
     totals = {"fusion": config.resolved(fusion)}
@@ -115,17 +117,17 @@ def _write(artifact: Artifact, rows: Sequence[worth.Row], split: str) -> None:
 def table(rows: Sequence[worth.Row], best: Sequence[bool]) -> str:
     """The table as text; ``*`` marks the frontier of AP over milliseconds."""
     wide = max([24, *(len(row.setting) for row in rows)])
+    left = max([14, *(len(row.title) for row in rows)])
     head = (
-        f"  {'slicer':<14} {'setting':<{wide}} {'AP':>6} {'AP50':>6} {'small':>6} {'AR500':>6} "
+        f"  {'slicer':<{left}} {'setting':<{wide}} {'AP':>6} {'AP50':>6} {'small':>6} {'AR500':>6} "
         f"{'crops':>6} {'pixels':>6} {'passes':>6} {'padded':>6} {'density':>8} {'detect':>8} "
         f"{'fuse':>6} {'ms':>8}"
     )
     lines = [head]
     for row, mark in zip(rows, best, strict=True):
         f = row.figures
-        name = f"{row.name}{' packed' if row.packed else ''}"
         lines.append(
-            f"{'*' if mark else ' '} {name:<14} {row.setting:<{wide}} {f['AP']:6.4f} "
+            f"{'*' if mark else ' '} {row.title:<{left}} {row.setting:<{wide}} {f['AP']:6.4f} "
             f"{f['AP50']:6.4f} {f['AP_small']:6.4f} {f['AR500']:6.4f} {f['crops']:6.2f} "
             f"{f['pixels']:6.3f} {f['passes']:6.2f} {f['padded']:6.3f} {f['density_ms']:8.1f} "
             f"{f['detect_ms']:8.1f} {f['fuse_ms']:6.1f} {row.ms:8.1f}"
@@ -137,7 +139,7 @@ def _break_evens(rows: Sequence[worth.Row]) -> list[str]:
     """For the best density row against each grid of at most its AP."""
     dense = [row for row in rows if row.name.startswith("density")]
     lines = []
-    for grid in (row for row in rows if row.name == "grid"):
+    for grid in (row for row in rows if row.name == "grid" and not row.whole_side):
         prices = [
             (price, row)
             for row in dense
@@ -148,9 +150,8 @@ def _break_evens(rows: Sequence[worth.Row]) -> list[str]:
             lines.append(f"no density setting reaches grid {grid.setting} in fewer passes")
             continue
         price, row = min(prices, key=lambda pair: pair[0])
-        packed = ", packed" if row.packed else ""
         lines.append(
-            f"from {price:.0f} ms per pass on, density ({row.setting}{packed}) is the cheaper way "
+            f"from {price:.0f} ms per pass on, {row.title} ({row.setting}) is the cheaper way "
             f"to the AP of grid {grid.setting}"
         )
     return lines

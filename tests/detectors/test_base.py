@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 
 from dmnet.core.classes import Classes
 from dmnet.core.errors import CheckpointError, ConfigError, InputError
+from dmnet.core.records import Detections, Image
 from dmnet.core.training.weights import read_weights
 from dmnet.detectors import base
 from dmnet.detectors.base import NetDetector, build_model, load_net
-from dmnet.detectors.load import Detector, load_detector
+from dmnet.detectors.load import Detector, at_side, load_detector
 from dmnet.detectors.names import DETECTORS
 
 SMALL: dict[str, Any] = {
@@ -191,3 +193,44 @@ def test_weights_of_other_classes_are_mapped_by_name_or_refused(
     assert isinstance(same, NetDetector) and same.table is None
     with pytest.raises(ConfigError, match=r"none of the detector's classes \(bus, cat, Car\)"):
         load_detector(path, device="cpu", classes=Classes(("ship",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "sides"),
+    [
+        ("yolox-nano", ("input_size",)),
+        ("yolov6-n", ("input_size",)),
+        ("fcos-mobilenetv2", ("min_size", "max_size")),
+        ("fasterrcnn-mobilenetv3", ("min_size", "max_size")),
+    ],
+)
+def test_at_another_side_it_is_the_network_that_was_made_for_it(
+    name: str, sides: tuple[str, ...], rng: np.random.Generator
+) -> None:
+    torch.manual_seed(0)
+    small: dict[str, Any] = {"fpn_channels": 64, "head_channels": 64} if len(sides) > 1 else {}
+    small["score_threshold"] = 0.0
+    own = build_model(name, {**small, **dict.fromkeys(sides, 64)})
+    made = build_model(name, {**small, **dict.fromkeys(sides, 96)})
+    made.load_state_dict(own.state_dict())
+    detector = NetDetector(own, "cpu")
+    image = rng.integers(0, 255, (50, 90, 3), np.uint8)
+    before = detector.predict([image])[0]
+    other = at_side(detector, 96)
+    found, expected = (each.predict([image])[0] for each in (other, NetDetector(made, "cpu")))
+    assert len(expected) > 20
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_array_equal(detector.predict([image])[0].boxes, before.boxes)
+    assert len(before) != len(expected) or not np.array_equal(before.boxes, expected.boxes)
+
+
+def test_a_fixed_input_has_no_other_side() -> None:
+    class Plain:
+        def predict(self, images: Sequence[Image]) -> list[Detections]:
+            return [Detections.empty() for _ in images]
+
+    detector = Plain()
+    assert at_side(detector, 0) is detector
+    with pytest.raises(ConfigError, match=r"detect.whole_side 96: .* is fixed; set it to 0"):
+        at_side(detector, 96)

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from dmnet.core.errors import InputError
+from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.images import encode_png, read_image
 from dmnet.core.records import Detections, Image, Size
 from dmnet.detectors import infer
 from dmnet.detectors.base import NetDetector, build_model
 from dmnet.detectors.infer import InferConfig, Job, detect_items
+from dmnet.detectors.packing import PackConfig
 from dmnet.detectors.training.data import TrainingImage
 
 Scenes = Callable[..., list[TrainingImage]]
@@ -89,6 +91,32 @@ def test_windows_of_many_images_share_batches(tmp_path: Path, rng: np.random.Gen
     plain = Mean()
     list(detect_items(plain, jobs, InferConfig(batch=4)))
     assert all(len(set(sizes)) == 1 for sizes in plain.batches)
+
+
+class Sided(Rounded):
+    """Has an input of any size, and says which one in its score."""
+
+    def __init__(self, side: int = 64) -> None:
+        super().__init__()
+        self.side = side
+
+    def at_side(self, side: int) -> Sided:
+        return Sided(side)
+
+    def predict(self, images: Sequence[Image]) -> list[Detections]:
+        return [replace(each, scores=np.array([self.side])) for each in super().predict(images)]
+
+
+@pytest.mark.parametrize("pack", [PackConfig(), PackConfig(side=64)])
+def test_whole_images_have_an_input_of_their_own(
+    tmp_path: Path, rng: np.random.Generator, pack: PackConfig
+) -> None:
+    jobs: list[Job] = [(p, [None, (0, 0, 60, 40)]) for p in images_of(tmp_path, 2, rng)]
+    config = InferConfig(whole_side=96, pack=pack)
+    found = [each for _, each in detect_items(Sided(), jobs, config)]
+    assert [[f.scores.tolist() for f in each] for each in found] == [[[96], [64]]] * 2
+    with pytest.raises(ConfigError, match=r"detect\.whole_side 96: the input of this detector"):
+        list(detect_items(Mean(), jobs, config))
 
 
 def test_few_images_are_open_at_a_time(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -268,6 +268,19 @@ def test_yolox_nano_finds_the_cars_of_a_real_picture(shared: Path) -> None:
     assert set(found.labels.tolist()) <= {1, 3, 4, 6, 9, 10}
 
 
+def test_another_side_of_the_input(tmp_path: Path) -> None:
+    found = [np.zeros((1, 1, 6), np.float32)]
+    described = {"class_map": ["0=1"], "long_side": 64, "objectness": True}
+    free = load(constant_model(tmp_path / "a.onnx", found, [1, 3, "h", "w"]), described, "cpu")
+    assert free.input_shape((100, 200)) == (32, 64)
+    assert free.at_side(128).input_shape((100, 200)) == (64, 128)
+    assert free.input_shape((100, 200)) == (32, 64)
+    fixed = {"class_map": ["0=1"], "input_size": [64, 64]}
+    tied = load(constant_model(tmp_path / "b.onnx", found, [1, 3, 64, 64]), fixed, "cpu")
+    with pytest.raises(ConfigError, match=r"b.onnx: detect.whole_side 128: .* is fixed"):
+        tied.at_side(128)
+
+
 def test_metadata_that_is_no_text(tmp_path: Path) -> None:
     """Found by the campaign fuzz: onnxruntime decodes it when it is asked for."""
     output = np.zeros((1, 5, 7), np.float32)

@@ -43,6 +43,9 @@ def test_candidates_are_every_threshold_side_and_packing() -> None:
     assert setups[-1].crop == CropConfig.of(threshold=0.2, max_side=800, min_objects=4)
     assert setups[-1].pack == PackConfig(side=416, zoom=1.0)
     assert not any(setup.packed for setup in choice.candidates((0.1,), (500,), (0,), 0, (1.0,)))
+    both = choice.candidates((0.1,), (500,), (0,), 416, (1.0,), (0, 672))
+    assert [setup.whole_side for setup in both] == [0, 0, 0, 672, 0, 0, 672, 672]
+    assert choice.settings_of(both[-1], FuseConfig(), 384)["detect"]["whole_side"] == 672
 
 
 def test_stated_prices_count_input_pixels_and_maps_of_density_alone() -> None:

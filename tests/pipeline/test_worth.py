@@ -70,6 +70,30 @@ def test_packed_crops_share_passes_and_density_is_paid_by_density_alone() -> Non
     assert plain["density_ms"] == 0 and dense["density_ms"] > 0
 
 
+class Sided(Counting):
+    def __init__(self, side: int = 64) -> None:
+        super().__init__()
+        self.side = side
+
+    def input_shape(self, size: tuple[int, int]) -> tuple[int, int]:
+        return self.side, self.side
+
+    def at_side(self, side: int) -> Sided:
+        return Sided(side)
+
+
+def test_a_larger_look_at_the_whole_image_costs_its_pixels() -> None:
+    grid, pack = CropConfig.of(slicer="uniform", rows=2, cols=2), PackConfig(side=64, gap=0)
+    setups = [Setup("u", grid, pack), Setup("u", grid, pack, whole_side=128)]
+    detector = Sided()
+    small, large = run(setups, detector)
+    assert (small["passes"], large["passes"]) == (5, 5)
+    assert small["input_pixels"] == 5 * 64 * 64
+    assert large["input_pixels"] == 4 * 64 * 64 + 128 * 128
+    assert len(detector.shown) == 5  # packed windows of both setups were seen once
+    assert Row("u", "-", True, {}, 128).title == "u, packed, whole at 128"
+
+
 def test_fused_shifts_crops_into_the_image() -> None:
     one = Detections(np.array([[0, 0, 4, 4]]), np.array([0.5]), np.array([1]))
     found = worth.fused([[10, 20, 50, 60]], [Detections.empty(), one], (100, 100), FuseConfig())
@@ -78,7 +102,7 @@ def test_fused_shifts_crops_into_the_image() -> None:
 
 def row(name: str, ap: float, passes: float, density: float, detect: float) -> Row:
     figures = {"AP": ap, "passes": passes, "density_ms": density, "detect_ms": detect,
-               "fuse_ms": 1.0, "pixels": 0.5}  # fmt: skip
+               "fuse_ms": 1.0, "pixels": 0.5, "input_pixels": 100 * passes}  # fmt: skip
     return Row(name, "threshold 0.1", False, figures)
 
 
@@ -93,6 +117,9 @@ def test_break_even() -> None:
     assert worth.break_even(row("density", 0.25, 4, 100, 40), grid) == pytest.approx(20)
     assert worth.break_even(row("density", 0.25, 9, 100, 90), grid) is None
     assert worth.break_even(row("density", 0.25, 4, 0, 40), grid) == 0
+    large = row("density", 0.25, 4, 100, 40)
+    large.figures["input_pixels"] = 700  # as 7 passes of the grid
+    assert worth.break_even(large, grid) == pytest.approx(50)
 
 
 def test_means_per_image() -> None:

@@ -213,3 +213,18 @@ def test_network_from_backbone_weights_goes_through_a_file(tmp_path: Path) -> No
     with torch.inference_mode():
         for key, value in net(image)[0].items():
             assert torch.equal(value, again(image)[0][key])
+
+
+def test_a_low_first_image_does_not_change_the_next_ones() -> None:
+    """torchvision infers its levels' strides from the first image, padded 36 rows to 64."""
+    torch.manual_seed(0)
+    net = build_model("fasterrcnn-mobilenetv3", {**SMALL, "score_threshold": 0.0}).eval()
+    image = torch.rand(3, 64, 64)
+    with torch.inference_mode():
+        alone = net.detect([image])[0]
+    other = build_model("fasterrcnn-mobilenetv3", {**SMALL, "score_threshold": 0.0}).eval()
+    other.load_state_dict(net.state_dict())
+    with torch.inference_mode():
+        other.detect([torch.rand(3, 36, 64)])
+        found = other.detect([image])[0]
+    torch.testing.assert_close(found["boxes"], alone["boxes"], rtol=0, atol=0)
