@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,18 @@ def stage_parser(verb: str) -> argparse.ArgumentParser:
     )
     add("--shard", type=Shard.of, metavar="I/N",
         help="only part I of N, say of a Slurm array; `dmnet merge STAGE` joins them")  # fmt: skip
+    add_executor(add)
+    add("--cache-gb", type=number(0.001, 1e6, float), default=20.0, metavar="GB",
+        help="room for files fetched from buckets (in $DMNET_CACHE or ~/.cache/dmnet)")  # fmt: skip
+    add("--force", action="store_true", help="overwrite own files that were changed by hand")
+    add("--verify", action="store_true", help="compare digests of all files, trust no times")
+    add("--max-bad", type=how_many, default=0, metavar="N",
+        help="exit code 0 although up to N items were set aside")  # fmt: skip
+    return parser
+
+
+def add_executor(add: Callable[..., Any]) -> None:
+    """Options that say who does the work; ``add`` as `argparse.ArgumentParser.add_argument`."""
     add("--executor", choices=EXECUTORS, default="local",
         help="who does the work: processes of this machine, or a Ray cluster")  # fmt: skip
     add("--ray-address", metavar="HOST:PORT",
@@ -84,13 +97,6 @@ def stage_parser(verb: str) -> argparse.ArgumentParser:
         help="copies of the network on the cluster (0: one a GPU, or every 4 cores)")  # fmt: skip
     add("--ray-gpus", type=number(0, 64, float), default=1.0, metavar="SHARE",
         help="GPUs of each copy; parts of one (0.25) let several share it")  # fmt: skip
-    add("--cache-gb", type=number(0.001, 1e6, float), default=20.0, metavar="GB",
-        help="room for files fetched from buckets (in $DMNET_CACHE or ~/.cache/dmnet)")  # fmt: skip
-    add("--force", action="store_true", help="overwrite own files that were changed by hand")
-    add("--verify", action="store_true", help="compare digests of all files, trust no times")
-    add("--max-bad", type=how_many, default=0, metavar="N",
-        help="exit code 0 although up to N items were set aside")  # fmt: skip
-    return parser
 
 
 def context_of(options: argparse.Namespace, overrides: list[str]) -> Context:

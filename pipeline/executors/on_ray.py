@@ -8,6 +8,7 @@ whose worker or machine is lost is done again elsewhere: the same files, one lin
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ from dmnet.core.work import (
 )
 from dmnet.pipeline.executors.base import Engine, Load
 
+_log = logging.getLogger(__name__)
+
 LOSSES = 3
 """A parcel that lost its worker more often than this is given up: it may be what kills them."""
 
@@ -41,6 +44,9 @@ AHEAD = 3
 
 CORES = 4
 """Cores of an actor on a CPU, where ``--ray-actors`` does not say how many there are."""
+
+STARTS = 4
+"""Attempts to start a cluster of our own: Ray waits 30 seconds, a busy machine needs more."""
 
 STORE = 100_000_000
 """Bytes of shared memory of a cluster of our own; results are journal lines, a few kB a parcel."""
@@ -310,21 +316,35 @@ def connected(ray: Any, engine: Engine) -> Iterator[None]:
         "object_store_memory": STORE,
         "include_dashboard": False,
     }  # fmt: skip
-    try:
-        ray.init(**own, logging_level="WARNING", log_to_driver=False)
-    except (ConnectionError, ValueError) as error:
-        raise DmnetError(
-            f"--ray-address {engine.ray_address}: no Ray cluster there ({error}). Start one with "
-            "`ray start --head`, or leave the address away to use this machine."
-        ) from error
-    except Exception as error:  # Ray raises it plain
-        if "timed out during startup" not in str(error):
-            raise
-        raise DmnetError(
-            "The Ray cluster on this machine was not ready within Ray's 30 seconds; the machine is "
-            "busy. Run the same command again when it is idle, or with --executor local."
-        ) from error
+    _start(ray, own, engine)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, own: dict[str, Any], engine: Engine) -> None:
+    """Connect to the cluster, or start one; on a busy machine more than once.
+
+    Raises:
+        DmnetError: as `connected`.
+    """
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(**own, logging_level="WARNING", log_to_driver=False)
+            return
+        except (ConnectionError, ValueError) as error:
+            raise DmnetError(
+                f"--ray-address {engine.ray_address}: no Ray cluster there ({error}). Start one "
+                "with `ray start --head`, or leave the address away to use this machine."
+            ) from error
+        except Exception as error:  # Ray raises it plain
+            if "timed out during startup" not in str(error):
+                raise
+            if not left:
+                raise DmnetError(
+                    f"The Ray cluster on this machine was not ready within Ray's 30 seconds, "
+                    f"{STARTS} times; the machine is busy. Run the same command again when it is "
+                    "idle, or with --executor local."
+                ) from error
+            _log.info("the Ray cluster was not ready within 30 seconds; started again")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-
-from tqdm import tqdm
 
 from dmnet.core.artifact import Artifact, Item, Product
 from dmnet.core.artifact import Result as Outcome
@@ -22,8 +20,11 @@ from dmnet.core.files import digest, file_digest
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_image
 from dmnet.core.threads import map_ahead
+from dmnet.core.work import Done, Own, Stream, streamed
 from dmnet.detectors.packing import Usage
 from dmnet.fusion.report.viewer import ViewerConfig, ViewerImage, viewer_page
+from dmnet.pipeline.executors.base import Engine
+from dmnet.pipeline.executors.choose import executor_for
 from dmnet.pipeline.predict.found import Found, read_found
 from dmnet.pipeline.predict.inputs import VIDEOS, Input
 from dmnet.pipeline.predict.model import Model, check_classes
@@ -63,7 +64,8 @@ class Job:
     files: Files
     save: SaveConfig
     out: Path
-    device: str = "auto"
+    engine: Engine = field(default_factory=Engine)
+    """Where pictures are done."""
     force: bool = False
 
 
@@ -77,7 +79,7 @@ def predict(job: Job) -> tuple[dict[str, str], Totals]:
     totals = {"model": runner.facts, "save": resolved(job.save), "truth": runner.labels()}
     artifact = Artifact(job.out, STAGE, VERSION, {}, totals=totals, force=job.force)
     with artifact:
-        summary = artifact.process_stream(runner.items(), partial(runner.stream, artifact))
+        summary = artifact.carry_out(runner.items(), runner.carry, STAGE)
         if artifact.changed:
             runner.sum_up(artifact)
         found = Totals(usage=runner.usage)
@@ -100,6 +102,8 @@ class _Runner:
         self.made_from = digest(self.facts)
         self.inputs = {each.id: each for each in job.inputs}
         self.parts = {each.id: parts for each in job.inputs if (parts := self._parts(each))}
+        self.owner = {item.id: name for name, each in self.parts.items() for item in each.items()}
+        self.device = job.engine.device
         self._model: Model | None = None
 
     @property
@@ -107,7 +111,7 @@ class _Runner:
         """The model, which keeps everything from the floor on: outputs choose later."""
         if self._model is None:
             self._model = open_model(
-                self.job.files, confidence=self.facts["floor"], device=self.job.device
+                self.job.files, confidence=self.facts["floor"], device=self.device
             )
             check_classes(self.job.save.only, self._model.classes)
         return self._model
@@ -131,7 +135,7 @@ class _Runner:
 
     @property
     def usage(self) -> Usage:
-        """Passes of the detector in this run; none where everything was done already."""
+        """Passes of the detector in this process; none where nothing was left to be done in it."""
         return Usage() if self._model is None else self._model.usage
 
     def _parts(self, source: Input) -> Parts | None:
@@ -159,19 +163,27 @@ class _Runner:
             )
         ]
 
-    def stream(self, artifact: Artifact, items: list[Item]) -> Iterator[tuple[Item, Outcome]]:
+    def carry(self, root: Path, items: list[Item], take: Callable[[Item], Own]) -> Iterator[Done]:
+        """See `Carrier`: pictures where the engine says, rasters and videos in this process."""
+        near = items
+        if self.job.engine.executor != "local":
+            near = [item for item in items if item.id in self.owner]
+            far = [item for item in items if item.id not in self.owner]
+            if near:
+                _log.info("rasters and videos are done in this process: %d parts", len(near))
+            pictures = tuple(each for each in self.job.inputs if each.id not in self.parts)
+            load = partial(opened, replace(self.job, inputs=pictures), root.absolute())
+            yield from executor_for(self.job.engine).networks(load, STAGE)(root, far, take)
+        yield from streamed(lambda: partial(self.stream, root))(root, near, take)
+
+    def stream(self, root: Path, items: list[Item]) -> Iterator[tuple[Item, Outcome]]:
         """Results in order; steps of neighbouring pictures overlap in time."""
-        owner = {item.id: name for name, parts in self.parts.items() for item in parts.items()}
-        with tqdm(total=len(items), desc="predict", disable=None) as bar:
-            for name, group in itertools.groupby(items, lambda item: owner.get(item.id)):
-                listed = list(group)
-                if name is None:
-                    results = map_ahead(self._render, self._results(artifact, listed))
-                else:
-                    results = self._by_parts(self.parts[name], listed, artifact.root)
-                for item, outcome in results:
-                    bar.update()
-                    yield item, outcome
+        for name, group in itertools.groupby(items, lambda item: self.owner.get(item.id)):
+            listed = list(group)
+            if name is None:
+                yield from map_ahead(self._render, self._results(root, listed))
+            else:
+                yield from self._by_parts(self.parts[name], listed, root)
 
     def _by_parts(
         self, parts: Parts, items: list[Item], root: Path
@@ -187,12 +199,12 @@ class _Runner:
                 yield item, error
 
     def _results(
-        self, artifact: Artifact, items: list[Item]
+        self, root: Path, items: list[Item]
     ) -> Iterator[tuple[Item, str, Result | InputError]]:
         """Pictures that only have to be written anew are not detected again."""
         fresh: list[tuple[Item, str]] = []
         for item in items:
-            known = self._known(artifact, item)
+            known = self._known(root, item)
             if known is None:
                 fresh.append((item, self._digest(item)))
             else:
@@ -207,16 +219,16 @@ class _Runner:
         except OSError:
             return "absent"  # reading the picture says so
 
-    def _known(self, artifact: Artifact, item: Item) -> Result | None:
+    def _known(self, root: Path, item: Item) -> Result | None:
         """What an earlier run found with the same model in the same file."""
         source = self.inputs[item.id]
         try:
-            found = read_found(artifact.root / _name(source), self._digest(item))
+            found = read_found(root / _name(source), self._digest(item))
             image = read_image(item.files["image"])
             if found is None:
                 return None
             mapped = found.count is not None
-            density = density_h5.read(artifact.root / _map_name(source)) if mapped else None
+            density = density_h5.read(root / _map_name(source)) if mapped else None
         except InputError:
             return None  # detected again, which names the reason
         return Result(
@@ -294,6 +306,14 @@ class _Runner:
             density.read_bytes() if density.exists() else None,
             found.count,
         )
+
+
+def opened(job: Job, root: Path, device: str) -> Stream:
+    """A worker's stream over pictures, its model loaded."""
+    runner = _Runner(job)
+    runner.device = device
+    _ = runner.model
+    return partial(runner.stream, root)
 
 
 def _name(source: Input) -> str:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dmnet.core import config
+from dmnet.pipeline.executors.base import Engine
 from dmnet.pipeline.models import entries
+from dmnet.pipeline.options import add_executor
 from dmnet.pipeline.outcome import at_least_one, exit_code, how_many, number
 from dmnet.pipeline.predict.inputs import Inputs, find_inputs
 from dmnet.pipeline.predict.named import DEFAULT, find
@@ -50,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--line", metavar="X1,Y1,X2,Y2",
         help="in a video count the objects that cross this line, pixels; follows them")  # fmt: skip
     add("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
+    add_executor(add)
     add("--force", action="store_true", help="overwrite own files that were changed by hand")
     add("--max-bad", type=how_many, default=0, metavar="N",
         help="exit code 0 although up to N pictures were set aside")  # fmt: skip
@@ -66,8 +69,8 @@ def run(args: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     )  # fmt: skip
     inputs = find_inputs(args.paths)
     _say_left_out(inputs)
-    job = Job(inputs.files, files, save, args.out, args.device, args.force)
-    bad, totals = predict(job)
+    engine = Engine(args.executor, 0, args.device, args.ray_address, args.ray_actors, args.ray_gpus)
+    bad, totals = predict(Job(inputs.files, files, save, args.out, engine, args.force))
     for line in table(totals, time.perf_counter() - start):
         print(line)
     print(f"written to {args.out}")

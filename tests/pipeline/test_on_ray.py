@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dmnet.core.artifact import Artifact, Item, Product
@@ -145,6 +146,40 @@ def test_all_stages_give_the_bytes_of_this_machine(images: Path, cluster: Any) -
     for stage in ("predict-density", "crop", "convert", "detect", "fuse-eval"):
         local, far = (tree(images / run / "default" / "val" / stage) for run in ("local", "ray"))
         assert local and local == far, stage
+
+
+def test_pictures_are_predicted_as_on_this_machine(
+    images: Path, cluster: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``dmnet predict``: half of the pictures, then all of them; a raster stays in this process."""
+    rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
+    folder = images / "data" / "VisDrone2019-DET-val" / "images"
+    raster = images / "field.tif"
+    shape = {"width": 96, "height": 64, "count": 3, "dtype": "uint8", "crs": "EPSG:32650"}
+    place = rasterio.Affine(0.1, 0, 500_000, 0, -0.1, 4_000_000)
+    with rasterio.open(raster, "w", driver="GTiff", transform=place, **shape) as file:
+        file.write(np.full((3, 64, 96), 120, np.uint8))
+    words = [
+        str(folder),
+        str(raster),
+        "--model",
+        "hit-uav",
+        "--device",
+        "cpu",
+        "--confidence",
+        ".1",
+    ]
+    for engine in ("local", "ray"):
+        out = ["--executor", engine, "--ray-actors", "2", "--out", str(images / f"found-{engine}")]
+        if engine == "ray":
+            assert main(["predict", *map(str, sorted(folder.iterdir())[:6]), *words[2:], *out]) == 0
+        assert main(["predict", *words, *out]) == 0
+    assert "rasters and videos are done in this process: 2 parts" in capsys.readouterr().err
+    local, far = (tree(images / f"found-{engine}") for engine in ("local", "ray"))
+    assert local == far
+    assert {"predictions.json", "geo/field.geojson"} < set(local)
+    lines = (images / "found-ray" / "items.jsonl").read_text().splitlines()
+    assert len(lines) == len(read_journal(images / "found-ray")) == 14
 
 
 def die(item: Item) -> Product:
