@@ -53,7 +53,7 @@ class YoloX(OneStage):
             )
         self.architecture, self.classes, self.config = name, classes, config
         self.settings = asdict(config)
-        self.body = Body(SIZES[name], classes).to(memory_format=torch.channels_last)
+        self.body = Body(SIZES[name], classes)
         self.l1 = False
 
     def predictions(self, images: Tensor) -> tuple[Tensor, Tensor]:

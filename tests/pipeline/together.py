@@ -42,8 +42,14 @@ SETTINGS = {
     "retinanet-r50": TORCHVISION,
     "fcos-mobilenetv2": TORCHVISION,
     "yolov6-n": {"input_size": 64, "border": 0},
+    "yolox-nano": {"input_size": 64, "border": 0},
 }
-DENSITY = ("mcnn", "unet")
+RATES = {"mobilenet": 1e-4, "yolox-nano": 1e-5}
+"""Learning rates where others would be too great: steps that overshoot enlarge rounding errors,
+those of another convolution algorithm in one process as well."""
+DENSITY = {"mcnn": 5, "unet": 5, "mobilenet": 6}
+"""Density networks, and how many pictures each is trained on: batch norms see those that fill up an
+uneven batch, so `mobilenet` gets as many as two or three processes can share."""
 SIZES = [(64, 64), (64, 96), (96, 64), (48, 96), (64, 64), (96, 96)]
 
 
@@ -80,8 +86,9 @@ def detector(name: str, folder: Path) -> Trained:
     samples = [sample(folder / f"{key}.png", boxes, window) for key, boxes in truth.items()]
     zoom = (1.0, 1.0) if window else (0.8, 1.5)
     config = TrainConfig(
-        epochs=5, batch=6, lr=1e-4, momentum=0.0, nesterov=False, ema=0.0, warmup_steps=0,
-        schedule="constant", channels_last=False, data=DataConfig(augment=AugmentConfig(zoom=zoom)),
+        epochs=5, batch=6, lr=RATES.get(name, 1e-4), momentum=0.0, nesterov=False, ema=0.0,
+        warmup_steps=0, schedule="constant", channels_last=False,
+        data=DataConfig(augment=AugmentConfig(zoom=zoom)),
     )  # fmt: skip
     net = build_model(name, SETTINGS[name])
     if name.startswith("fasterrcnn"):  # random scores are nearly equal: their order would be chance
@@ -98,15 +105,16 @@ def squares(size: tuple[int, int], boxes: list[list[int]]) -> DensityMap:
 
 
 def density(name: str, folder: Path) -> Trained:
-    """Five steps of five pictures, which two or three processes cannot share evenly."""
+    """Five steps; two or three processes cannot share five pictures evenly."""
     truth = json.loads((folder / "truth.json").read_text())
     pairs = [
         DensityPair(folder / f"{key}.png", partial(squares, SIZES[int(key)], boxes))
         for key, boxes in truth.items()
-    ][:5]
+    ][: DENSITY[name]]
     config = DensityConfig(
-        network=name, epochs=5, batch=6, crop=32, optimizer="sgd", lr=1e-3, momentum=0.0,
-        nesterov=False, ema=0.0, warmup_steps=0, warmup_epochs=0.0, schedule="constant",
+        network=name, epochs=5, batch=6, crop=32, optimizer="sgd", lr=RATES.get(name, 1e-3),
+        momentum=0.0, nesterov=False, ema=0.0, warmup_steps=0, warmup_epochs=0.0,
+        schedule="constant", channels_last=False,
     )  # fmt: skip
     return train_density(pairs, [], config, device="cpu")
 
