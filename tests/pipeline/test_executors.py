@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from dmnet.core.artifact import Artifact, Item, Product, Result
-from dmnet.core.errors import ConfigError, InputError
+from dmnet.core.errors import ConfigError, DmnetError, InputError
 from dmnet.core.journal import read_journal
 from dmnet.core.work import Stream, parcels
 from dmnet.pipeline.cli import main
 from dmnet.pipeline.executors.base import Engine
 from dmnet.pipeline.executors.choose import executor_for
 from dmnet.pipeline.executors.local import Local
+from dmnet.pipeline.executors.on_ray import connected
 
 from .conftest import Run, tree
 
@@ -92,3 +93,34 @@ def test_the_command_line_refuses_an_engine_that_does_not_exist(
 ) -> None:
     assert main(["density", "--executor", "slurm"]) == 2
     assert "invalid choice: 'slurm'" in capsys.readouterr().err
+
+
+class SlowToStart:
+    """A Ray whose cluster needs more than 30 seconds for so many attempts."""
+
+    def __init__(self, attempts: int) -> None:
+        self.left = attempts
+        self.tries = 0
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, **how: object) -> None:
+        self.tries += 1
+        self.left -= 1
+        if self.left >= 0:
+            raise Exception("The current node timed out during startup. This could happen")
+
+    def shutdown(self) -> None: ...
+
+
+def test_a_cluster_that_starts_slowly_is_started_again() -> None:
+    for attempts in (0, 3):
+        slow = SlowToStart(attempts)
+        with connected(slow, Engine("ray")):
+            assert slow.tries == attempts + 1
+    slow = SlowToStart(9)
+    with pytest.raises(DmnetError, match=r"30 seconds, 4 times; .* --executor local"):
+        with connected(slow, Engine("ray")):
+            raise AssertionError("there is no cluster")
+    assert slow.tries == 4
