@@ -48,16 +48,13 @@ class Contents:
     """Numbers, lists of numbers, and texts."""
 
 
-def read(
-    path: Path, names: Sequence[str], *, attributes: Sequence[str] = (), may_lack: bool = False
-) -> Contents:
+def read(path: Path, names: Sequence[str], *, attributes: Sequence[str] = ()) -> Contents:
     """Arrays of real numbers and attributes of an HDF5 file.
 
     Args:
         path: the file.
         names: datasets of its root.
         attributes: of the file or of the first dataset, where the dataset's count.
-        may_lack: a dataset that is not there is left out.
 
     Raises:
         InputError: missing, damaged, without a dataset, with one that is no plain array of numbers
@@ -65,7 +62,7 @@ def read(
         LostWorkerError: the process cannot be started at all.
     """
     data = read_bytes(path)
-    question = json.dumps([list(names), list(attributes), may_lack]).encode()
+    question = json.dumps([list(names), list(attributes)]).encode()
     reader = _readers.setdefault(os.getpid(), _Reader())
     with reader.lock:
         for _ in range(2):

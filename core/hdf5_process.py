@@ -42,21 +42,18 @@ def serve(number: int) -> None:
         except (EOFError, ConnectionError):
             return
         signal.setitimer(signal.ITIMER_PROF, limits.HDF5_SECONDS)
-        names, attributes, may_lack = json.loads(question)
-        answer = answered(data, names, attributes, may_lack)
+        names, attributes = json.loads(question)
+        answer = answered(data, names, attributes)
         signal.setitimer(signal.ITIMER_PROF, 0)
         for part in answer:
             line.send_bytes(part)
 
 
-def answered(
-    data: bytes, names: list[str], attributes: list[str], may_lack: bool
-) -> list[bytes | memoryview]:
+def answered(data: bytes, names: list[str], attributes: list[str]) -> list[bytes | memoryview]:
     """The parts of an answer: JSON, and the bytes of each array."""
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
-            there = [name for name in names if not may_lack or name in file]
-            sets = [plain_dataset(file, name) for name in there]
+            sets = [plain_dataset(file, name) for name in names]
             arrays = [np.ascontiguousarray(each[()]) for each in sets]
             own = {name: _plain(file.attrs[name]) for name in attributes if name in file.attrs}
             for each in sets[:1]:
@@ -66,7 +63,7 @@ def answered(
     except (OSError, *DAMAGED) as error:
         text = f"damaged or cut-short HDF5 file ({error})"
         return [json.dumps({"refused": text}).encode()]
-    shapes = [[n, a.dtype.str, list(a.shape)] for n, a in zip(there, arrays, strict=True)]
+    shapes = [[n, a.dtype.str, list(a.shape)] for n, a in zip(names, arrays, strict=True)]
     told: Mapping[str, Any] = {"arrays": shapes, "attributes": own}
     return [json.dumps(told).encode(), *(a.reshape(-1).view(np.uint8).data for a in arrays)]
 

@@ -146,13 +146,6 @@ def ranges(hint: Any) -> Iterator[Range | Choice]:
         yield from ranges(part)
 
 
-def without_range(hint: Any) -> bool:
-    """Whether an annotation holds a number that has no range."""
-    if any(isinstance(meta, Range) for meta in getattr(hint, "__metadata__", ())):
-        return False
-    return hint in (int, float) or any(without_range(part) for part in get_args(hint))
-
-
 @cache
 def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)

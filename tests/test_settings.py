@@ -7,12 +7,12 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from typing import get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 import dmnet
-from dmnet.core.ranges import Settings, without_range
+from dmnet.core.ranges import Range, Settings, Share
 from dmnet.pipeline.cli import TOOLS
 from dmnet.pipeline.context import STAGES, stage_module
 from dmnet.pipeline.options import stage_parser
@@ -38,6 +38,19 @@ def _every() -> list[type]:
         todo += derived
         found += [cls for cls in derived if cls.__module__.startswith("dmnet.")]
     return sorted(set(found), key=lambda cls: (cls.__module__, cls.__name__))
+
+
+def without_range(hint: Any) -> bool:
+    """Whether an annotation holds a number that has no range."""
+    if any(isinstance(meta, Range) for meta in getattr(hint, "__metadata__", ())):
+        return False
+    return hint in (int, float) or any(without_range(part) for part in get_args(hint))
+
+
+def test_numbers_without_a_range_are_found() -> None:
+    assert without_range(int) and without_range(float | None) and without_range(tuple[int, ...])
+    assert not without_range(Share | None) and not without_range(tuple[Share, Share])
+    assert not without_range(str) and not without_range(bool)
 
 
 @pytest.mark.parametrize("cls", _every(), ids=lambda cls: f"{cls.__module__}.{cls.__name__}")

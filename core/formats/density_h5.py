@@ -30,7 +30,7 @@ from dmnet.core.spread import gathered
 KEY = "density"
 """Name of the dataset, and of the array in a foreign ``.npz``."""
 
-ATTRIBUTES = ("stride", "image_size", "settings")
+ATTRIBUTES = ("stride", "image_size")
 """Attributes that are read, of the dataset or of the file."""
 
 SUFFIXES = (".h5", ".hdf5", ".npy", ".npz")
@@ -138,42 +138,6 @@ def read(path: Path) -> DensityMap:
     return _checked(path, values, stated["stride"], stated["image_size"])
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Read the settings that made a map written by `write`.
-
-    Raises:
-        InputError: the file cannot be read or holds no settings.
-    """
-    try:
-        found: dict[str, Any] = json.loads(_read_h5(path)[1]["settings"])
-    except (KeyError, ValueError, RecursionError) as error:
-        raise InputError(path, "holds no readable settings") from error
-    return found
-
-
-def read_origin(path: Path) -> Origin | None:
-    """Read what a ground-truth map was made from; None where the file does not hold it.
-
-    Files of earlier versions, predicted maps, and maps from elsewhere do not.
-
-    Raises:
-        InputError: the file cannot be read, or its tables do not fit one another.
-    """
-    names = [field.name for field in fields(Origin)]
-    found = hdf5.read(path, names, may_lack=True).arrays
-    if any(name not in found for name in names):
-        return None
-    points, distances, sigmas = (found[name] for name in names)
-    count = len(sigmas) if sigmas.ndim == 1 else -1
-    if points.shape != (count, 2) or distances.ndim != 2 or len(distances) != count:
-        raise InputError(
-            path,
-            f"points {points.shape}, distances {distances.shape} and sigmas {sigmas.shape} do not "
-            "have one row an object",
-        )
-    return Origin(points.astype(np.int64), distances.astype(np.float64), sigmas.astype(np.float64))
-
-
 def maps_in(folder: Path) -> dict[str, Path]:
     """The density maps of a folder by image id; of two suffixes the first in order wins.
 
@@ -276,6 +240,4 @@ def _attributes(path: Path, attrs: Mapping[str, Any]) -> dict[str, Any]:
             found["image_size"] = (height, width)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(path, f"unreadable attribute stride or image_size ({error})") from error
-    if isinstance(attrs.get("settings"), str):
-        found["settings"] = attrs["settings"]
     return found

@@ -165,6 +165,15 @@ def faster_rcnn_model(
     return model
 
 
+def limits(config: TorchvisionConfig) -> dict[str, Any]:
+    """Which detections of an image are kept, as both one-stage networks call it."""
+    return {
+        "score_thresh": config.score_threshold,
+        "nms_thresh": config.nms,
+        "detections_per_img": config.max_detections,
+    }
+
+
 def retinanet_model(
     family: str, base: Backbone, config: TorchvisionConfig, classes: int
 ) -> nn.Module:
@@ -180,9 +189,7 @@ def retinanet_model(
         classes,
         anchor_generator=generator,
         head=head,
-        score_thresh=config.score_threshold,
-        nms_thresh=config.nms,
-        detections_per_img=config.max_detections,
+        **limits(config),
     )
     model.transform = Scaling(config)
     return model
@@ -207,9 +214,7 @@ def fcos_model(family: str, base: Backbone, config: TorchvisionConfig, classes: 
         classes,
         anchor_generator=generator,
         head=head,
-        score_thresh=config.score_threshold,
-        nms_thresh=config.nms,
-        detections_per_img=config.max_detections,
+        **limits(config),
     )
     model.transform = Scaling(config)
     return model

@@ -1,6 +1,6 @@
 """Aerial scenes that the demo makes itself."""
 
-from dmnet.pipeline.scenes.dataset import make_item, scene_seed, write_dataset, write_item
+from dmnet.pipeline.scenes.dataset import make_item, scene_seed, write_item
 from dmnet.pipeline.scenes.layout import render_layout
 from dmnet.pipeline.scenes.scene import SceneConfig, make_scene
 
@@ -10,6 +10,5 @@ __all__ = [
     "make_scene",
     "render_layout",
     "scene_seed",
-    "write_dataset",
     "write_item",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from dmnet.core.formats.visdrone import write_annotations
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import Annotations, Image
-from dmnet.pipeline.scenes.scene import DEFAULT, SceneConfig, make_scene
+from dmnet.pipeline.scenes.scene import SceneConfig, make_scene
 
 
 def scene_seed(split: str, index: int) -> int:
@@ -39,28 +38,3 @@ def write_item(
     picture.write_bytes(encode_jpeg(image, quality))
     rows.write_text(write_annotations(annotations))
     return picture
-
-
-def write_dataset(
-    root: Path,
-    splits: Mapping[str, int],
-    config: SceneConfig = DEFAULT,
-    quality: int = 90,
-) -> Iterator[Path]:
-    """Write ``ROOT/VisDrone2019-DET-<split>/{images,annotations}``, one picture after another.
-
-    A generator: it writes as it is consumed, so that the caller shows progress or stops.
-
-    Args:
-        root: folder to write into; made where it does not exist.
-        splits: number of pictures of each split, for example ``{"train": 40, "val": 10}``.
-        config: how the scenes look.
-        quality: of the JPEG files.
-
-    Yields:
-        The path of each image written.
-    """
-    for split, count in splits.items():
-        for index in range(count):
-            image, annotations = make_item(split, index, config)
-            yield write_item(root, split, image, annotations, quality)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ def foreign(tmp_path: Path, values: Any, key: str = "density", **attrs: Any) -> 
     return path
 
 
+def settings_of(path: Path) -> Any:
+    with h5py.File(path, "r") as file:
+        return json.loads(file["density"].attrs["settings"])
+
+
 # own files
 
 
@@ -49,7 +55,7 @@ def test_round_trip(stride: int, compression: int, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.values, density.values)
     assert found.values.dtype == np.float32
     assert (found.stride, found.size) == (stride, (30, 45))
-    assert density_h5.read_settings(path) == {"sigma": 15}
+    assert settings_of(path) == {"sigma": 15}
 
 
 def test_the_file_is_what_is_documented(tmp_path: Path) -> None:
@@ -62,7 +68,7 @@ def test_the_file_is_what_is_documented(tmp_path: Path) -> None:
         assert dataset.attrs["stride"] == 4
         assert dataset.attrs["count"] == pytest.approx(density.count)
         assert dataset.attrs["image_size"].tolist() == [30, 45]
-    assert density_h5.read_settings(path) == {"method": "geometry", "klasse": "ä"}
+    assert settings_of(path) == {"method": "geometry", "klasse": "ä"}
 
 
 def origin(count: int = 2) -> density_h5.Origin:
@@ -75,37 +81,21 @@ def origin(count: int = 2) -> density_h5.Origin:
 def test_what_a_map_was_made_from_round_trips(count: int, tmp_path: Path) -> None:
     made = origin(count)
     path = stored(tmp_path, density_h5.write(a_map(), {"a": 1}, made))
-    found = density_h5.read_origin(path)
-    assert found is not None and found.points.dtype == np.int64
-    for name in ("points", "distances", "sigmas"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(made, name))
-    np.testing.assert_array_equal(density_h5.read(path).values, a_map().values)
-    assert density_h5.read_settings(path) == {"a": 1}
     with h5py.File(path, "r") as file:
         assert sorted(file) == ["density", "distances", "points", "sigmas"]
         assert file["points"].fletcher32 == (count > 0)
-
-
-def test_a_map_without_origin_has_none(tmp_path: Path) -> None:
-    assert density_h5.read_origin(stored(tmp_path, density_h5.write(a_map()))) is None
-
-
-def test_tables_of_different_length_are_refused(tmp_path: Path) -> None:
-    made = origin(3)
-    odd = density_h5.Origin(made.points[:2], made.distances, made.sigmas)
-    path = stored(tmp_path, density_h5.write(a_map(), None, odd))
-    with pytest.raises(InputError, match=r"points \(2, 2\), .* do not have one row an object"):
-        density_h5.read_origin(path)
-    path.write_bytes(b"no map")
-    with pytest.raises(InputError, match="damaged or cut-short"):
-        density_h5.read_origin(path)
+        assert file["points"].dtype == np.int64
+        for name in ("points", "distances", "sigmas"):
+            np.testing.assert_array_equal(file[name][()], getattr(made, name))
+    np.testing.assert_array_equal(density_h5.read(path).values, a_map().values)
+    assert settings_of(path) == {"a": 1}
 
 
 def test_an_empty_map_of_one_pixel(tmp_path: Path) -> None:
     density = DensityMap(np.zeros((1, 1), np.float32), 1, (1, 1))
     path = stored(tmp_path, density_h5.write(density))
     assert density_h5.read(path).count == 0
-    assert density_h5.read_settings(path) == {}
+    assert settings_of(path) == {}
 
 
 def test_the_same_map_gives_the_same_bytes() -> None:
@@ -213,8 +203,6 @@ def test_a_foreign_file_is_no_own_file(tmp_path: Path) -> None:
     path = foreign(tmp_path, np.zeros((4, 4)))
     with pytest.raises(InputError, match="lacks the attributes stride and image_size"):
         density_h5.read(path)
-    with pytest.raises(InputError, match="no readable settings"):
-        density_h5.read_settings(path)
 
 
 # foreign maps

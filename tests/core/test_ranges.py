@@ -10,7 +10,7 @@ import pytest
 from dmnet.core.config import build
 from dmnet.core.config_help import describe
 from dmnet.core.errors import ConfigError
-from dmnet.core.ranges import Positive, Range, Settings, Share, Side, ranges, without_range
+from dmnet.core.ranges import Positive, Range, Settings, Share, Side, ranges
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,5 @@ def test_help_shows_the_range() -> None:
     assert texts["--t.name"] == ""
 
 
-def test_numbers_without_a_range_are_found() -> None:
-    assert without_range(int) and without_range(float | None) and without_range(tuple[int, ...])
-    assert not without_range(Share | None) and not without_range(tuple[Side, Side])
-    assert not without_range(str) and not without_range(bool)
+def test_ranges_of_the_parts_of_an_annotation() -> None:
     assert list(ranges(tuple[Share, Share] | None)) == [Range(0, 1), Range(0, 1)]

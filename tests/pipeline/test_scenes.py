@@ -12,7 +12,7 @@ from dmnet.core.boxes import area
 from dmnet.core.formats.visdrone import read_annotations
 from dmnet.core.images import read_image
 from dmnet.core.records import Annotations, Image
-from dmnet.pipeline.scenes import SceneConfig, make_item, make_scene, write_dataset
+from dmnet.pipeline.scenes import SceneConfig, make_item, make_scene, write_item
 from dmnet.pipeline.scenes.camera import Camera, Light
 from dmnet.pipeline.scenes.canvas import Canvas, seen
 from dmnet.pipeline.scenes.render import look
@@ -112,17 +112,21 @@ def test_zero_objects_and_no_ignored_regions() -> None:
 
 
 def test_items_do_not_depend_on_their_neighbours(tmp_path: Path) -> None:
-    paths = list(write_dataset(tmp_path, {"train": 2, "val": 1}, SMALL))
+    places = [("train", 0), ("train", 1), ("val", 0)]
+    items = [make_item(split, index, SMALL) for split, index in places]
+    paths = [
+        write_item(tmp_path, split, *item, 90)
+        for (split, _), item in zip(places, items, strict=True)
+    ]
     names = [path.relative_to(tmp_path).as_posix() for path in paths]
     assert names == [
         "VisDrone2019-DET-train/images/train_00000.jpg",
         "VisDrone2019-DET-train/images/train_00001.jpg",
         "VisDrone2019-DET-val/images/val_00000.jpg",
     ]
-    image, annotations = make_item("train", 1, SMALL)
-    again = tmp_path / "again"
-    list(write_dataset(again, {"val": 1}, SMALL))
-    assert (again / names[2]).read_bytes() == paths[2].read_bytes()
+    image, annotations = items[1]
+    again = write_item(tmp_path / "again", "val", *make_item("val", 0, SMALL), 90)
+    assert again.read_bytes() == paths[2].read_bytes()
     rows = paths[1].parent.parent / "annotations" / "train_00001.txt"
     read, warnings = read_annotations(rows, "train_00001", annotations.size)
     assert warnings == []
