@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from dmnet.core.shards import Shard
 from dmnet.pipeline.buckets import from_buckets, place
 from dmnet.pipeline.context import STAGES, Context
 from dmnet.pipeline.executors.base import EXECUTORS
-from dmnet.pipeline.models import weights_file
+from dmnet.pipeline.models import CONFIGS, TABLE, entries, weights_file
 from dmnet.pipeline.outcome import Parser, how_many, number, processes
 
 _ONLY = {
@@ -50,7 +50,7 @@ def stage_parser(verb: str) -> argparse.ArgumentParser:
     add("--artifacts", type=Path, default=Path("artifacts"), metavar="DIR",
         help="where artifacts are written: DIR/<run>/<split>/<stage>/")  # fmt: skip
     add("--config", action="append", default=[], metavar="PRESET",
-        help="YAML file or name of one in configs/; repeatable, later ones win")  # fmt: skip
+        help="YAML file, or name of one in configs/ or of a model; later ones win")  # fmt: skip
     add("--sizes", type=place, metavar="CSV",
         help="image sizes (columns split,image,width,height) instead of image files")  # fmt: skip
     add("--weights", type=place, metavar="FILE",
@@ -103,7 +103,7 @@ def context_of(options: argparse.Namespace, overrides: list[str]) -> Context:
     """Options, presets and overrides as one `Context`."""
     settings: dict[str, object] = {}
     for preset in options.config:
-        settings = config.merged(settings, read_preset(_preset(preset)))
+        settings = config.merged(settings, _preset(preset))
     settings = config.merged(settings, parse_overrides(overrides))
     if options.detector:
         short = {"train_detector": {"model": options.detector}}
@@ -135,15 +135,20 @@ def _check_folder(option: str, name: str, inside: Path) -> None:
         raise ConfigError(f"{option} {name}: must be the name of a folder inside {inside}")
 
 
-def _preset(name: str) -> Path:
-    """A YAML path, or the name of a shipped preset."""
+def _preset(name: str) -> Mapping[str, object]:
+    """Settings of a YAML file, of a shipped preset, or of a shipped model.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
     path = Path(name)
     if path.is_file() or path.suffix in (".yaml", ".yml"):
-        return path
-    folder = Path(__file__).resolve().parent.parent / "configs"
-    shipped = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+        return read_preset(path)
+    models = entries()
+    if name in models:
+        return models[name].settings
+    shipped = {file.stem: file for file in sorted(CONFIGS.glob("*.yaml")) if file != TABLE}
     if name not in shipped:
-        raise ConfigError(
-            config.unknown(f"--config {name}", name, shipped).replace("setting", "preset")
-        )
-    return shipped[name]
+        text = config.unknown(f"--config {name}", name, {**shipped, **models})
+        raise ConfigError(text.replace("setting", "preset"))
+    return read_preset(shipped[name])

@@ -11,6 +11,8 @@ from dmnet.core.config import merged
 from dmnet.core.errors import InputError
 from dmnet.core.presets import read_preset
 from dmnet.pipeline.context import Context
+from dmnet.pipeline.models import entries
+from dmnet.pipeline.options import context_of, stage_parser
 
 from .conftest import Run
 
@@ -25,6 +27,20 @@ def test_preset_fits_the_settings(path: Path) -> None:
     settings = read_preset(path)
     assert settings
     Context(settings=settings).check_settings()
+
+
+@pytest.mark.parametrize("name", sorted(entries()))
+def test_a_model_is_a_preset_too(name: str) -> None:
+    options, rest = stage_parser("detect").parse_known_args(["--config", name])
+    context = context_of(options, rest)
+    assert context.settings == entries()[name].settings
+    context.check_settings()
+
+
+def test_no_such_preset(dmnet: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dmnet("crop", "--config", "visdron") == 2
+    assert "no such preset; did you mean 'visdrone'?" in capsys.readouterr().err
+    assert dmnet("crop", "--config", "models") == 2  # the table of models is none
 
 
 def test_readme_names_only_verbs_and_presets_that_exist() -> None:
