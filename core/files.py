@@ -24,6 +24,11 @@ def digest(value: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
+def bytes_digest(data: bytes) -> str:
+    """Digest of a file's contents."""
+    return hashlib.blake2b(data, digest_size=12).hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """Digest of a file's bytes, read in blocks; of an object in a bucket, what the storage says."""
     if known := etag(path):

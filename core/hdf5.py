@@ -1,4 +1,4 @@
-"""HDF5 files of anybody, read in a process of its own.
+"""HDF5 files of anybody, read in a process of its own; those that are known to be ours, here.
 
 The HDF5 library is large and native: one damaged file of some thousands makes it crash, and what
 crashes is then a helper process, not the run. It is started with the first file, is kept for the
@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 
 from dmnet.core import limits
 from dmnet.core.errors import InputError, LostWorkerError
+from dmnet.core.files import bytes_digest
+from dmnet.core.hdf5_process import Refused, contents
 from dmnet.core.reading import read_bytes
 
 START = (
@@ -48,20 +50,32 @@ class Contents:
     """Numbers, lists of numbers, and texts."""
 
 
-def read(path: Path, names: Sequence[str], *, attributes: Sequence[str] = ()) -> Contents:
+def read(
+    path: Path,
+    names: Sequence[str],
+    *,
+    attributes: Sequence[str] = (),
+    made: str = "",
+) -> Contents:
     """Arrays of real numbers and attributes of an HDF5 file.
 
     Args:
         path: the file.
         names: datasets of its root.
         attributes: of the file or of the first dataset, where the dataset's count.
+        made: digest of the bytes that this pipeline wrote: they are decoded in this process.
 
     Raises:
         InputError: missing, damaged, without a dataset, with one that is no plain array of numbers
-            within `limits.MAP_CELLS`; or the library crashes, hangs or wants too much memory.
+            within `limits.MAP_CELLS`; the library crashes, hangs or wants too much memory; or not
+            what ``made`` says.
         LostWorkerError: the process cannot be started at all.
     """
     data = read_bytes(path)
+    if made:
+        if bytes_digest(data) != made:
+            raise InputError(path, "not the bytes that were written; make it again with --force")
+        return _here(path, data, names, attributes)
     question = json.dumps([list(names), list(attributes)]).encode()
     reader = _readers.setdefault(os.getpid(), _Reader())
     with reader.lock:
@@ -71,6 +85,14 @@ def read(path: Path, names: Sequence[str], *, attributes: Sequence[str] = ()) ->
             except GONE:
                 how = reader.end()
     raise InputError(path, f"damaged HDF5 file: the library that reads it {how}")
+
+
+def _here(path: Path, data: bytes, names: Sequence[str], attributes: Sequence[str]) -> Contents:
+    """What the process would answer, without it."""
+    try:
+        return Contents(*contents(data, names, attributes))
+    except Refused as error:
+        raise InputError(path, str(error)) from error
 
 
 @dataclass

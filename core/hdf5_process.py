@@ -6,11 +6,10 @@ array. It sees no path, opens no file, and is ended by the system where a file t
 
 from __future__ import annotations
 
-import io
 import json
 import resource
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -52,20 +51,35 @@ def serve(number: int) -> None:
 def answered(data: bytes, names: list[str], attributes: list[str]) -> list[bytes | memoryview]:
     """The parts of an answer: JSON, and the bytes of each array."""
     try:
-        with h5py.File(io.BytesIO(data), "r") as file:
+        arrays, own = contents(data, names, attributes)
+    except Refused as error:
+        return [json.dumps({"refused": str(error)}).encode()]
+    shapes = [[n, a.dtype.str, list(a.shape)] for n, a in arrays.items()]
+    told: Mapping[str, Any] = {"arrays": shapes, "attributes": own}
+    parts = (a.reshape(-1).view(np.uint8).data for a in arrays.values())
+    return [json.dumps(told).encode(), *parts]
+
+
+def contents(
+    data: bytes, names: Sequence[str], attributes: Sequence[str]
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays and attributes of a file, as `dmnet.core.hdf5.read` says.
+
+    Raises:
+        Refused: the file is damaged, or not what was asked for.
+    """
+    try:
+        with h5py.File(h5py.h5f.open_file_image(data)) as file:
             sets = [plain_dataset(file, name) for name in names]
-            arrays = [np.ascontiguousarray(each[()]) for each in sets]
+            arrays = {n: np.ascontiguousarray(d[()]) for n, d in zip(names, sets, strict=True)}
             own = {name: _plain(file.attrs[name]) for name in attributes if name in file.attrs}
             for each in sets[:1]:
                 own |= {n: _plain(each.attrs[n]) for n in attributes if n in each.attrs}
-    except Refused as error:
-        return [json.dumps({"refused": str(error)}).encode()]
+    except Refused:
+        raise
     except (OSError, *DAMAGED) as error:
-        text = f"damaged or cut-short HDF5 file ({error})"
-        return [json.dumps({"refused": text}).encode()]
-    shapes = [[n, a.dtype.str, list(a.shape)] for n, a in zip(names, arrays, strict=True)]
-    told: Mapping[str, Any] = {"arrays": shapes, "attributes": own}
-    return [json.dumps(told).encode(), *(a.reshape(-1).view(np.uint8).data for a in arrays)]
+        raise Refused(f"damaged or cut-short HDF5 file ({error})") from error
+    return arrays, own
 
 
 def _plain(value: Any) -> Any:

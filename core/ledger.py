@@ -203,9 +203,10 @@ class Ledger:
             try:
                 state = path.stat()
                 seen = [str(path.absolute()), state.st_size, state.st_mtime_ns]
-                before = old.inputs.get(name) if old else None
-                trusted = before is not None and before[:3] == seen and not self.verify
-                inputs[name] = [*seen, before[3] if before and trusted else file_digest(path)]
+                known = [[seen[0], *item.made[name]]] if name in item.made else []
+                known += [old.inputs[name]] if old and name in old.inputs else []
+                trusted = (each[3] for each in known if each[:3] == seen and not self.verify)
+                inputs[name] = [*seen, next(trusted, None) or file_digest(path)]
             except OSError:
                 inputs[name] = [str(path.absolute()), 0, 0, "absent"]
         parts = {name: value[3] for name, value in inputs.items()}

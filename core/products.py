@@ -28,6 +28,9 @@ class Item:
     id: str
     files: Mapping[str, Path] = field(default_factory=dict)
     facts: Any = None
+    made: Mapping[str, Stamp] = field(default_factory=dict)
+    """Of files that an earlier stage of this run wrote: what its journal says, so that they need
+    not be read to know their digests."""
 
 
 Content = bytes | Callable[[], Iterable[bytes]]

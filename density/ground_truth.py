@@ -13,7 +13,7 @@ from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import ConfigError
 from dmnet.core.ranges import Range, Settings
 from dmnet.core.records import Annotations, DensityMap
-from dmnet.density.kernels import Kernel, KernelBank
+from dmnet.density.kernels import Kernel, KernelBank, pooled
 
 Preset = Literal["corrected", "reference"]
 Sigma = Annotated[float, Range(0, 10_000)]
@@ -210,10 +210,12 @@ def density_map(
             capped &= np.isinf(widths)  # finite ones are looked up, which raises the error
         widths = np.where(capped, bank.largest, widths)
     values = np.zeros((-(-height // stride), -(-width // stride)))
+    known: dict[float, float] = {}
     for (x, y), s in zip(points(annotations).tolist(), widths.tolist(), strict=True):
-        factor = bank.profile(bank.nearest(s, config.above))
-        top, rows = _cells(factor, y, height, stride, preset)
-        left, columns = _cells(factor, x, width, stride, preset)
+        if s not in known:
+            known[s] = bank.nearest(s, config.above)
+        top, rows = _cells(bank, known[s], y, height, stride, preset)
+        left, columns = _cells(bank, known[s], x, width, stride, preset)
         values[top : top + len(rows), left : left + len(columns)] += rows[:, None] * columns
     return DensityMap(values.astype(np.float32), stride, annotations.size)
 
@@ -224,21 +226,18 @@ def above_bank(widths: NDArray[np.float64], bank: KernelBank) -> NDArray[np.bool
 
 
 def _cells(
-    factor: Kernel, centre: int, length: int, stride: int, preset: Preset
+    bank: KernelBank, sigma: float, centre: int, length: int, stride: int, preset: Preset
 ) -> tuple[int, Kernel]:
     """Cut a profile at the image border and pool it: index of its first cell, mass of each cell."""
-    radius = len(factor) // 2
-    first = max(0, centre - radius)
-    last = min(centre + radius + 1, length - 1 if preset == "reference" else length)
-    cut = factor[first - centre + radius : max(first, last) - centre + radius]
-    if preset == "corrected" and len(cut) < len(factor):
+    factor = bank.profile(sigma)
+    start, end = centre - len(factor) // 2, length - 1 if preset == "reference" else length
+    if start >= 0 and start + len(factor) <= end:
+        return start // stride, bank.pooled(sigma, start % stride, stride)
+    first = max(0, start)
+    cut = factor[first - start : max(first, end) - start]
+    if preset == "corrected":
         cut = cut / cut.sum()
-    if stride == 1 or len(cut) == 0:
-        return first // stride, cut
-    edges = np.arange(first - first % stride, last, stride) - first
-    edges[0] = 0
-    pooled: Kernel = np.add.reduceat(cut, edges)
-    return first // stride, pooled
+    return first // stride, pooled(cut, first % stride, stride)
 
 
 def class_sigmas(items: Iterable[Annotations]) -> tuple[float, ...]:

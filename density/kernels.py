@@ -21,7 +21,7 @@ from sortedcontainers import SortedDict
 from dmnet.core import hdf5
 from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.files import write_atomic
-from dmnet.core.reading import DAMAGED
+from dmnet.core.reading import DAMAGED, read_bytes
 
 Kernel = NDArray[np.float64]
 """``(2r + 1, 2r + 1)`` float64 with sum 1, or its profile ``(2r + 1,)``."""
@@ -50,6 +50,20 @@ def profile(sigma: float) -> Kernel:
     return scaled
 
 
+def pooled(factor: Kernel, phase: int, stride: int) -> Kernel:
+    """Sums of a profile over cells of ``stride`` pixels; it begins ``phase`` pixels into the first.
+
+    >>> pooled(np.array([0.1, 0.2, 0.3, 0.4]), 2, 3).tolist()
+    [0.1, 0.9]
+    """
+    if stride == 1 or len(factor) == 0:
+        return factor
+    edges = np.arange(-phase, len(factor), stride)
+    edges[0] = 0
+    sums: Kernel = np.add.reduceat(factor, edges)
+    return sums
+
+
 class KernelBank:
     """Kernels by sigma, found by the nearest one.
 
@@ -63,6 +77,7 @@ class KernelBank:
             raise ConfigError("a kernel bank needs at least one sigma")
         self._profiles = profiles
         self._extra: dict[float, Kernel] = {}
+        self._pooled: dict[tuple[float, int, int], Kernel] = {}
         keys = profiles.keys()
         self.largest: float = keys[-1]
         """Largest sigma of the stored bank, in pixels."""
@@ -105,6 +120,13 @@ class KernelBank:
             found = self._extra.get(sigma)
         if found is None:
             found = self._extra[sigma] = profile(sigma)
+        return found
+
+    def pooled(self, sigma: float, phase: int, stride: int) -> Kernel:
+        """`pooled` of a whole profile; kept, since few sigmas and phases occur again and again."""
+        found = self._pooled.get((sigma, phase, stride))
+        if found is None:
+            found = self._pooled[sigma, phase, stride] = pooled(self.profile(sigma), phase, stride)
         return found
 
     def nearest(self, sigma: float, above: Literal["extend", "error"] = "extend") -> float:
@@ -160,13 +182,16 @@ class KernelBank:
 
     @classmethod
     def load(cls, path: Path) -> KernelBank:
-        """Read a bank written by `save`.
+        """Read a bank written by `save`; one whose bytes are those of `build` need not be decoded.
 
         Raises:
             InputError: the file is missing, damaged, or not a kernel bank.
         """
         names = ("sigma", "length", "profile")
         try:
+            built = cls.build()
+            if read_bytes(path) == built.to_bytes():
+                return built
             found = hdf5.read(path, names).arrays
             sigmas, lengths, joined = (found[name] for name in names)
             radii = np.ceil(TRUNCATE * sigmas).astype(np.int64)

@@ -144,14 +144,18 @@ def _chunks(shape: tuple[int, ...]) -> tuple[int, int]:
     return max(1, min(height, CHUNK_CELLS // width)), min(width, CHUNK_CELLS)
 
 
-def read(path: Path) -> DensityMap:
+def read(path: Path, made: str = "") -> DensityMap:
     """Read a map written by `write`.
+
+    Args:
+        path: the map.
+        made: digest of its bytes in the journal of an artifact of this run, see `hdf5.read`.
 
     Raises:
         InputError: the file is missing, damaged or cut short, has no stride or image size, or its
             values are not a map (NaN, infinite, negative, wrong shape).
     """
-    values, stated = _read_h5(path)
+    values, stated = _read_h5(path, made)
     if "stride" not in stated or "image_size" not in stated:
         raise InputError(
             path,
@@ -247,9 +251,9 @@ def _checked(path: Path, values: NDArray[Any], stride: int, size: Size) -> Densi
         raise InputError(path, str(error)) from error
 
 
-def _read_h5(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
+def _read_h5(path: Path, made: str = "") -> tuple[NDArray[Any], dict[str, Any]]:
     """Values and attributes of the dataset ``density``; attributes of the file count too."""
-    found = hdf5.read(path, [KEY], attributes=ATTRIBUTES)
+    found = hdf5.read(path, [KEY], attributes=ATTRIBUTES, made=made)
     return found.arrays[KEY], _attributes(path, found.attributes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,14 +12,13 @@ from typing import Annotated, Any
 from dmnet.core.artifact import Artifact, Item, Product
 from dmnet.core.dataset import Labels
 from dmnet.core.errors import InputError, MissingInputError
-from dmnet.core.files import digest
+from dmnet.core.files import Stamp, digest
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats import density_h5, visdrone
 from dmnet.core.images import encode_jpeg, read_image
 from dmnet.core.journal import read_header, read_journal
 from dmnet.core.ranges import Range
 from dmnet.core.records import Annotations, DensityMap, Size
-from dmnet.core.spread import SPREAD
 from dmnet.cropping.labels import crop_annotations, crop_file_name
 from dmnet.cropping.slicers import CropConfig, slice_image
 from dmnet.pipeline.chain import check_elsewhere, require
@@ -47,83 +46,105 @@ class Config(CropConfig):
 def plan(context: Context) -> Plan:
     """One list of windows for every image."""
     config = context.config("crop", Config)
-    uses_maps = config.needs == "map"
-    maps, source, made = density_source(context) if uses_maps else ({}, "none", ())
-    items = list(_items(context, config, maps if uses_maps else None))
+    maps = density_source(context) if config.needs == "map" else None
+    items = list(_items(context, config, maps))
+    source = maps.source if maps else "none"
     notes = (
         f"crop {context.split}: windows come from ground-truth maps, so scores on them use the "
         "labels; DENSITY=predicted cuts by the network's maps",
-    ) if uses_maps and source == "true" and context.split != "train" else ()  # fmt: skip
-    known = {item.id for item in items}
-    strange = [
-        f"{path}: a map for no image of this split" for n, path in maps.items() if n not in known
-    ]
+    ) if source == "true" and context.split != "train" else ()  # fmt: skip
+    known = {item.id for item in items} if maps else set()
+    elsewhere = maps.files.items() if maps else ()
+    strange = [f"{p}: a map for no image of this split" for n, p in elsewhere if n not in known]
     return Plan(
         config,
         items,
-        partial(cut, config, read_header_stage(maps), context.dataset.labels),
+        partial(cut, config, maps is not None and maps.own, context.dataset.labels),
         facts={"density": source, **context.dataset.labels.facts},
         totals={"images": digest(context.dataset.numbers)},
         finish=partial(sum_up, config, context.dataset.numbers),
         problems=(*context.dataset.problems, *strange),
         notes=notes,
-        made_from=made,
+        made_from=(maps.made,) if maps and maps.made else (),
     )
 
 
-def read_header_stage(maps: dict[str, Path]) -> bool:
-    """Whether the maps are this pipeline's own."""
-    return bool(maps) and read_header(map_folder(maps)) is not None
+@dataclass(frozen=True)
+class Maps:
+    """The density maps that crops come from."""
+
+    source: str
+    """``true``, ``predicted`` or ``folder``"""
+    folder: Path
+    own: bool
+    """Whether this pipeline made them."""
+    made: Upstream | None = None
+    """The artifact of this run that they are, unless they come from elsewhere."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Maps from elsewhere by image id."""
+
+    def of(self, image_id: str) -> tuple[Path, dict[str, Stamp]]:
+        """File of an image's map and, where this run made it, what the journal says about it."""
+        if self.made is None:
+            return self.files.get(image_id, self.folder / f"{image_id}.*"), {}
+        record = self.made.records.get(image_id)
+        if record is None or record.error:  # of one set aside since, a file may be left
+            return self.folder / f"{image_id}.*", {}
+        name, stamp = next(iter(record.files.items()))
+        return self.folder / name, {"density": stamp}
 
 
-def map_folder(maps: Mapping[str, Path]) -> Path:
-    """The folder that maps by image id lie in; ids may hold folders."""
-    name, path = next(iter(maps.items()))
-    folder = path.parents[name.count("/")]
-    return folder.parent if SPREAD.fullmatch(f"{folder.name}/") else folder
-
-
-def density_source(context: Context) -> tuple[dict[str, Path], str, tuple[Upstream, ...]]:
-    """Map file of every image id, where they come from (``true``, ``predicted``, ``folder``).
+def density_source(context: Context) -> Maps:
+    """Where the maps come from.
 
     Raises:
         MissingInputError: the artifact or folder is not there, or holds no map.
         StaleInputError: the maps were made from other inputs than those at hand.
     """
     source = context.density or "true"
-    made: tuple[Upstream, ...] = ()
+    if source not in ("true", "predicted"):
+        return _from_folder(Path(source))
     if source == "true":
-        made = (require(context, "density"),)
-    elif source == "predicted":
-        made = (
-            require(context, "predict-density", instead="or cut by ground truth: DENSITY=true"),
-        )
-    folder = made[0].folder if made else Path(source)
+        made = require(context, "density")
+    else:
+        made = require(context, "predict-density", instead="or cut by ground truth: DENSITY=true")
+    if not made.records:
+        raise MissingInputError(f"{made.folder}: holds no density map.")
+    if made.aside == made.records.keys():
+        raise MissingInputError(_NONE_LEFT.format(made.folder))
+    return Maps(source, made.folder, own=True, made=made)
+
+
+_NONE_LEFT = "{}: every density map was set aside (see items.jsonl)."
+
+
+def _from_folder(folder: Path) -> Maps:
+    """Maps that somebody else made, or another run."""
     if not folder.is_dir():
         raise MissingInputError(
-            f"DENSITY={source}: no such folder. Give true, predicted, or a folder that holds a "
+            f"DENSITY={folder}: no such folder. Give true, predicted, or a folder that holds a "
             "density map <image>.h5, .npy or .npz for every image."
         )
-    if not made:
-        stage = (read_header(folder) or {}).get("stage", "density")
-        check_elsewhere(folder, "predict-density" if stage == "predict-density" else "density")
+    header = read_header(folder)
+    stage = (header or {}).get("stage", "density")
+    check_elsewhere(folder, "predict-density" if stage == "predict-density" else "density")
     # an own map whose image was set aside since is out of date
     aside = {name for name, record in read_journal(folder).items() if record.error}
     found = density_h5.maps_in(folder)
     maps = {name: path for name, path in found.items() if name not in aside}
     if not maps:
-        raise MissingInputError(f"{folder}: every density map was set aside (see items.jsonl).")
-    return maps, source if source in ("true", "predicted") else "folder", made
+        raise MissingInputError(_NONE_LEFT.format(folder))
+    return Maps("folder", folder, own=header is not None, files=maps)
 
 
-def _items(context: Context, config: Config, maps: dict[str, Path] | None) -> Iterator[Item]:
+def _items(context: Context, config: Config, maps: Maps | None) -> Iterator[Item]:
     dataset = context.dataset
-    missing = map_folder(maps) if maps else Path()
     for entry in dataset.entries:
         files: dict[str, Path] = {}
+        made: dict[str, Stamp] = {}
         facts: dict[str, Any] = {"file_name": entry.file_name}
         if maps is not None:
-            files["density"] = maps.get(entry.image_id, missing / f"{entry.image_id}.*")
+            files["density"], made = maps.of(entry.image_id)
         size = dataset.known_size(entry)
         if entry.image is not None and (config.write_images or size is None):
             files["image"] = entry.image
@@ -132,7 +153,7 @@ def _items(context: Context, config: Config, maps: dict[str, Path] | None) -> It
         if config.write_images or config.needs == "annotations":
             own, rows = label_inputs(entry)
             files, facts = files | own, facts | rows
-        yield Item(entry.image_id, files, facts | ({"size": list(size)} if size else {}))
+        yield Item(entry.image_id, files, facts | ({"size": list(size)} if size else {}), made)
 
 
 def cut(config: Config, own: bool, labels: Labels, item: Item) -> Product:
@@ -162,7 +183,7 @@ def read_map(config: Config, own: bool, item: Item, size: Size) -> DensityMap:
         raise InputError(path, f"no density map for the image {item.id}")
     if not own:
         return density_h5.read_foreign(path, size, config.map_stride)
-    found = density_h5.read(path)
+    found = density_h5.read(path, item.made["density"][2] if item.made else "")
     if found.size != size:
         raise InputError(path, f"map of a {found.size} (h, w) image, the image has {size}")
     return found

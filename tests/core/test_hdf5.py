@@ -13,6 +13,7 @@ import pytest
 
 from dmnet.core import hdf5
 from dmnet.core.errors import InputError, LostWorkerError
+from dmnet.core.files import file_digest
 from tests.campaigns import fuzz
 
 SPOILT = (
@@ -51,6 +52,21 @@ def test_arrays_and_attributes(path: Path) -> None:
     assert found.attributes == {"stride": 4, "text": "t", "bytes": "b", "sides": [1, 2]}
     with pytest.raises(InputError, match=r"a\.h5: holds no dataset 'c' \(there: a, b\)"):
         hdf5.read(path, ["a", "c"])
+
+
+def test_a_file_of_known_bytes_is_read_here(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = hdf5.read(path, ["a", "b"], attributes=["stride"])
+    monkeypatch.setattr(hdf5, "_Reader", None)  # no process can be asked
+    monkeypatch.setattr(hdf5, "_readers", {})
+    made = file_digest(path)
+    found = hdf5.read(path, ["a", "b"], attributes=["stride"], made=made)
+    np.testing.assert_array_equal(found.arrays["a"], there.arrays["a"])
+    assert found.attributes == there.attributes == {"stride": 4}
+    with pytest.raises(InputError, match=r"a\.h5: holds no dataset 'c' \(there: a, b\)"):
+        hdf5.read(path, ["c"], made=made)
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(InputError, match=r"a\.h5: not the bytes that were written; make it again"):
+        hdf5.read(path, ["a"], made=made)
 
 
 def test_a_file_that_crashed_the_library(tmp_path: Path, path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from dmnet.core import hdf5
 from dmnet.core.errors import ConfigError, InputError
 from dmnet.density.kernels import KernelBank, default_sigmas
 
@@ -114,6 +115,26 @@ def test_a_stored_bank_is_the_same(bank: KernelBank, tmp_path: Path) -> None:
     assert path.read_bytes() == KernelBank.build().to_bytes()
     assert path.stat().st_size < 500_000
     assert [p.name for p in tmp_path.iterdir()] == ["bank.h5"]
+
+
+def test_the_default_bank_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    KernelBank.build().save(tmp_path / "usual.h5")
+    KernelBank.build([1.0]).save(tmp_path / "other.h5")
+    monkeypatch.setattr(hdf5, "read", None)
+    assert len(KernelBank.load(tmp_path / "usual.h5")) == 801
+    with pytest.raises(InputError, match="not a readable kernel bank"):
+        KernelBank.load(tmp_path / "other.h5")
+
+
+def test_pooled_profiles_sum_the_cells_they_cover(bank: KernelBank) -> None:
+    for phase in range(4):
+        cells = np.zeros(4 * 40)
+        factor = bank.profile(15.0)
+        cells[phase : phase + len(factor)] = factor
+        expected = cells.reshape(-1, 4).sum(axis=1)[: len(bank.pooled(15.0, phase, 4))]
+        np.testing.assert_allclose(bank.pooled(15.0, phase, 4), expected, rtol=1e-12)
+        assert bank.pooled(15.0, phase, 4) is bank.pooled(15.0, phase, 4)
+        assert bank.pooled(15.0, phase, 4).sum() == pytest.approx(1)
 
 
 def test_a_damaged_bank_is_an_error(tmp_path: Path) -> None:
