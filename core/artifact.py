@@ -31,9 +31,11 @@ from dmnet.core.errors import (
     StaleInputError,
 )
 from dmnet.core.files import (
+    MANY,
     boot_id,
     file_digest,
     flush,
+    flush_all,
     named,
     remove_temporary,
     stamp,
@@ -264,7 +266,7 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         self._refuse_removed()
         line = record.line()
         self._note(line)
-        self._unflushed |= record.files.keys()
+        self._written(record.files)
         if record.id in self.records:
             self._claims.subtract(self.records[record.id].files.keys())
         self._claims.update(record.files.keys())
@@ -286,8 +288,13 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         path = inside(self.root, name)
         known = write_atomic(path, [chunks] if isinstance(chunks, bytes) else chunks)
         self._outputs[name] = stamp(path, known)
-        self._unflushed.add(name)
+        self._written([name])
         return path
+
+    def _written(self, names: Iterable[str]) -> None:
+        """Note files for the flush at the end; of more than `MANY` no name is needed."""
+        if len(self._unflushed) <= MANY:
+            self._unflushed.update(names)
 
     def _refuse_removed(self) -> None:
         """Make sure that the folder is still the one that was locked.
@@ -322,10 +329,16 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         """Write the compact journal, bring all that was written to the disc, then say so."""
         lines = (self.records.line(name) for name in sorted(self.records))
         write_atomic(self.root / JOURNAL, lines)
-        files = [path for name in self._unflushed if (path := inside(self.root, name)).exists()]
-        folders = {path.parent for path in files} | {self.root}
-        flush([self.root / JOURNAL, *files, *folders])
+        self._flush()
         self._write_header(complete=True)
+
+    def _flush(self) -> None:
+        """Bring what was written to the disc."""
+        if len(self._unflushed) > MANY:
+            flush_all()
+            return
+        files = [path for name in self._unflushed if (path := inside(self.root, name)).exists()]
+        flush([self.root / JOURNAL, *files, *{path.parent for path in files} | {self.root}])
 
     def __exit__(
         self,

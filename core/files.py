@@ -86,7 +86,7 @@ MANY = 4
 def flush(paths: Collection[Path]) -> None:
     """Make sure that files and folders are on the disc: a power cut takes nothing of them back."""
     if len(paths) > MANY:
-        os.sync()
+        flush_all()
         return
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
@@ -94,6 +94,11 @@ def flush(paths: Collection[Path]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def flush_all() -> None:
+    """Make sure that all that was written to any disc of this machine is there."""
+    os.sync()
 
 
 def boot_id() -> str:

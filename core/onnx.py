@@ -104,7 +104,7 @@ def run(path: Path, session: Any, feed: Mapping[str, NDArray[Any]]) -> list[NDAr
     """
     try:
         outputs: list[NDArray[Any]] = session.run(None, feed)
-    except _errors() as error:
+    except (ValueError, *_errors()) as error:  # NumPy refuses outputs of more than 64 axes
         if says_out_of_memory(error):
             raise MemoryError(str(error)) from error
         shapes = ", ".join(f"{name} {value.shape}" for name, value in feed.items())

@@ -11,7 +11,8 @@ Source: https://cocodataset.org/#format-data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -87,6 +88,40 @@ def categories(classes: Classes) -> list[Json]:
     return [{"id": i, "name": name, "supercategory": "object"} for i, name in pairs]
 
 
+def ground_truth_json(
+    images: Iterable[tuple[str, Size]],
+    items: Iterable[Annotations],
+    ids: Mapping[str, int],
+    classes: Classes = VISDRONE,
+) -> Iterator[bytes]:
+    """Render a ground-truth file piece by piece; an image without objects stays in it.
+
+    Args:
+        images: file name and ``(height, width)`` of every image, sorted by name.
+        items: the rows to write of the same images in the same order; taken one by one after all
+            of ``images``. Ignored rows get ``iscrowd = ignore = 1`` and their own category id; the
+            ids of ignored labels are not listed among ``categories``, so that evaluators and
+            trainers see the classes alone.
+        ids: COCO ids by file name.
+        classes: of the annotations.
+    """
+    yield b'{"images": ['
+    names, between = [], b""
+    for name, (height, width) in images:
+        row = {"id": ids[name], "file_name": name, "width": width, "height": height}
+        yield between + json.dumps(row).encode()
+        names.append(name)
+        between = b", "
+    yield b'], "annotations": ['
+    first = 1
+    for name, ann in zip(names, items, strict=True):
+        rows = _annotation_rows(ann, ids[name], first)
+        if rows:
+            yield (b", " if first > 1 else b"") + json.dumps(rows)[1:-1].encode()
+        first += len(rows)
+    yield f'], "categories": {json.dumps(categories(classes))}}}'.encode()
+
+
 def ground_truth(
     items: Iterable[Annotations],
     file_names: Mapping[str, str],
@@ -95,29 +130,23 @@ def ground_truth(
     ids: Mapping[str, int] | None = None,
     classes: Classes = VISDRONE,
 ) -> Json:
-    """Build a ground-truth file; an image without objects stays in it.
+    """Build a ground-truth file in memory, see `ground_truth_json`.
 
     Args:
         items: annotations of the images, in any order.
         file_names: file name by image id.
-        ignored: also write the rows that are not to be scored, with ``iscrowd = ignore = 1`` and
-            their own category id; the ids of ignored labels are not listed among ``categories``,
-            so that evaluators and trainers see the classes alone. Only then is the way back exact
-            for every row.
+        ignored: also write the rows that are not to be scored. Only then is the way back exact for
+            every row.
         ids: COCO ids by file name, where some images of the set are left out; None counts.
         classes: of the annotations.
     """
     ordered = sorted(items, key=lambda ann: file_names[ann.image_id])
-    if ids is None:
-        ids = image_ids(file_names[ann.image_id] for ann in ordered)
-    images, annotations = [], list[Json]()
-    for ann in ordered:
-        name = file_names[ann.image_id]
-        height, width = ann.size
-        images.append({"id": ids[name], "file_name": name, "width": width, "height": height})
-        rows = ann if ignored else ann[~ann.ignore]
-        annotations += _annotation_rows(rows, ids[name], len(annotations) + 1)
-    return {"images": images, "annotations": annotations, "categories": categories(classes)}
+    names = [file_names[ann.image_id] for ann in ordered]
+    images = [(name, ann.size) for name, ann in zip(names, ordered, strict=True)]
+    rows = (ann if ignored else ann.objects for ann in ordered)
+    made = ground_truth_json(images, rows, image_ids(names) if ids is None else ids, classes)
+    data: Json = json.loads(b"".join(made))
+    return data
 
 
 def _annotation_rows(ann: Annotations, image_id: int, first: int) -> list[Json]:

@@ -6,11 +6,12 @@ its `Format.images` says.
 
 from __future__ import annotations
 
-import json
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from dmnet.core.artifact import Artifact, Item, Product
@@ -198,17 +199,26 @@ def _coco(
     ids: dict[str, int],
     classes: Classes,
 ) -> None:
-    stems = {image_id_of(name): name for name in names}
-    read = (_read_voc(artifact, kind, stem, classes) for stem in stems)
-    truth = coco.ground_truth(read, stems, ignored=config.ignored, ids=ids, classes=classes)
-    artifact.output(f"{kind}instances.json", (json.dumps(truth) + "\n").encode())
-    _log.info(
-        "%sinstances.json: %d images, %d boxes",
-        kind,
-        len(truth["images"]),
-        len(truth["annotations"]),
-    )
+    """Write a COCO file; the VOC files are read for it one by one."""
+    names, boxes = sorted(names), 0
+
+    def rows() -> Iterator[Annotations]:
+        nonlocal boxes
+        for name in names:
+            read = _read_voc(artifact, kind, image_id_of(name), classes)
+            shown = read if config.ignored else read.objects
+            boxes += len(shown)
+            yield shown
+
+    sizes = ((name, voc.size_in(_voc_file(artifact, kind, image_id_of(name)))) for name in names)
+    text = coco.ground_truth_json(sizes, rows(), ids, classes)
+    artifact.output(f"{kind}instances.json", itertools.chain(text, [b"\n"]))
+    _log.info("%sinstances.json: %d images, %d boxes", kind, len(names), boxes)
+
+
+def _voc_file(artifact: Artifact, kind: str, name: str) -> Path:
+    return artifact.root / f"{kind}voc" / f"{name}.xml"
 
 
 def _read_voc(artifact: Artifact, kind: str, name: str, classes: Classes) -> Annotations:
-    return voc.read(artifact.root / f"{kind}voc" / f"{name}.xml", name, classes)[0]
+    return voc.read(_voc_file(artifact, kind, name), name, classes)[0]

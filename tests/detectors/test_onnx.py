@@ -18,7 +18,7 @@ from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.formats.visdrone import read_annotations
 from dmnet.core.images import read_image
-from dmnet.core.onnx import run
+from dmnet.core.onnx import open_session, run
 from dmnet.core.overlaps import overlap_matrix
 from dmnet.core.presets import read_yaml
 from dmnet.detectors.load import Detector
@@ -308,6 +308,15 @@ def test_a_file_that_fails_when_it_runs(tmp_path: Path) -> None:
     feed = {"images": np.zeros((1, 3, 8, 8), np.float32)}
     with pytest.raises(CheckpointError, match=r"a\.onnx: cannot be run on images \(1, 3, 8, 8\)"):
         run(path, detector.session, feed)
+
+
+def test_outputs_that_no_array_can_hold(tmp_path: Path) -> None:
+    """NumPy has 64 axes at most; onnxruntime passes its ValueError on."""
+    path = tmp_path / "a.onnx"
+    path.write_bytes(constant_onnx((1,) * 65, meta={}, image=[1, 3, 32, 32]))
+    session, _ = open_session(path)
+    with pytest.raises(CheckpointError, match=r"a\.onnx: cannot be run on images"):
+        run(path, session, {"images": np.zeros((1, 3, 32, 32), np.float32)})
 
 
 def test_out_of_memory_is_told_apart(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,28 @@ def test_rows_not_to_be_scored_are_written_only_when_asked() -> None:
     ]
     assert rows[0]["bbox"] == [1.0, 2.0, 2.5, 2.0]
     assert (rows[0]["truncation"], rows[0]["occlusion"]) == (1, 2)
+
+
+def test_a_file_is_written_piece_by_piece() -> None:
+    """The bytes of one object, and no image's rows are asked for before the last one's are out."""
+    items = sorted(example(), key=lambda ann: NAMES[ann.image_id])
+    out: list[bytes] = []
+    asked = []
+
+    def rows() -> Iterator[Annotations]:
+        for ann in items:
+            asked.append(len(out))
+            yield ann
+
+    images = [(NAMES[ann.image_id], ann.size) for ann in items]
+    for piece in coco.ground_truth_json(images, rows(), {"a.x.png": 5, "b.jpg": 9, "c.jpg": 7}):
+        out.append(piece)
+    assert asked == [5, 6, 7]
+    data = json.loads(b"".join(out))
+    assert json.dumps(data).encode() == b"".join(out)
+    assert [row["image_id"] for row in data["annotations"]] == [5, 9, 9, 9]
+    assert [row["id"] for row in data["annotations"]] == [1, 2, 3, 4]
+    assert data["images"][1] == {"id": 9, "file_name": "b.jpg", "width": 20, "height": 10}
 
 
 def test_no_images_at_all(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -75,6 +76,20 @@ def test_the_cap_matters_and_is_named(rng: np.random.Generator) -> None:
     assert count(images, 500).ar() > count(images, 100).ar()
     with pytest.raises(ValueError, match="100"):
         count(images, 500).ar(100)
+
+
+def test_memory_of_one_class_at_a_time(rng: np.random.Generator) -> None:
+    """The library holds some 700 bytes an object; ten classes are not held together."""
+    images = crowded(rng, images=60, objects=40)
+    for image in images:
+        image.truth[:, 5] = np.arange(40) % 10 + 1
+        image.found[:, 5] = np.arange(160) % 10 + 1
+    count(images[:2], 100)  # imports
+    tracemalloc.start()
+    count(images, 100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak / (60 * 200) < 300
 
 
 @pytest.mark.slow
