@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ Size = tuple[int, int]
 
 Image = NDArray[np.uint8]
 """``(height, width, 3)`` uint8, RGB."""
+
+Key = TypeVar("Key", bound=Hashable)
 
 Labels = NDArray[np.int64]
 """``(N,)`` int64 category ids."""
@@ -81,7 +83,7 @@ class Annotations:
         """Rows that are no objects: score 0, or a label that is no class; shape ``(N,)``."""
         return np.asarray((self.score == 0) | ~self.classes.is_object(self.labels))
 
-    @cached_property
+    @property
     def objects(self) -> Annotations:
         """The rows that are objects."""
         return self[~self.ignore]
@@ -207,6 +209,44 @@ class Detections:
             np.concatenate([p.scores for p in parts]),
             np.concatenate([p.labels for p in parts]),
         )
+
+
+class DetectionTable(Mapping[Key, Detections]):
+    """Detections of many images, 48 bytes a row: put in and taken out image by image.
+
+    >>> table = DetectionTable([("a", Detections([[5, 5, 15, 25]], [0.9], [4]))])
+    >>> table["a"], len(table)
+    (Detections(1 boxes, labels [4]), 1)
+    """
+
+    def __init__(self, rows: Iterable[tuple[Key, Detections]] = ()) -> None:
+        """Hold the detections of these images."""
+        self._place: dict[Key, int] = {}
+        self._values, self._ends = array("d"), array("q", [0])
+        for key, found in rows:
+            self.add(key, found)
+
+    def add(self, key: Key, found: Detections) -> None:
+        """Copy the detections of an image that is not in yet."""
+        self._place[key] = len(self._place)
+        columns = [found.boxes, found.scores[:, None], found.labels[:, None]]
+        self._values.frombytes(np.concatenate(columns, axis=1).tobytes())
+        self._ends.append(len(self._values))
+
+    def __getitem__(self, key: Key) -> Detections:
+        """The detections of an image."""
+        place = self._place[key]
+        values = self._values[self._ends[place] : self._ends[place + 1]]
+        rows = np.array(values, np.float64).reshape(-1, 6)
+        return Detections(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int64))
+
+    def __iter__(self) -> Iterator[Key]:
+        """The images, in the order in which they came."""
+        return iter(self._place)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._place)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dmnet.core.boxes import Window
 from dmnet.core.classes import VISDRONE
 from dmnet.core.errors import InputError, MissingInputError, StaleInputError
-from dmnet.core.files import digest, file_digest
+from dmnet.core.files import Stamp, digest, file_digest, stamp
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats import parts
 from dmnet.core.formats.coco_results import read_results
@@ -86,12 +86,30 @@ def load_crops(context: Context, instead: str = "") -> FoundCrops:
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """Detections made elsewhere."""
+
+    whole: Mapping[int, Detections]
+    """Of whole images by the image's number."""
+    crops: Mapping[int, Detections]
+    """Of crops by the crop's number."""
+    ids: Mapping[str, tuple[int, list[int]]]
+    """Numbers of every image and of its crops, by image id."""
+
+    def of(self, image_id: str) -> tuple[Detections, list[Detections]]:
+        """Whole-image and crop detections of an image."""
+        number, crops = self.ids[image_id]
+        none = Detections.empty()
+        return self.whole.get(number, none), [self.crops.get(crop, none) for crop in crops]
+
+
+@dataclass(frozen=True)
 class FoundDetections:
     """Where the detections of each image are."""
 
     folder: Path
-    foreign: Mapping[str, tuple[Detections, list[Detections]]] | None = None
-    """Whole-image and crop detections by image id, if they were made elsewhere."""
+    foreign: Foreign | None = None
+    """Those that were made elsewhere."""
     aside: frozenset[str] = frozenset()
     """Items that ``detect`` set aside; what it wrote for them before is out of date."""
     upstream: tuple[Upstream, ...] = ()
@@ -102,7 +120,7 @@ class FoundDetections:
         if self.foreign is None:
             files = {part: detected_file(self.folder, part, image_id) for part in PARTS}
             return files, "set aside" if self._is_aside(image_id) else None
-        whole, crops = self.foreign[image_id]
+        whole, crops = self.foreign.of(image_id)
         return {}, digest([parts.write([whole, *crops]).decode()])
 
     def read(
@@ -114,7 +132,7 @@ class FoundDetections:
             InputError: they are not there, unusable, or of another image size or other windows.
         """
         if self.foreign is not None:
-            return self.foreign[image_id]
+            return self.foreign.of(image_id)
         if self._is_aside(image_id):
             raise InputError(detected_file(self.folder, "whole", image_id), "detect set it aside")
         height, width = size
@@ -184,15 +202,8 @@ def load_detections(context: Context, crops: CropSet) -> FoundDetections:
         for path, listed in ((images, [*crops.parents]), (cuts, [*crops.crops]))
     )
     by_parent = crops.by_parent()
-    empty = Detections.empty()
-    foreign = {
-        p.image_id: (
-            whole.get(p.id, empty),
-            [found.get(crop.id, empty) for crop in by_parent[p.image_id]],
-        )
-        for p in crops.parents
-    }
-    return FoundDetections(context.detections, foreign)
+    ids = {p.image_id: (p.id, [c.id for c in by_parent[p.image_id]]) for p in crops.parents}
+    return FoundDetections(context.detections, Foreign(whole, found, ids))
 
 
 def _check_classes(context: Context, folder: Path) -> None:
@@ -284,8 +295,28 @@ def truth_digest(context: Context) -> str:
     entries = [(e.image_id, e.annotation) for e in dataset.with_annotation if e.annotation]
     files = {path for _, path in entries}
     made = context.once(
-        ("truth", dataset.root), lambda: {path: file_digest(path) for path in sorted(files)}
+        ("truth", dataset.root), lambda: {path: stamp(path) for path in sorted(files)}
     )
     rows = [[entry.image_id, entry.rows] for entry in dataset.entries if entry.rows is not None]
     other = [rows, dataset.labels.facts] if rows or dataset.labels.facts else []
-    return digest([[[name, made[path]] for name, path in entries], dict(dataset.sizes), *other])
+    return digest([[[name, made[path][2]] for name, path in entries], dict(dataset.sizes), *other])
+
+
+def refuse_changed_truth(context: Context) -> None:
+    """Make sure that the annotation files are still those of `truth_digest`, if it was asked for.
+
+    Raises:
+        StaleInputError: one was changed, or is gone.
+    """
+    known: Mapping[Path, Stamp] = context.memo.get(("truth", context.dataset.root), {})
+    for path, (size, when, _) in known.items():
+        try:
+            state = path.stat()
+            same = [state.st_size, state.st_mtime_ns] == [size, when]
+        except OSError:
+            same = False
+        if not same:
+            raise StaleInputError(
+                f"{path}: changed or went away while it was worked with, so that figures made of "
+                "it would stand for other annotations; run the same command again."
+            )

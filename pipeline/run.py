@@ -16,6 +16,7 @@ from dmnet.core.work import Carrier
 from dmnet.pipeline.chain import open_artifact
 from dmnet.pipeline.context import Context, Plan, stage_module
 from dmnet.pipeline.executors.choose import executor_for
+from dmnet.pipeline.inputs import refuse_changed_truth
 from dmnet.pipeline.together import help_with, is_helper, led, processes, refuse_together
 
 _log = logging.getLogger(__name__)
@@ -65,7 +66,9 @@ def execute(
             _log.error("left out: %s", problem)
         summary = target.carry_out(plan.items, made or carrier(context, plan, label), label)
         if target.changed and plan.finish is not None:
-            for line in plan.finish(target) or ():
+            lines = tuple(plan.finish(target) or ())
+            refuse_changed_truth(context)
+            for line in lines:
                 say(line)
         for record in target.good.values():  # images that a training left out
             summary.bad |= record.set_aside

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import io
 import json
+from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dmnet.core.boxes import from_xywh, to_xywh
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError
 from dmnet.core.formats.coco import Json, bad, box_of, is_finite
 from dmnet.core.reading import opened, refuse_many
-from dmnet.core.records import Detections
+from dmnet.core.records import Detections, DetectionTable
 
 _CHUNK = 1 << 22
 _MAX_ROW = 1 << 20
@@ -60,7 +62,7 @@ def read_results(
     known: Collection[int] | None = None,
     names: Mapping[str, int] | None = None,
     classes: Classes = VISDRONE,
-) -> dict[int, Detections]:
+) -> Mapping[int, Detections]:
     """Read a results file.
 
     Args:
@@ -78,23 +80,38 @@ def read_results(
             that is not a finite number; names the row.
     """
     ids = None if known is None else frozenset(known)
-    grouped: dict[int, list[list[float]]] = {}
+    images, rows = array("q"), array("d")
     for index, row in enumerate(stream_objects(path)):
         image_id = row.get("image_id")
         if isinstance(image_id, str) and names is not None:
             image_id = names.get(image_id, image_id)
-        if type(image_id) is not int or (ids is not None and image_id not in ids):
+        if (
+            type(image_id) is not int
+            or not is_finite(image_id)
+            or (ids is not None and image_id not in ids)
+        ):
             raise bad(path, "results", index, f"image_id {image_id!r} is not in the image list")
         label, box, score = checked(path, index, row, classes)
         if box[2] < 0 or box[3] < 0:
             raise bad(path, "results", index, "negative width or height in bbox")
-        grouped.setdefault(image_id, []).append([*box, score, label])
-    refuse_many(path, max(map(len, grouped.values()), default=0), "detections")
-    return {image_id: _detections(rows) for image_id, rows in grouped.items()}
+        images.append(image_id)
+        rows.extend((*box, score, label))
+    return DetectionTable(_by_image(path, np.array(images), np.array(rows).reshape(-1, 6)))
 
 
-def _detections(rows: list[list[float]]) -> Detections:
-    table = np.array(rows, np.float64)
+def _by_image(
+    path: Path, images: NDArray[np.int64], rows: NDArray[np.float64]
+) -> Iterator[tuple[int, Detections]]:
+    """Image ids in the order of their first rows, each with its rows in order."""
+    names, first, counts = np.unique(images, return_index=True, return_counts=True)
+    refuse_many(path, int(counts.max(initial=0)), "detections")
+    order = np.argsort(images, kind="stable")
+    ends = np.cumsum(counts)
+    for at in np.argsort(first):
+        yield int(names[at]), _detections(rows[order[ends[at] - counts[at] : ends[at]]])
+
+
+def _detections(table: NDArray[np.float64]) -> Detections:
     return Detections(from_xywh(table[:, :4]), table[:, 4], table[:, 5].astype(np.int64))
 
 

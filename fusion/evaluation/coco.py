@@ -82,8 +82,10 @@ def coco_images(
         keep = (image.truth[:, 2:4] > 0).all(axis=1)
         if not (crowd or ignore_regions):
             keep &= image.truth[:, 4] != 0
-        areas = None if image.areas is None else image.areas[keep]
-        out.append(replace(image, truth=image.truth[keep], areas=areas))
+        if not keep.all():
+            areas = None if image.areas is None else image.areas[keep]
+            image = replace(image, truth=image.truth[keep], areas=areas)
+        out.append(image)
     return out
 
 

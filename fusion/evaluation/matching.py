@@ -20,7 +20,8 @@ from dmnet.core.overlaps import Floats, Ints, expand, pair_overlaps
 NONE, IGNORED = -1, -2
 """In place of a ground-truth row: a false positive (FP); a match with ignored ground truth."""
 
-_PAIRS = 1 << 20
+_PAIRS = 1 << 14
+"""Pairs of boxes looked at together: some 2 MB."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +53,22 @@ def scored_image(truth: Annotations, found: Detections) -> ScoredImage:
     Rounding gives back the decimal widths that adding and subtracting the left edge has blurred.
     """
     gt = [np.round(to_xywh(truth.boxes), 6), truth.score[:, None], truth.labels[:, None]]
+    return ScoredImage(np.concatenate(gt, axis=1), _found_rows(found), truth.size, truth.image_id)
+
+
+def _found_rows(found: Detections) -> Floats:
     dt = [np.round(to_xywh(found.boxes), 6), found.scores[:, None], found.labels[:, None]]
-    return ScoredImage(
-        np.concatenate(gt, axis=1), np.concatenate(dt, axis=1), truth.size, truth.image_id
-    )
+    return np.concatenate(dt, axis=1)
+
+
+def with_found(
+    images: Sequence[ScoredImage], results: Mapping[str, Detections]
+) -> list[ScoredImage]:
+    """The same images with other detections; they share their ground truth."""
+    none = Detections.empty()
+    return [
+        replace(image, found=_found_rows(results.get(image.image_id, none))) for image in images
+    ]
 
 
 def scored_images(

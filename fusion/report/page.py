@@ -15,7 +15,7 @@ from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.error_types import error_costs
 from dmnet.fusion.evaluation.matched import Matched, matched
 from dmnet.fusion.evaluation.operating_points import OperatingPoint, best_f1
-from dmnet.fusion.evaluation.scored_images import classes_of, scored_images
+from dmnet.fusion.evaluation.scored_images import classes_of, scored_images, with_found
 from dmnet.fusion.report import plots, tables
 from dmnet.fusion.report.gallery import Tile, commonest_confusions, worst_images
 from dmnet.fusion.report.tables import Result, number
@@ -178,13 +178,15 @@ def _matched(
     protocol: str,
     classes: Classes,
 ) -> dict[str, Matched]:
-    out = {}
-    for result in results:
-        scored = scored_images(truths, result.detections)
-        if protocol.startswith("coco"):
-            scored = coco_images(scored)
-        out[result.name] = matched(scored, protocol, classes=classes.scored)
-    return out
+    images = scored_images(truths, {})
+    if protocol.startswith("coco"):
+        images = coco_images(images)
+    return {
+        result.name: matched(
+            with_found(images, result.detections), protocol, classes=classes.scored
+        )
+        for result in results
+    }
 
 
 def _viewer(

@@ -19,7 +19,7 @@ from dmnet.core.formats.coco_results import results_json
 from dmnet.core.formats.crops import CropSet
 from dmnet.core.images import read_image
 from dmnet.core.ranges import Range, Share
-from dmnet.core.records import Annotations, Detections, Size
+from dmnet.core.records import Annotations, Detections, DetectionTable, Size
 from dmnet.fusion.evaluation.evaluate import check_protocol, score
 from dmnet.fusion.evaluation.scores import Scores
 from dmnet.fusion.fuse import FuseConfig, fuse_image
@@ -186,8 +186,11 @@ def sum_up(
 
 def read_results(folder: Path, truths: Iterable[Annotations]) -> Results:
     """The three results of the annotated images: detections by result and image id."""
-    every = {truth.image_id: read_parts(folder, truth.image_id) for truth in truths}
-    return {name: {image: each[name] for image, each in every.items()} for name in RESULTS}
+    results: dict[str, DetectionTable[str]] = {name: DetectionTable() for name in RESULTS}
+    for truth in truths:
+        for name, found in read_parts(folder, truth.image_id).items():
+            results[name].add(truth.image_id, found)
+    return results
 
 
 def score_all(config: Config, truths: Sequence[Annotations], results: Results) -> ByProtocol:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dmnet.core.artifact import Artifact
 from dmnet.core.formats import parts
 from dmnet.core.formats.coco_results import write_results
 from dmnet.core.records import Detections
+from dmnet.pipeline.stages import fuse_eval
 
 from .conftest import Run
 
@@ -93,6 +97,33 @@ def test_detections_elsewhere_are_scored_under_the_same_ids(
     rows = json.loads((fused / "results.json").read_text())
     truth = numbers(fused.parent / "convert" / "instances.json")
     assert [row["image_id"] for row in rows] == [truth["101.jpg"]]
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_annotations_that_change_while_they_are_scored(
+    dmnet: Run, val: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], gone: bool,
+) -> None:  # fmt: skip
+    """No scores without them are left behind, not even when they are put back."""
+    assert dmnet("crop", "--crop.slicer", "none") == 0
+    options = detected_elsewhere(tmp_path / "given")
+    path = val / "annotations" / "101.txt"
+    good, state = path.read_bytes(), path.stat()
+
+    def spoil(artifact: Artifact) -> Iterator[str]:
+        path.unlink() if gone else path.write_text("0,0,9,9,1,4,0,0\n")
+        return iter(())
+
+    monkeypatch.setattr(fuse_eval, "caps_hit", spoil)
+    assert dmnet("fuse-eval", *options) == 2
+    assert "101.txt: changed or went away while" in capsys.readouterr().err
+    path.write_bytes(good)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    monkeypatch.undo()
+    assert dmnet("fuse-eval", *options) == 0
+    fused = tmp_path / "artifacts" / "default" / "val" / "fuse-eval"
+    counts = json.loads((fused / "scores.json").read_text())["protocols"]["coco@500"]["fused"]
+    assert counts["counts"]["images"] == 3
 
 
 def test_scored_otherwise_nothing_is_merged_again(
