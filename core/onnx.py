@@ -102,9 +102,11 @@ def run(path: Path, session: Any, feed: Mapping[str, NDArray[Any]]) -> list[NDAr
         MemoryError: there is not enough memory for this input.
         CheckpointError: it cannot compute them from this input.
     """
+    # NumPy refuses outputs of more than 64 axes with a ValueError
+    broken: tuple[type[Exception], ...] = (ValueError, *_errors())
     try:
         outputs: list[NDArray[Any]] = session.run(None, feed)
-    except (ValueError, *_errors()) as error:  # NumPy refuses outputs of more than 64 axes
+    except broken as error:
         if says_out_of_memory(error):
             raise MemoryError(str(error)) from error
         shapes = ", ".join(f"{name} {value.shape}" for name, value in feed.items())

@@ -23,8 +23,9 @@ from dmnet.core.formats.coco import Json, bad, box_of, is_finite
 from dmnet.core.reading import opened, refuse_many
 from dmnet.core.records import Detections, DetectionTable
 
-_CHUNK = 1 << 22
+_CHUNK = 1 << 18
 _MAX_ROW = 1 << 20
+_LARGEST = 1 << 53
 
 
 def results_rows(image_id: int, det: Detections, classes: Classes) -> list[Json]:
@@ -87,7 +88,7 @@ def read_results(
             image_id = names.get(image_id, image_id)
         if (
             type(image_id) is not int
-            or not is_finite(image_id)
+            or abs(image_id) > _LARGEST
             or (ids is not None and image_id not in ids)
         ):
             raise bad(path, "results", index, f"image_id {image_id!r} is not in the image list")

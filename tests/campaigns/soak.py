@@ -133,13 +133,15 @@ def predicted(root: Path, n: int) -> dict[str, Measure]:
     return {"predict": measured([*command, "--device", "cpu"], root / "report.json")}
 
 
-def compared(n: int, limit: int, run: Callable[[Path, int], dict[str, Measure]]) -> list[str]:
+def compared(
+    n: int, limit: int, where: Path | None, run: Callable[[Path, int], dict[str, Measure]]
+) -> list[str]:
     """Print one line a stage; what fell."""
     fell = []
     halves = []
     for count in (n // 2, n):
         start = time.monotonic()
-        with tempfile.TemporaryDirectory(dir=place()) as folder:
+        with tempfile.TemporaryDirectory(dir=where) as folder:
             halves.append(run(Path(folder), count))
         print(f"    {count} items in {time.monotonic() - start:.0f} s", flush=True)
     for name in halves[1]:
@@ -161,11 +163,16 @@ def main() -> int:
     parser.add_argument("-n", type=int, default=2000, help="items through the stages")
     parser.add_argument("--pictures", type=int, default=0, help="pictures through predict")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--place", type=Path, default=place(), help="a folder for the files")
     args = parser.parse_args()
     preload(heavy=args.pictures > 0)
-    fell = compared(args.n, LIMIT, lambda root, n: stages(root, n, args.seed)) if args.n else []
+    fell = (
+        compared(args.n, LIMIT, args.place, lambda root, n: stages(root, n, args.seed))
+        if args.n
+        else []
+    )
     if args.pictures:
-        fell += compared(args.pictures, PICTURE, predicted)
+        fell += compared(args.pictures, PICTURE, args.place, predicted)
     print(f"soak: seed {args.seed}, {args.n} items, {args.pictures} pictures, {len(fell)} fell")
     return 1 if fell else 0
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dmnet.core.classes import Classes
-from dmnet.core.records import Detections
+from dmnet.core.records import Detections, DetectionTable
 
 FOUND = Detections(
     np.array([[5.0, 6, 15, 26], [0, 0, 9, 9]]), np.array([0.9, 0.4]), np.array([2, 1])
@@ -45,3 +45,12 @@ def test_supervision_and_back(found: Detections) -> None:
 
 def test_a_short_repr() -> None:
     assert repr(FOUND) == "Detections(2 boxes, labels [1, 2])"
+
+
+def test_a_table_gives_back_what_was_put_in() -> None:
+    table = DetectionTable([("b", FOUND), ("none", Detections.empty())])
+    assert same(table["b"], FOUND) and table["b"].labels.dtype == np.int64
+    table.add("a", FOUND[:1])
+    assert list(table) == ["b", "none", "a"] and len(table) == 3
+    assert len(table["none"]) == 0 and same(table["a"], FOUND[:1]) and same(table["b"], FOUND)
+    assert table.get("c") is None

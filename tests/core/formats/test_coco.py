@@ -213,6 +213,17 @@ def test_no_results(tmp_path: Path) -> None:
     assert coco_results.read_results(put(tmp_path, "[]")) == {}
 
 
+def test_rows_of_images_that_alternate(tmp_path: Path) -> None:
+    rows = [{"image_id": i, "category_id": 4, "bbox": [x, 2, 3, 4], "score": 0.5}
+            for i, x in ((9, 1), (2, 5), (9, 7))]  # fmt: skip
+    found = coco_results.read_results(put(tmp_path, rows))
+    assert list(found) == [9, 2]
+    assert found[9].boxes.tolist() == [[1, 2, 4, 6], [7, 2, 10, 6]]
+    rows[1]["image_id"] = 10**30
+    with pytest.raises(InputError, match=r"results\[1\]: image_id 10{30} is not in the image list"):
+        coco_results.read_results(put(tmp_path, rows))
+
+
 def test_results_that_name_images(tmp_path: Path) -> None:
     row = {"image_id": "x y", "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}
     assert coco_results.read_results(put(tmp_path, [row]), names={"x y": 5}).keys() == {5}
