@@ -113,7 +113,7 @@ doctor: $(READY) ## versions, devices, extras, models, a short speed test, what 
 
 predict: $(READY) ## objects in your own pictures: IMAGES=folder, MODEL=name, OUT=folder
 	@$(PY) -m dmnet predict $(or $(IMAGES),$(error name pictures: make predict IMAGES=path)) \
-	  $(call option,MODEL,model) $(call option,OUT,out) $(SET)
+	  $(call option,MODEL,model) $(call option,OUT,out) $(call option,EXECUTOR,executor) $(SET)
 
 export: $(READY) ## a trained network as an ONNX file, checked: WEIGHTS=file OUT=file.onnx
 	$(if $(and $(WEIGHTS),$(OUT)),,$(error export: name the weights and the file to write, WEIGHTS=weights.pt OUT=file.onnx))

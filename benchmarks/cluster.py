@@ -2,13 +2,14 @@
 
     python -m benchmarks.cluster                                     the table of docs/scale.md
     python -m benchmarks.cluster --measure -n 200 --seconds 0.05     predicted and measured seconds
+    python -m benchmarks.cluster --measure -n 274 --data visdrone    the same, of density maps
     python -m benchmarks.cluster -n 400 --seconds .007 --serial .004 what more workers gain
 
 The simulation gives parcels of items to workers as `dmnet.pipeline.executors` does. Seconds of an
 item are log-normal, every worker is slower or faster by a factor of its own (stragglers), and
 machines fail at random; a parcel whose machine fails is done again by whoever is free, and the
 machine comes back after a while. The measured runs do work that sleeps as long as the simulation
-says, so that they measure the engine and not the processor.
+says, so that they measure the engine and not the processor, or make density maps.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from dmnet.core.artifact import Artifact, Item, Product
-from dmnet.core.work import MOST
+from dmnet.core.work import MOST, Work
 
 PER_PARCEL = 0.004
 """Seconds between two parcels of one worker: asking, sending, journal (assumed; see --measure)."""
@@ -71,7 +72,7 @@ def simulate(items: int, cluster: Cluster, seed: int = 0) -> Outcome:
     56.1
     """
     rng = np.random.default_rng(seed)
-    size = max(1, min(MOST, items // (4 * cluster.workers)))
+    size = parcel_size(items, cluster.workers)
     work = rng.lognormal(-(cluster.spread**2) / 2, cluster.spread, items) * cluster.seconds
     parcels = [float(part.sum()) for part in np.array_split(work, -(-items // size))]
     factors = rng.lognormal(0, cluster.straggling, cluster.workers)
@@ -108,26 +109,41 @@ def sleeps(times: list[float], item: Item) -> Product:
     return Product({f"{item.id}.txt": b"done"})
 
 
-def measured(times: list[float], executor: str, workers: int) -> float:
-    """Seconds from the first result to the last: the start of the workers is left out."""
+def parcel_size(items: int, workers: int) -> int:
+    """Items of a parcel, as `dmnet.core.work.parcels` has them."""
+    return max(1, min(MOST, items // (4 * workers)))
+
+
+def measured(work: Work, items: list[Item], executor: str, workers: int) -> tuple[int, float]:
+    """Items after the first parcel of every worker, and their seconds: starts are left out."""
     from dmnet.pipeline.executors.base import Engine
     from dmnet.pipeline.executors.choose import executor_for
 
-    logging.disable(logging.INFO)
-    items = [Item(f"{index:06d}") for index in range(len(times))]
+    first = workers * parcel_size(len(items), workers)
     with tempfile.TemporaryDirectory() as name:
-        carrier = executor_for(Engine(executor, workers)).tasks(partial(sleeps, times), "sleeps")
-        with Artifact(Path(name) / "out", "sleeps", 1, {}) as artifact:
-            start = 0.0
-            for _item, _ in carrier(artifact.root, items, lambda _item: frozenset()):
-                start = start or time.perf_counter()
-            return time.perf_counter() - start
+        carrier = executor_for(Engine(executor, workers)).tasks(work, "measured")
+        with Artifact(Path(name) / "out", "measured", 1, {}) as artifact:
+            done = carrier(artifact.root, items, lambda _item: frozenset())
+            times = [time.perf_counter() for _ in done]
+    return len(items) - first, times[-1] - times[first - 1]
+
+
+def maps(data: Path, count: int, folder: Path) -> tuple[Work, list[Item]]:
+    """Work and items of stage ``density`` on a validation split: full-size maps."""
+    from dmnet.pipeline.context import Context, stage_module
+
+    settings = {"density": {"stride": 1}}
+    plan = stage_module("density").plan(Context(data, artifacts=folder, settings=settings))
+    assert plan.work is not None and plan.prepare is not None
+    plan.prepare()
+    return plan.work, plan.items[:count]
 
 
 def main() -> None:
     """Print the table, or predicted and measured seconds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--measure", action="store_true", help="run on this machine too")
+    parser.add_argument("--data", type=Path, help="measure density maps of these annotations")
     parser.add_argument("-n", type=int, default=400, help="items of a measured run")
     parser.add_argument("--seconds", type=float, default=0.337, help="mean time of an item")
     parser.add_argument(
@@ -136,7 +152,11 @@ def main() -> None:
     parser.add_argument("--start", type=float, default=1.0, help="until a worker is ready")
     args = parser.parse_args()
     if args.measure:
-        compare(args.n, args.seconds)
+        logging.disable(logging.INFO)
+        with tempfile.TemporaryDirectory() as name:
+            asleep = [Item(f"{index:06d}") for index in range(args.n)]
+            doing = partial(sleeps, drawn(args.n, args.seconds)), asleep
+            compare(*(doing if args.data is None else maps(args.data, args.n, Path(name))))
         return
     if args.serial is not None:
         forecast(args.n, args.seconds, args.serial, args.start)
@@ -166,20 +186,29 @@ def forecast(items: int, seconds: float, serial: float, start: float) -> None:
         print(f"| {workers} | {wall:.1f} | {alone / wall:.2f} x |")
 
 
-def compare(items: int, seconds: float) -> None:
-    """Predicted and measured seconds, local and on Ray, with one and with two workers."""
-    rng = np.random.default_rng(0)
-    times = (rng.lognormal(-0.045, 0.3, items) * seconds).tolist()
-    print("| engine | workers | items | measured s | predicted s | ms an item over the ideal |")
-    print("|---|---:|---:|---:|---:|---:|")
+def drawn(items: int, seconds: float) -> list[float]:
+    """Seconds of items, log-normal."""
+    times: list[float] = (np.random.default_rng(0).lognormal(-0.045, 0.3, items) * seconds).tolist()
+    return times
+
+
+def compare(work: Work, items: list[Item]) -> None:
+    """Predicted and measured seconds, local and on Ray, with one and with two workers.
+
+    The one local worker is this process, from which the mean time of an item is taken.
+    """
+    print("| engine | workers | items | s | items/s | predicted s | ms an item over the ideal |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    seconds = 0.0
     for executor in ("local", "ray"):
         for workers in (1, 2):
-            cluster = Cluster(workers, seconds, 0.3, 0.0, 0.0)
-            wall = measured(times, executor, workers)
-            over = (wall - sum(times) / workers) / items * 1000
+            left, wall = measured(work, items, executor, workers)
+            seconds = seconds or wall / left
+            predicted = simulate(left, Cluster(workers, seconds, 0.3, 0.0, 0.0)).wall
+            over = (wall / left - seconds / workers) * 1000
             print(
-                f"| {executor} | {workers} | {items} | {wall:.2f} | "
-                f"{simulate(items, cluster).wall:.2f} | {over:.2f} |",
+                f"| {executor} | {workers} | {left} | {wall:.2f} | {left / wall:.1f} | "
+                f"{predicted:.2f} | {over:.2f} |",
                 flush=True,
             )
 
