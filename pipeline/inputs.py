@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -297,26 +298,40 @@ def truth_digest(context: Context) -> str:
     made = context.once(
         ("truth", dataset.root), lambda: {path: stamp(path) for path in sorted(files)}
     )
+    pictures = [entry.image for entry in dataset.with_image if entry.image is not None]
+    context.once(("pictures", dataset.root), lambda: {path: _state(path) for path in pictures})
     rows = [[entry.image_id, entry.rows] for entry in dataset.entries if entry.rows is not None]
     other = [rows, dataset.labels.facts] if rows or dataset.labels.facts else []
     return digest([[[name, made[path][2]] for name, path in entries], dict(dataset.sizes), *other])
 
 
+def _state(path: Path) -> tuple[int, int]:
+    """Size and mtime of a file."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
 def refuse_changed_truth(context: Context) -> None:
-    """Make sure that the annotation files are still those of `truth_digest`, if it was asked for.
+    """Make sure that annotations and images are as when `truth_digest` was asked for, if it was.
+
+    Sizes and the report's pictures come from the images.
 
     Raises:
         StaleInputError: one was changed, or is gone.
     """
-    known: Mapping[Path, Stamp] = context.memo.get(("truth", context.dataset.root), {})
-    for path, (size, when, _) in known.items():
+    root = context.dataset.root
+    truth: Mapping[Path, Stamp] = context.memo.get(("truth", root), {})
+    pictures: Mapping[Path, tuple[int, int]] = context.memo.get(("pictures", root), {})
+    known = itertools.chain(
+        ((path, (row[0], row[1])) for path, row in truth.items()), pictures.items()
+    )
+    for path, before in known:
         try:
-            state = path.stat()
-            same = [state.st_size, state.st_mtime_ns] == [size, when]
+            same = _state(path) == before
         except OSError:
             same = False
         if not same:
             raise StaleInputError(
                 f"{path}: changed or went away while it was worked with, so that figures made of "
-                "it would stand for other annotations; run the same command again."
+                "it would stand for other data; run the same command again."
             )

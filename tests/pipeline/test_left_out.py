@@ -100,14 +100,15 @@ def test_detections_elsewhere_are_scored_under_the_same_ids(
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_annotations_that_change_while_they_are_scored(
+@pytest.mark.parametrize("name", ["annotations/101.txt", "images/101.jpg"])
+def test_data_that_change_while_they_are_scored(
     dmnet: Run, val: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str], gone: bool,
+    capsys: pytest.CaptureFixture[str], gone: bool, name: str,
 ) -> None:  # fmt: skip
     """No scores without them are left behind, not even when they are put back."""
     assert dmnet("crop", "--crop.slicer", "none") == 0
     options = detected_elsewhere(tmp_path / "given")
-    path = val / "annotations" / "101.txt"
+    path = val / name
     good, state = path.read_bytes(), path.stat()
 
     def spoil(artifact: Artifact) -> Iterator[str]:
@@ -116,7 +117,7 @@ def test_annotations_that_change_while_they_are_scored(
 
     monkeypatch.setattr(fuse_eval, "caps_hit", spoil)
     assert dmnet("fuse-eval", *options) == 2
-    assert "101.txt: changed or went away while" in capsys.readouterr().err
+    assert f"{path.name}: changed or went away while" in capsys.readouterr().err
     path.write_bytes(good)
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     monkeypatch.undo()
