@@ -15,9 +15,9 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +33,6 @@ from dmnet.core.errors import (
 from dmnet.core.files import (
     MANY,
     boot_id,
-    file_digest,
     flush,
     flush_all,
     named,
@@ -41,29 +40,23 @@ from dmnet.core.files import (
     stamp,
     write_atomic,
 )
-from dmnet.core.journal import (
-    HEADER,
-    JOURNAL,
-    Inputs,
-    Record,
-    begin_line,
-    header_text,
-    tools,
-)
-from dmnet.core.ledger import Ledger
+from dmnet.core.finished import Inputs, Record
+from dmnet.core.journal import HEADER, JOURNAL, begin_line, header_text, tools
+from dmnet.core.ledger import Ledger, Todo
 from dmnet.core.products import (
     LOCK,
     LOG,
     Item,
+    Items,
     Product,
     Result,
     Summary,
     inside,
     removed,
 )
-from dmnet.core.work import Carrier, Stream, by_processes, streamed
+from dmnet.core.work import Carrier, Stream, Taken, by_processes, streamed
 
-__all__ = ["LOCK", "LOG", "Artifact", "Item", "Product", "Result", "Summary", "inside"]
+__all__ = ["LOCK", "LOG", "Artifact", "Item", "Items", "Product", "Result", "Summary", "inside"]
 _log = logging.getLogger(__name__)
 
 
@@ -77,6 +70,17 @@ def _changed_since(item: Item, inputs: Inputs) -> str:
         if made != "absent" and [state.st_size, state.st_mtime_ns] != [size, time]:
             return str(path)
     return ""
+
+
+@dataclass(frozen=True)
+class _Keyed(Todo):
+    """As `Todo`; each item is looked at on its way to whoever makes it."""
+
+    look: Callable[[Item], Item]
+
+    def __iter__(self) -> Iterator[Item]:
+        """The items that are not fresh, in order."""
+        return map(self.look, super().__iter__())
 
 
 def _torn(path: Path) -> bool:
@@ -97,13 +101,16 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         EditedArtifactError: an own file was changed since it was written (unless ``force``).
     """
 
-    _journal: IO[str] | None = None
+    _journal: IO[bytes] | None = None
+    _end = 0
     _lock: IO[str] | None = None
 
     def __enter__(self) -> Artifact:
         """Lock the folder and read what is done."""
         self.summary = Summary()
         self._unflushed: set[str] = set()
+        self._keys: dict[str, bytes] = {}
+        self._claims: Counter[str] | None = None
         self.root.mkdir(parents=True, exist_ok=True)
         self._lock = (self.root / LOCK).open("w")
         try:
@@ -122,13 +129,9 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
             raise
         return self
 
-    def _load(self) -> None:
-        super()._load()
-        self._claims = Counter(name for record in self.records.values() for name in record.files)
-
     def process(
         self,
-        items: Iterable[Item],
+        items: Collection[Item],
         work: Callable[[Item], Product],
         *,
         workers: int = 1,
@@ -144,7 +147,7 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         """
         return self.carry_out(items, by_processes(work, workers), label)
 
-    def process_stream(self, items: Iterable[Item], stream: Stream, label: str = "") -> Summary:
+    def process_stream(self, items: Collection[Item], stream: Stream, label: str = "") -> Summary:
         """As `process`, for work that takes many items at once and yields ``(item, result)``.
 
         Raises:
@@ -152,7 +155,7 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         """
         return self.carry_out(items, streamed(lambda: stream), label)
 
-    def carry_out(self, items: Iterable[Item], carrier: Carrier, label: str = "") -> Summary:
+    def carry_out(self, items: Collection[Item], carrier: Carrier, label: str = "") -> Summary:
         """As `process`, with anything that carries out the work.
 
         Args:
@@ -164,20 +167,21 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         Raises:
             EditedArtifactError: see the class.
         """
-        todo, keys = self._start(items)
-        # keys hold all that is to be done: as text they take a third of the memory
+        todo = self._start(items)
         bar = partial(tqdm, total=len(todo), desc=label, unit="item", mininterval=0.5)
         off = None if label and len(todo) > 1 else True
         for item, result in bar(carrier(self.root, todo, self._take), disable=off):
-            key, inputs = json.loads(keys.pop(item.id))
+            key, inputs = json.loads(self._keys.pop(item.id))
             self._finish(item, key, inputs, result)
         return self.summary
 
-    def _take(self, item: Item) -> frozenset[str] | None:
-        """Announce an item that is about to be made; the files that it may replace."""
-        own = self._own(item)
-        self._announce(item.id)
-        return own
+    def _take(self, items: Sequence[Item]) -> list[Taken]:
+        """Announce items that are about to be made; with the files that each may replace."""
+        self._begin()
+        taken = [(item, self._own(item)) for item in items]
+        self._note("".join(begin_line(item.id) for item in items))
+        self._flush()
+        return taken
 
     def _own(self, item: Item) -> frozenset[str] | None:
         """Files that this item may replace: its own; any, where a killed run left it half made."""
@@ -185,19 +189,22 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
             return None
         return frozenset(self.records[item.id].files if item.id in self.records else ())
 
-    def _start(self, items: Iterable[Item]) -> tuple[list[Item], dict[str, bytes]]:
-        """Find what is to be done, with key and inputs as JSON; forget what no longer exists."""
-        plan = self.todo(items)
-        todo = [each[0] for each in plan if each[3] != "fresh"]
-        keys = {item.id: json.dumps([key, inputs]).encode()
-                for item, key, inputs, state in plan if state != "fresh"}  # fmt: skip
-        gone = set(self.records) - {item.id for item, *_ in plan}
-        self.summary.kept += len(plan) - len(keys)
-        if keys or gone:
+    def _start(self, items: Collection[Item]) -> Todo:
+        """Find what is to be done; forget what no longer exists."""
+        todo = self.todo(items)
+        self.summary.kept += len(todo.states) - len(todo)
+        if len(todo) or todo.gone:
             self._begin()
-        for name in sorted(gone):
+        for name in todo.gone:
             self._forget(name)
-        return todo, keys
+        return _Keyed(todo.items, todo.states, todo.gone, self._look)
+
+    def _look(self, item: Item) -> Item:
+        """Keep an item's key and inputs, as they are before it is made, until it is finished."""
+        if item.id not in self._keys:  # as text they take a third of the memory
+            found = self.key(item, self.records.get(item.id))
+            self._keys[item.id] = json.dumps(found).encode()
+        return item
 
     def _finish(self, item: Item, key: str, inputs: Inputs, result: Record | InputError) -> None:
         """Append the journal line of one item; files that it no longer has are removed.
@@ -232,8 +239,13 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
             self._append(replace(result, key=key, inputs=inputs))
             self._unlink(set(old.files if old else ()) - set(result.files))
 
-    def _unlink(self, names: Iterable[str]) -> None:
+    def _unlink(self, names: Collection[str]) -> None:
         """Remove files of the past, except those that a record of today or a sum also names."""
+        if not names:
+            return
+        if self._claims is None:
+            files = (name for record in self.records.values() for name in record.files)
+            self._claims = Counter(files)
         for name in sorted(names):
             if not self._claims[name] and name not in self._outputs:
                 inside(self.root, name).unlink(missing_ok=True)
@@ -244,7 +256,10 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
             self._write_header(complete=False)
             path = self.root / JOURNAL
             torn = _torn(path)
-            self._journal = path.open("a", encoding="utf-8", buffering=1)
+            self._journal = path.open("ab")
+            self._end = path.stat().st_size
+            with path.open("rb") as stream:
+                self.records.read_from(stream.fileno(), self._flush)
             if torn:
                 self._note("\n")
 
@@ -252,30 +267,46 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         """Say that an item's files may be replaced from now on: a kill between is no edit."""
         self._begin()
         self._note(begin_line(item_id))
+        self._flush()
 
-    def _note(self, line: str) -> None:
-        """Write to the journal; an error names it."""
+    def _note(self, lines: str) -> int:
+        """Write to the journal and return the place; an error names it.
+
+        It may lie in memory until something else is begun.
+        """
+        assert self._journal is not None
+        place, data = self._end, lines.encode()
+        try:
+            self._journal.write(data)
+        except OSError as error:
+            raise named(error, self.root / JOURNAL) from error
+        self._end += len(data)
+        return place
+
+    def _flush(self) -> None:
+        """Hand what was noted to the system, so that the end of this process loses nothing."""
         assert self._journal is not None
         try:
-            self._journal.write(line)
+            self._journal.flush()
         except OSError as error:
             raise named(error, self.root / JOURNAL) from error
 
     def _append(self, record: Record) -> None:
         self._begin()
         self._refuse_removed()
-        line = record.line()
-        self._note(line)
+        place = self._note(record.line())
         self._written(record.files)
-        if record.id in self.records:
-            self._claims.subtract(self.records[record.id].files.keys())
-        self._claims.update(record.files.keys())
-        self.records.keep(record, line.encode().rstrip())
+        if self._claims is not None:
+            if record.id in self.records:
+                self._claims.subtract(self.records[record.id].files.keys())
+            self._claims.update(record.files.keys())
+        self.records.keep(record, place)
 
     def _forget(self, item_id: str) -> None:
         self._announce(item_id)
         files = self.records.pop(item_id).files.keys()
-        self._claims.subtract(files)
+        if self._claims is not None:
+            self._claims.subtract(files)
         self._unlink(files)
         self.summary.removed += 1
         self.changed = True
@@ -310,7 +341,7 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         if not here:
             raise removed(self.root)
 
-    def _write_header(self, *, complete: bool) -> None:
+    def _write_header(self, *, complete: bool, journal: str = "") -> None:
         header = {
             **self.origin,
             **self.identity,
@@ -320,7 +351,7 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
             "bad": len(self.records.aside),
             "outputs": dict(sorted(self._outputs.items())),
             "tools": tools(),
-            "journal": file_digest(self.root / JOURNAL) if complete else "",
+            "journal": journal,
         }
         header |= {} if complete else {"boot": boot_id()}
         write_atomic(self.root / HEADER, [header_text(header).encode()], durable=True)
@@ -328,11 +359,11 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
     def _close(self) -> None:
         """Write the compact journal, bring all that was written to the disc, then say so."""
         lines = (self.records.line(name) for name in sorted(self.records))
-        write_atomic(self.root / JOURNAL, lines)
-        self._flush()
-        self._write_header(complete=True)
+        known = write_atomic(self.root / JOURNAL, lines)
+        self._sync()
+        self._write_header(complete=True, journal=known)
 
-    def _flush(self) -> None:
+    def _sync(self) -> None:
         """Bring what was written to the disc."""
         if len(self._unflushed) > MANY:
             flush_all()

@@ -20,8 +20,12 @@ Stamp = list[Any]
 
 def digest(value: object) -> str:
     """Digest of a JSON-ready value, independent of the order of keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    return bytes_digest(compact(value).encode())
+
+
+def compact(value: object) -> str:
+    """JSON in one form, whatever the order of keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def bytes_digest(data: bytes) -> str:

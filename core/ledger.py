@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,12 @@ from dmnet.core.errors import (
 from dmnet.core.files import (
     Stamp,
     boot_id,
-    digest,
+    bytes_digest,
+    compact,
     file_digest,
 )
-from dmnet.core.journal import (
-    JOURNAL,
-    Good,
-    Inputs,
-    Record,
-    Records,
-    read_header,
-    scan_journal,
-)
+from dmnet.core.finished import Good, Inputs, Record, Records
+from dmnet.core.journal import JOURNAL, read_header, scan_journal
 from dmnet.core.products import (
     OWN,
     Item,
@@ -46,8 +41,30 @@ _log = logging.getLogger(__name__)
 STATES = ("fresh", "aside", "stale", "new", "gone")
 """States of an item; one that is ``gone`` has a record and no longer exists."""
 
-Todo = tuple[Item, str, Inputs, str]
-"""Item, key, stamps of its inputs, state."""
+FRESH = STATES.index("fresh")
+
+
+@dataclass(frozen=True)
+class Todo(Collection[Item]):
+    """What has to be made, of many items; they are made anew whenever somebody goes through."""
+
+    items: Collection[Item]
+    states: bytearray
+    """Number of each item's state in `STATES`."""
+    gone: tuple[str, ...]
+    """Records of items that no longer exist."""
+
+    def __len__(self) -> int:
+        """How many items are not fresh."""
+        return len(self.states) - self.states.count(FRESH)
+
+    def __iter__(self) -> Iterator[Item]:
+        """The items that are not fresh, in order."""
+        return (item for item, state in zip(self.items, self.states, strict=True) if state != FRESH)
+
+    def __contains__(self, item: object) -> bool:
+        """Whether an item is not fresh."""
+        return any(each == item for each in self)
 
 
 class Ledger:
@@ -92,6 +109,7 @@ class Ledger:
             "config": json.loads(json.dumps(config)),
             "facts": json.loads(json.dumps(facts or {})),
         }
+        self._identity = compact(self.identity)
         self.totals = json.loads(json.dumps(totals or {}))
         self.origin = json.loads(json.dumps(origin or {}))
         self.changed = True
@@ -153,6 +171,8 @@ class Ledger:
         same = all(header.get(key) == value for key, value in self.identity.items())
         same &= header.get("totals", {}) == self.totals
         self._outputs = dict(header.get("outputs", {}))
+        for name in self._outputs:
+            inside(self.root, name)  # those of records were looked at when they were read
         states = {name: self._state(name, known) for name, known in self._outputs.items()}
         self._refuse_edited([name for name, state in states.items() if state == "edited"])
         self.missing = [name for name, state in states.items() if state == "missing"]
@@ -165,15 +185,15 @@ class Ledger:
         Where the machine was restarted in the middle of a run, what the journal tells may never
         have reached the disc: contents decide, and what is not as told counts as missing.
         """
-        path = inside(self.root, name)
+        path = os.path.join(self.root, name)  # noqa: PTH118 - once an item and file
         try:
-            state = path.stat()
+            state = os.stat(path)  # noqa: PTH116
         except (FileNotFoundError, NotADirectoryError):
             return "missing"
         trusted = not (self.verify or self._cut)
         if [state.st_size, state.st_mtime_ns] == known[:2] and trusted:
             return "same"
-        if state.st_size == known[0] and file_digest(path) == known[2]:
+        if state.st_size == known[0] and file_digest(Path(path)) == known[2]:
             known[1] = state.st_mtime_ns
             return "same"
         return "missing" if self._cut else "edited"
@@ -202,74 +222,90 @@ class Ledger:
         for name, path in item.files.items():
             try:
                 state = path.stat()
-                seen = [str(path.absolute()), state.st_size, state.st_mtime_ns]
+                seen = [absolute(path), state.st_size, state.st_mtime_ns]
                 known = [[seen[0], *item.made[name]]] if name in item.made else []
                 known += [old.inputs[name]] if old and name in old.inputs else []
                 trusted = (each[3] for each in known if each[:3] == seen and not self.verify)
                 inputs[name] = [*seen, next(trusted, None) or file_digest(path)]
             except OSError:
-                inputs[name] = [str(path.absolute()), 0, 0, "absent"]
+                inputs[name] = [absolute(path), 0, 0, "absent"]
         parts = {name: value[3] for name, value in inputs.items()}
-        return digest([self.identity, parts, item.facts]), inputs
+        facts = "null" if item.facts is None else compact(item.facts)
+        text = f"[{self._identity},{compact(parts)},{facts}]"  # as `digest` has it
+        return bytes_digest(text.encode()), inputs
 
-    def todo(self, items: Iterable[Item]) -> list[Todo]:
-        """What is to be done about every item, in order.
+    def todo(self, items: Collection[Item]) -> Todo:
+        """What is to be done about every item.
 
         States: ``fresh``; ``aside`` (was set aside, and nothing changed since); ``stale``; ``new``.
+        `first` names one of each.
 
         Raises:
             EditedArtifactError: files of known items were changed by hand.
         """
-        listed: list[Todo] = []
-        edited: dict[str, list[str]] = {}
+        states = bytearray()
+        edited: set[str] = set()
+        known = 0
+        self.first = {}
         pairs = ((item, self.records.get(item.id)) for item in items)
         for item, record in looked_at(pairs, self._paths):
-            key, inputs = self.key(item, record)
-            state, changed = self._item_state(record, key)
-            edited |= {item.id: changed} if changed else {}
-            listed.append((item, key, inputs, "stale" if changed else state))
-        for name in self.records.keys() - {item.id for item, *_ in listed}:
-            _, changed = self._item_state(self.records[name], "")
-            edited |= {name: changed} if changed else {}
-        self._refuse_edited(sorted(name for names in edited.values() for name in names))
-        return listed
+            known += record is not None
+            state, changed, inputs = self._item_state(item, record)
+            edited |= set(changed)
+            states.append(STATES.index(state))
+            if state not in self.first:
+                self.first[state] = self._described(item, record, inputs)
+        gone = () if known == len(self.records) else self._gone(items)
+        for name in gone:
+            edited |= set(self._files_state(self.records[name])[1])
+        self._refuse_edited(sorted(edited))
+        return Todo(items, states, gone)
 
-    def _item_state(self, record: Record | None, key: str) -> tuple[str, list[str]]:
-        """State of an item, and its files that were changed by hand.
+    def _gone(self, items: Collection[Item]) -> tuple[str, ...]:
+        return tuple(sorted(self.records.keys() - {item.id for item in items}))
+
+    def _item_state(self, item: Item, record: Record | None) -> tuple[str, list[str], Inputs]:
+        """State of an item, its files that were changed by hand, stamps of its inputs.
 
         Nothing is known of the files of an item that was being made when a run was killed.
         """
-        if record is None or not record.key:
-            return ("stale" if record else "new"), []
+        if record is None:
+            return "new", [], {}
+        if not record.key:
+            return "stale", [], {}
+        key, inputs = self.key(item, record)
+        whole, edited = self._files_state(record)
+        if edited or not whole or record.key != key:
+            return "stale", edited, inputs
+        return ("aside" if record.error else "fresh"), [], inputs
+
+    def _files_state(self, record: Record) -> tuple[bool, list[str]]:
+        """Whether all files of a record are as they were written, and those changed by hand."""
+        if not record.key:
+            return False, []
         times = [known[1] for known in record.files.values()]
         states = {name: self._state(name, known) for name, known in record.files.items()}
         if times != [known[1] for known in record.files.values()]:
             self.records[record.id] = record
         edited = [name for name, found in states.items() if found == "edited"]
-        if record.key != key or any(found != "same" for found in states.values()):
-            return "stale", edited
-        return ("aside" if record.error else "fresh"), edited
+        return all(found == "same" for found in states.values()), edited
 
-    def inspect(self, items: Iterable[Item]) -> dict[str, int]:
+    def inspect(self, items: Collection[Item]) -> dict[str, int]:
         """Count items by state without locking or writing anything; ``first`` names one of each.
 
         Raises:
             EditedArtifactError: see the class.
         """
         self._load()
-        listed = self.todo(items)
-        gone = sorted(self.records.keys() - {item.id for item, *_ in listed})
-        counts = Counter(state for *_, state in listed)
-        counts["gone"] = len(gone)
-        self.first = {"gone": gone[0]} if gone else {}
-        for item, _, inputs, state in listed:
-            if state not in self.first:
-                self.first[state] = self._described(item, inputs)
-        return {state: counts[state] for state in STATES}
+        found = self.todo(items)
+        counts = {state: found.states.count(index) for index, state in enumerate(STATES)}
+        if found.gone:
+            self.first["gone"] = found.gone[0]
+        return counts | {"gone": len(found.gone)}
 
-    def _described(self, item: Item, inputs: Inputs) -> str:
+    @staticmethod
+    def _described(item: Item, old: Record | None, inputs: Inputs) -> str:
         """An item's id and which of its inputs are others than recorded."""
-        old = self.records.get(item.id)
         other = [n for n, v in inputs.items() if old and old.inputs.get(n, v)[3] != v[3]]
         return f"{item.id}: {', '.join(other[:3])}" if other else item.id
 
@@ -285,3 +321,9 @@ class Ledger:
     def good(self) -> Good:
         """Finished items in id order."""
         return Good(self.records)
+
+
+def absolute(path: Path) -> str:
+    """The absolute path as text."""
+    text = str(path)
+    return text if text.startswith("/") else f"{Path.cwd()}/{text}"

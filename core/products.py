@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dmnet.core.errors import InputError, RemovedArtifactError
 from dmnet.core.files import Stamp, stamp, write_atomic
-from dmnet.core.journal import HEADER, JOURNAL, Record, escapes
+from dmnet.core.finished import Record, escapes
+from dmnet.core.journal import HEADER, JOURNAL
 from dmnet.core.memory import is_out_of_memory, release
 from dmnet.core.reading import bad_name
 
@@ -31,6 +32,26 @@ class Item:
     made: Mapping[str, Stamp] = field(default_factory=dict)
     """Of files that an earlier stage of this run wrote: what its journal says, so that they need
     not be read to know their digests."""
+
+
+@dataclass(frozen=True)
+class Items(Collection[Item]):
+    """Many items, made anew whenever somebody goes through them: together they take no memory."""
+
+    make: Callable[[], Iterator[Item]]
+    count: int
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self.count
+
+    def __iter__(self) -> Iterator[Item]:
+        """The items in order."""
+        return self.make()
+
+    def __contains__(self, item: object) -> bool:
+        """Whether an item is one of them."""
+        return any(each == item for each in self)
 
 
 Content = bytes | Callable[[], Iterable[bytes]]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import re
 
-_SEALED = re.compile(rb'(.*),"sum":"([0-9a-f]{16})"\}', re.DOTALL)
+TAIL = len(',"sum":"0123456789abcdef"}')
+"""Bytes of the last entry."""
 
 
 def sealed(text: str) -> str:
@@ -24,8 +24,7 @@ def damaged(data: bytes) -> bool:
     >>> damaged(sealed('{"a":1}').encode()), damaged(b'{"a":2,"sum":"47aeea40da335f29"}')
     (False, True)
     """
-    found = _SEALED.fullmatch(data)
-    return found is None or _sum(found[1]).encode() != found[2]
+    return data[-TAIL:] != f',"sum":"{_sum(data[:-TAIL])}"}}'.encode()
 
 
 def _sum(body: bytes) -> str:

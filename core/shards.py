@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmnet.core.errors import MissingInputError, StaleInputError
-from dmnet.core.journal import Record, read_header, read_journal
+from dmnet.core.finished import Record
+from dmnet.core.journal import read_header, read_journal
 from dmnet.core.products import Item
 
 NAME = re.compile(r"([1-9]\d{0,5})-of-([1-9]\d{0,5})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -35,7 +36,7 @@ def looked_at(
     """The same items; threads have asked for the state of their files just before.
 
     On a file system behind a network the answers come side by side then, and are still known when
-    the caller asks.
+    the caller asks. Where the first answer of some hundred items comes at once, nobody asks twice.
 
     Args:
         items: taken `LOOKED` at a time.
@@ -45,16 +46,22 @@ def looked_at(
     source = iter(items)
     with ThreadPoolExecutor(threads) as pool:
         while some := list(itertools.islice(source, LOOKED)):
-            list(pool.map(_look, ([p for i in some[n::threads] for p in paths(i)]
-                                  for n in range(threads))))  # fmt: skip
+            start = time.perf_counter()
+            _look(paths(some[0]))
+            if time.perf_counter() - start > SLOW:
+                list(pool.map(_look, ([p for i in some[n::threads] for p in paths(i)]
+                                      for n in range(threads))))  # fmt: skip
             yield from some
 
+
+SLOW = 5e-4
+"""Seconds from which on the state of an item's files is worth being asked for ahead."""
 
 LOOKED = 512
 """Items whose files are looked at together."""
 
 
-def _look(paths: list[Path]) -> None:
+def _look(paths: Iterable[Path]) -> None:
     """Ask for the state of files; whoever needs them notices what is wrong with them."""
     for path in paths:
         with suppress(OSError, ValueError):

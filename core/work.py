@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from dmnet.core.errors import InputError, LostWorkerError
-from dmnet.core.journal import Record
+from dmnet.core.finished import Record
 from dmnet.core.products import Item, Product, Result, work_on
 from dmnet.core.threads import submit_ahead
 
@@ -30,6 +30,9 @@ Own = frozenset[str] | None
 
 Taken = tuple[Item, Own]
 """An item that is about to be made, and the files that it may replace."""
+
+Take = Callable[[Sequence[Item]], list[Taken]]
+"""Announces items that are about to be made."""
 
 Done = tuple[Item, Record | InputError]
 
@@ -46,19 +49,18 @@ MOST = 16
 class Carrier(Protocol):
     """Carries out the work on items."""
 
-    def __call__(
-        self, root: Path, items: list[Item], take: Callable[[Item], Own]
-    ) -> Iterator[Done]:
-        """Do all items; ``take`` is called before the files of an item are written."""
+    def __call__(self, root: Path, items: Collection[Item], take: Take) -> Iterator[Done]:
+        """Do all items; ``take`` is called before files of items are written."""
         ...
 
 
 def here(work: Work) -> Carrier:
     """One item after the other, in this process."""
 
-    def carry(root: Path, items: list[Item], take: Callable[[Item], Own]) -> Iterator[Done]:
+    def carry(root: Path, items: Collection[Item], take: Take) -> Iterator[Done]:
         for item in items:
-            yield item, work_on(root, work, item, take(item))
+            [(_, own)] = take([item])
+            yield item, work_on(root, work, item, own)
 
     return carry
 
@@ -66,10 +68,11 @@ def here(work: Work) -> Carrier:
 def streamed(open_stream: Callable[[], Stream]) -> Carrier:
     """One stream over all items, in this process; opened when there is something to do."""
 
-    def carry(root: Path, items: list[Item], take: Callable[[Item], Own]) -> Iterator[Done]:
-        if items:
-            for item, result in open_stream()(items):
-                yield item, written(root, item, result, take(item))
+    def carry(root: Path, items: Collection[Item], take: Take) -> Iterator[Done]:
+        if len(items):
+            for item, result in open_stream()(list(items)):
+                [(_, own)] = take([item])
+                yield item, written(root, item, result, own)
 
     return carry
 
@@ -84,7 +87,7 @@ def written(root: Path, item: Item, result: Result, own: Own) -> Record | InputE
 def by_processes(work: Work, workers: int) -> Carrier:
     """Several processes of this machine; a single item is done in this one."""
 
-    def carry(root: Path, items: list[Item], take: Callable[[Item], Own]) -> Iterator[Done]:
+    def carry(root: Path, items: Collection[Item], take: Take) -> Iterator[Done]:
         if workers <= 1 or len(items) < 2:
             yield from here(work)(root, items, take)
             return
@@ -99,7 +102,7 @@ def by_processes(work: Work, workers: int) -> Carrier:
 def in_parcels(
     pool: ProcessPoolExecutor,
     listed: Iterable[list[Item]],
-    take: Callable[[Item], Own],
+    take: Take,
     depth: int,
 ) -> Iterator[Done]:
     """Give parcels of items to processes that `hold` what is to be done with them.
@@ -113,9 +116,8 @@ def in_parcels(
     Raises:
         LostWorkerError: a process was ended from outside.
     """
-    jobs = ([(item, take(item)) for item in parcel] for parcel in listed)
     try:
-        for done in submit_ahead(pool, _do_held, jobs, depth):
+        for done in submit_ahead(pool, _do_held, map(take, listed), depth):
             yield from done
     except BrokenProcessPool as error:
         raise LostWorkerError(
@@ -158,7 +160,7 @@ def do_stream(root: Path, stream: Stream, jobs: Sequence[Taken]) -> list[Done]:
     return [(item, written(root, item, result, own[item.id])) for item, result in results]
 
 
-def parcels(items: Sequence[Item], workers: int) -> Iterator[list[Item]]:
+def parcels(items: Collection[Item], workers: int) -> Iterator[list[Item]]:
     """Parcels of at most `MOST` items, at least four a worker where there are enough items.
 
     Neighbours with the same input files stay together, so that a file is read once.
@@ -166,13 +168,14 @@ def parcels(items: Sequence[Item], workers: int) -> Iterator[list[Item]]:
     >>> [len(parcel) for parcel in parcels([Item(str(i)) for i in range(20)], 2)]
     [2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
     """
-    groups = [list(group) for _, group in itertools.groupby(items, _files)]
-    if items and not items[0].files:
-        groups = [[item] for item in items]
-    size = max(1, min(MOST, len(groups) // (4 * workers)))
-    for start in range(0, len(groups), size):
-        yield [item for group in groups[start : start + size] for item in group]
+    listed = itertools.groupby(items, _files)
+    groups: Iterator[list[Item]] = (list(group) for _, group in listed)
+    first = list(itertools.islice(groups, 4 * workers * MOST))
+    size = max(1, len(first) // (4 * workers))
+    groups = itertools.chain(first, groups)
+    while parcel := list(itertools.islice(groups, size)):
+        yield [item for group in parcel for item in group]
 
 
-def _files(item: Item) -> tuple[Path, ...]:
-    return tuple(item.files.values())
+def _files(item: Item) -> tuple[Path, ...] | tuple[str]:
+    return tuple(item.files.values()) or (item.id,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,7 @@ from dmnet.core.artifact import Artifact, Item
 from dmnet.core.dataset import Dataset, open_dataset
 from dmnet.core.errors import ConfigError
 from dmnet.core.files import digest
-from dmnet.core.journal import Record
+from dmnet.core.finished import Records
 from dmnet.core.shards import Shard, shard_folder
 from dmnet.core.work import Work
 from dmnet.pipeline.executors.base import Engine, Load
@@ -145,12 +145,12 @@ class Upstream:
     split: str
     folder: Path
     header: Mapping[str, Any]
-    records: Mapping[str, Record]
+    records: Records
 
     @property
     def aside(self) -> frozenset[str]:
         """Items that were set aside; files that they left are out of date."""
-        return frozenset(name for name, record in self.records.items() if record.error)
+        return frozenset(self.records.aside)
 
     def seal(self) -> dict[str, Any]:
         """What a header says about an artifact it was made from."""
@@ -160,7 +160,7 @@ class Upstream:
             "split": self.split,
             "folder": str(self.folder.absolute()),
             "identity": digest(identity),
-            "items": digest({name: record.key for name, record in self.records.items()}),
+            "items": digest({name: self.records[name].key for name in self.records}),
         }
 
 
@@ -170,7 +170,7 @@ class Plan:
 
     config: Any
     """The stage's settings; they are part of every item's key."""
-    items: list[Item]
+    items: Collection[Item]
     """Everything that should exist at the end."""
     work: Work | None = None
     """Work on one item; picklable, run by several processes."""

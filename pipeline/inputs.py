@@ -15,12 +15,13 @@ from dmnet.core.boxes import Window
 from dmnet.core.classes import VISDRONE
 from dmnet.core.errors import InputError, MissingInputError, StaleInputError
 from dmnet.core.files import Stamp, digest, file_digest, stamp
+from dmnet.core.finished import Record
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats import parts
 from dmnet.core.formats.coco_results import read_results
 from dmnet.core.formats.crops import CropSet, Parent
 from dmnet.core.images import read_image
-from dmnet.core.journal import Record, read_header, read_journal
+from dmnet.core.journal import read_header, read_journal
 from dmnet.core.records import Detections, Size
 from dmnet.core.spread import place
 from dmnet.pipeline.chain import check_elsewhere, command, require

@@ -6,16 +6,16 @@ all items. The parts stay; they can be removed afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from dmnet.core.errors import InputError, MissingInputError
-from dmnet.core.journal import Record
+from dmnet.core.finished import Record
 from dmnet.core.products import Item, Product
 from dmnet.core.shards import read_shards
-from dmnet.core.work import Carrier, Done, Own, here
+from dmnet.core.work import Carrier, Done, Take, here
 from dmnet.pipeline.context import Context
 from dmnet.pipeline.run import Say, execute
 
@@ -44,7 +44,7 @@ def merge(context: Context, stage: str, say: Say) -> dict[str, str]:
 def copied(parts: Parts) -> Carrier:
     """Takes every item from the part that holds it."""
 
-    def carry(root: Path, items: list[Item], take: Callable[[Item], Own]) -> Iterator[Done]:
+    def carry(root: Path, items: Collection[Item], take: Take) -> Iterator[Done]:
         lost = [item.id for item in items if item.id not in parts]
         if lost:
             raise MissingInputError(

@@ -70,8 +70,8 @@ def execute(
             refuse_changed_truth(context)
             for line in lines:
                 say(line)
-        for record in target.good.values():  # images that a training left out
-            summary.bad |= record.set_aside
+        for name in target.records.partial - target.records.aside:  # what a training left out
+            summary.bad |= target.records[name].set_aside
         _log.info(
             "%s: %d done, %d kept, %d removed, %d set aside, %.1f s -> %s",
             label,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from dmnet.core.errors import ConfigError
 from dmnet.core.products import Item
-from dmnet.core.work import Carrier, Done, Own, Work, here
+from dmnet.core.work import Carrier, Done, Take, Work, here
 from dmnet.pipeline.context import Plan
 
 
@@ -37,8 +37,8 @@ def refuse_together(stage: str) -> None:
 def led(work: Work, device: str) -> Carrier:
     """Do the one item of a training; the helpers are told whether there is anything to do."""
 
-    def carry(root: Path, items: list[Item], take: Callable[[Item], Own]) -> Iterator[Done]:
-        agreed(bool(items), device)
+    def carry(root: Path, items: Collection[Item], take: Take) -> Iterator[Done]:
+        agreed(len(items) > 0, device)
         yield from here(work)(root, items, take)
 
     return carry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +15,8 @@ from dmnet.core.products import Item
 from dmnet.core.work import (
     Carrier,
     Done,
-    Own,
     Stream,
+    Take,
     Taken,
     Work,
     by_processes,
@@ -44,7 +44,7 @@ class Local:
     def tasks(self, work: Work, label: str) -> Carrier:
         """Carry out work on single items, by processes."""
 
-        def carry(root: Path, items: list[Item], take: Callable[[Item], Own]) -> Iterator[Done]:
+        def carry(root: Path, items: Collection[Item], take: Take) -> Iterator[Done]:
             workers = self.workers or max(1, min(os.cpu_count() or 1, len(items) // 64))
             return by_processes(work, workers)(root, items, take)
 
@@ -58,7 +58,7 @@ class Local:
 
 
 def by_devices(
-    load: Load, devices: list[str], root: Path, items: list[Item], take: Callable[[Item], Own]
+    load: Load, devices: list[str], root: Path, items: Collection[Item], take: Take
 ) -> Iterator[Done]:
     """Put items through a network, one process a device; see `Carrier`."""
     count = min(len(devices), len(items))

@@ -11,7 +11,7 @@ import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,8 +23,8 @@ from dmnet.core.products import Item
 from dmnet.core.work import (
     Carrier,
     Done,
-    Own,
     Stream,
+    Take,
     Taken,
     Work,
     do_parcel,
@@ -84,7 +84,7 @@ class OnRay:
     def tasks(self, work: Work, label: str) -> Carrier:
         """Carry out work on single items; a single item (a training) is done in this process."""
 
-        def carry(root: Path, items: list[Item], take: Callable[[Item], Own]) -> Iterator[Done]:
+        def carry(root: Path, items: Collection[Item], take: Take) -> Iterator[Done]:
             if len(items) < 2:
                 yield from here(work)(root, items, take)
                 return
@@ -97,8 +97,8 @@ class OnRay:
     def networks(self, load: Load, label: str) -> Carrier:
         """Put items through a network in actors."""
 
-        def carry(root: Path, items: list[Item], take: Callable[[Item], Own]) -> Iterator[Done]:
-            if items:
+        def carry(root: Path, items: Collection[Item], take: Take) -> Iterator[Done]:
+            if len(items):
                 with connected(self.ray, self.engine):
                     yield from self._actors(load, label, root.absolute(), items, take)
 
@@ -108,8 +108,8 @@ class OnRay:
         self,
         do: Callable[[list[Taken]], list[Done]],
         label: str,
-        items: list[Item],
-        take: Callable[[Item], Own],
+        items: Collection[Item],
+        take: Take,
     ) -> Iterator[Done]:
         ray = self.ray
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -120,7 +120,7 @@ class OnRay:
         try:
             while True:
                 for parcel in itertools.islice(listed, AHEAD * cores - len(waiting)):
-                    taken = [(item, take(item)) for item in parcel]
+                    taken = take(parcel)
                     name = f"{label}: {parcel[0].id}"
                     named = task.options(num_cpus=1, max_retries=LOSSES, name=name)
                     waiting[named.remote(str(Path.cwd()), shared, taken)] = parcel
@@ -142,13 +142,13 @@ class OnRay:
         load: Load,
         label: str,
         root: Path,
-        items: list[Item],
-        take: Callable[[Item], Own],
+        items: Collection[Item],
+        take: Take,
     ) -> Iterator[Done]:
         crew = Crew(self.ray, *self._size(len(items)), load, label, root, self.engine.device)
         listed = parcels(items, crew.count)
         try:
-            yield from crew.carry([(i, take(i)) for i in parcel] for parcel in listed)
+            yield from crew.carry(map(take, listed))
         finally:
             crew.dismiss()
 

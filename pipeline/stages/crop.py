@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from dmnet.core.artifact import Artifact, Item, Product
-from dmnet.core.dataset import Labels
+from dmnet.core.artifact import Artifact, Item, Items, Product
+from dmnet.core.dataset import Dataset, Labels
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.files import Stamp, digest
 from dmnet.core.formats import crops as crop_format
@@ -47,22 +47,24 @@ def plan(context: Context) -> Plan:
     """One list of windows for every image."""
     config = context.config("crop", Config)
     maps = density_source(context) if config.needs == "map" else None
-    items = list(_items(context, config, maps))
+    listed = partial(_items, context.dataset, config, maps)
+    items = Items(listed, sum(1 for _ in _items(context.dataset, config, None)))
     source = maps.source if maps else "none"
     notes = (
         f"crop {context.split}: windows come from ground-truth maps, so scores on them use the "
         "labels; DENSITY=predicted cuts by the network's maps",
     ) if source == "true" and context.split != "train" else ()  # fmt: skip
-    known = {item.id for item in items} if maps else set()
+    known = {item.id for item in items} if maps and maps.files else set()
     elsewhere = maps.files.items() if maps else ()
     strange = [f"{p}: a map for no image of this split" for n, p in elsewhere if n not in known]
+    numbers = context.dataset.numbers
     return Plan(
         config,
         items,
         partial(cut, config, maps is not None and maps.own, context.dataset.labels),
         facts={"density": source, **context.dataset.labels.facts},
-        totals={"images": digest(context.dataset.numbers)},
-        finish=partial(sum_up, config, context.dataset.numbers),
+        totals={"images": digest(numbers)},
+        finish=partial(sum_up, config, numbers),
         problems=(*context.dataset.problems, *strange),
         notes=notes,
         made_from=(maps.made,) if maps and maps.made else (),
@@ -129,7 +131,7 @@ def _from_folder(folder: Path) -> Maps:
     stage = (header or {}).get("stage", "density")
     check_elsewhere(folder, "predict-density" if stage == "predict-density" else "density")
     # an own map whose image was set aside since is out of date
-    aside = {name for name, record in read_journal(folder).items() if record.error}
+    aside = read_journal(folder).aside
     found = density_h5.maps_in(folder)
     maps = {name: path for name, path in found.items() if name not in aside}
     if not maps:
@@ -137,8 +139,7 @@ def _from_folder(folder: Path) -> Maps:
     return Maps("folder", folder, own=header is not None, files=maps)
 
 
-def _items(context: Context, config: Config, maps: Maps | None) -> Iterator[Item]:
-    dataset = context.dataset
+def _items(dataset: Dataset, config: Config, maps: Maps | None) -> Iterator[Item]:
     for entry in dataset.entries:
         files: dict[str, Path] = {}
         made: dict[str, Stamp] = {}

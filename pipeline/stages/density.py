@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dmnet.core import config as settings
-from dmnet.core.artifact import Artifact, Item, Product
+from dmnet.core.artifact import Artifact, Item, Items, Product
 from dmnet.core.dataset import Dataset, Labels
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_size
@@ -57,7 +57,7 @@ def plan(context: Context) -> Plan:
     config = context.config("density", Config)
     bank = context.artifacts / context.run / "kernels.h5"
     dataset = context.dataset
-    items = list(annotated_items(dataset))
+    items = Items(partial(annotated_items, dataset), sum(1 for _ in annotated_items(dataset)))
     sigma = with_class_sigmas(config.sigma, context)
     config = replace(config, sigma=sigma)
     return Plan(
@@ -66,7 +66,7 @@ def plan(context: Context) -> Plan:
         partial(make, config, bank, dataset.labels, len(items)),
         facts=dataset.labels.facts,
         prepare=partial(store_bank, bank),
-        finish=report_capped,
+        finish=report_capped if config.preset == "reference" else None,
         problems=dataset.problems,
     )
 

@@ -17,6 +17,7 @@ from PIL import Image as Pil
 
 from dmnet.core import config
 from dmnet.core.classes import VISDRONE
+from dmnet.core.finished import Record
 from dmnet.core.formats import (
     coco,
     coco_results,
@@ -30,7 +31,7 @@ from dmnet.core.formats import (
     yolo,
 )
 from dmnet.core.images import encode_jpeg, read_image
-from dmnet.core.journal import Record, begin_line, header_text, read_header, read_journal
+from dmnet.core.journal import begin_line, header_text, read_header, read_journal
 from dmnet.core.presets import read_yaml
 from dmnet.core.records import Annotations, DensityMap, Detections
 from dmnet.core.sizes import read_sizes

@@ -10,7 +10,7 @@ import pytest
 
 from dmnet.core import spread as spreading
 from dmnet.core.artifact import Artifact, Item, Product
-from dmnet.core.journal import Record, Records
+from dmnet.core.finished import Record, Records
 from dmnet.core.spread import gathered, place, spread
 from dmnet.core.threads import looked_at
 
@@ -89,7 +89,7 @@ def test_files_are_looked_at_side_by_side(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "stat", slow)
     items = list(range(600))
     assert list(looked_at(items, lambda item: [tmp_path / str(item)], 8)) == items
-    assert 1 < len(asked) <= 8
+    assert 1 < len(asked) <= 9  # eight threads, and who asked for the first one
 
 
 def test_maps_in_sub_folders_are_found_by_their_image(tmp_path: Path) -> None:
