@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ def write_atomic(path: Path, chunks: Iterable[bytes], *, durable: bool = False) 
             raise InputError(path, "its name is too long here; rename what it is of") from error
         raise named(error, path) from error
     return total.hexdigest()
+
+
+def in_blocks(pieces: Iterable[str]) -> Iterator[bytes]:
+    """Pieces of a text as blocks of some size, to be written."""
+    source = iter(pieces)
+    while some := "".join(itertools.islice(source, 1_000)):
+        yield some.encode()
 
 
 MANY = 4

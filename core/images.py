@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -32,6 +33,10 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 """File name endings that count as images, in lower case."""
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+"""An image id that has no suffix and no folder."""
+
+
 def image_id_of(file_name: str) -> str:
     """Image id of an image's name relative to the data set: posix, without an image suffix.
 
@@ -40,6 +45,8 @@ def image_id_of(file_name: str) -> str:
     >>> image_id_of("north/a.1.jpg"), image_id_of("a.1")
     ('north/a.1', 'a.1')
     """
+    if _PLAIN.fullmatch(file_name):
+        return file_name
     plain = PurePosixPath(file_name.strip())
     return str(plain.with_suffix("")) if plain.suffix.lower() in SUFFIXES else str(plain)
 

@@ -33,6 +33,8 @@ def without_leaving(listing: Listing, data: Path) -> tuple[tuple[Entry, ...], li
     homes = [listing.root, data if data.is_dir() else data.parent]
     roots = tuple({os.path.realpath(home) for home in homes})
     real: Callable[[Path], str] = cache(os.path.realpath)
+    if listing.folders and all(_inside(real(folder), roots) for folder in listing.folders):
+        return listing.entries, []
     led = [entry for entry in listing.entries if _leaves(entry, roots, real)]
     if not led:
         return listing.entries, []
@@ -51,6 +53,11 @@ def _leaves(entry: Entry, roots: Iterable[str], real: Callable[[Path], str]) -> 
             continue
         folder = real(path.parent)
         place = os.path.realpath(path) if path.is_symlink() else folder
-        if not any(place == root or place.startswith(root + os.sep) for root in roots):
+        if not _inside(place, roots):
             return True
     return False
+
+
+def _inside(place: str, roots: Iterable[str]) -> bool:
+    """Whether a real path is one of these folders, or in one."""
+    return any(place == root or place.startswith(root + os.sep) for root in roots)

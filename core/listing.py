@@ -65,6 +65,8 @@ class Listing:
     source: Path | None = None
     problems: tuple[str, ...] = ()
     splits: tuple[str, ...] = field(default=())
+    folders: tuple[Path, ...] = ()
+    """Folders that hold all files, where none of those is a symbolic link."""
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,8 @@ def shape_limit(shape: tuple[int, ...], itemsize: int, cells: int = limits.MAP_C
 
 
 _CONTROL = re.compile("[\x00-\x1f\x7f\ufffe\uffff]")
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,100}(\.[A-Za-z0-9_-]{1,20})?")
+"""What most names are, and nothing can be said against."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -155,6 +157,8 @@ def bad_name(name: str) -> str:
     >>> bad_name("a/b.jpg"), bad_name("../a.jpg"), bad_name("a\x07.jpg")
     ('', "climbs out of its folder with '..'", 'holds control characters')
     """
+    if _PLAIN.fullmatch(name):
+        return ""
     parts = PurePath(name).parts
     if not parts:
         return "is empty"

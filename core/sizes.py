@@ -34,13 +34,17 @@ def read_sizes(path: Path, split: str | None = None) -> dict[str, Size]:
         raise InputError(path, f"columns {','.join(needed)} are needed in the first line", 1)
     wanted = None if split is None else canonical_split(split)
     sizes: dict[str, Size] = {}
+    known: dict[tuple[str | None, ...], Size] = {}
     try:
         for row in rows:
             if wanted and "split" in row and canonical_split(row["split"] or "") != wanted:
                 continue
             if not row["image"]:
                 raise InputError(path, "no image name in this row", rows.line_num)
-            size = _size(path, row, rows.line_num)
+            sides = (row["height"], row["width"])
+            if sides not in known:
+                known[sides] = _size(path, row, rows.line_num)
+            size = known[sides]
             if sizes.setdefault(image_id_of(row["image"]), size) != size:
                 raise InputError(path, f"image {row['image']} occurs with two sizes", rows.line_num)
     except csv.Error as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -108,11 +108,18 @@ class CropSet:
 
 def write(crops: CropSet) -> str:
     """Render, one image a line."""
-    parents = [
+    return "".join(rendered(crops.parents, crops.crops))
+
+
+def rendered(parents: Iterable[Parent], crops: Iterable[CropImage]) -> Iterator[str]:
+    """As `write`, piece by piece: parents and crops, each in id order."""
+    yield '{"parents": ['
+    yield from _lines(
         {"id": p.id, "file_name": p.file_name, "width": p.size[1], "height": p.size[0]}
-        for p in crops.parents
-    ]
-    images = [
+        for p in parents
+    )
+    yield '],\n"images": ['
+    yield from _lines(
         {
             "id": c.id,
             "file_name": c.file_name,
@@ -121,13 +128,14 @@ def write(crops: CropSet) -> str:
             "parent_id": c.parent_id,
             "window": list(c.window),
         }
-        for c in crops.crops
-    ]
-    return f'{{"parents": {_lines(parents)},\n"images": {_lines(images)}}}\n'
+        for c in crops
+    )
+    yield "]}\n"
 
 
-def _lines(rows: list[dict[str, Any]]) -> str:
-    return "[" + ",\n".join(json.dumps(row) for row in rows) + "]"
+def _lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    for index, row in enumerate(rows):
+        yield f"{',' + chr(10) if index else ''}{json.dumps(row)}"
 
 
 def read(path: Path) -> CropSet:

@@ -27,8 +27,9 @@ def find(data: Path, split: str) -> Listing:
         InputError: labels of another format lie beside the images.
     """
     root, images, annotations = _folders(data, split)
-    pictures, problems = _by_stem(images, SUFFIXES)
-    texts, more = _by_stem(annotations, frozenset({".txt"}))
+    pictures, problems, linked = _by_stem(images, SUFFIXES)
+    texts, more, led = _by_stem(annotations, frozenset({".txt"}))
+    folders = () if linked or led else tuple(each for each in (images, annotations) if each)
     if not texts:
         _refuse_unread(data, root, images, annotations)
     entries = [
@@ -40,7 +41,7 @@ def find(data: Path, split: str) -> Listing:
     found = "VisDrone folder" if annotations is not None else "folder of images without labels"
     return Listing(
         "visdrone", f"{found} ({root.name or root})", root, tuple(entries), classes,
-        problems=(*problems, *more),
+        problems=(*problems, *more), folders=folders,
     )  # fmt: skip
 
 
@@ -95,23 +96,31 @@ def _folders(data: Path, split: str) -> tuple[Path, Path | None, Path | None]:
     )
 
 
-def _by_stem(folder: Path | None, suffixes: frozenset[str]) -> tuple[dict[str, Path], list[str]]:
-    """Files of a folder by name without suffix; the first in name order wins."""
+def _by_stem(
+    folder: Path | None, suffixes: frozenset[str]
+) -> tuple[dict[str, Path], list[str], bool]:
+    """Files of a folder by name without suffix; the first in name order wins.
+
+    Returns:
+        The files, a problem for each one left out, and whether one is a symbolic link.
+    """
     found: dict[str, Path] = {}
     problems: list[str] = []
     if folder is None:
-        return found, problems
+        return found, problems, False
     with os.scandir(folder) as scan:
-        names = sorted(item.name for item in scan)
-    for name in names:
+        files = {item.name: item.is_file(follow_symlinks=False) for item in scan}
+    linked = False
+    for name in sorted(files):
         stem, dot, suffix = name.rpartition(".")
         if not stem or name.startswith(".") or dot + suffix.lower() not in suffixes:
             continue
         path = folder / name
-        if why := bad_name(name) or not_a_file(path):
+        linked |= not files[name]
+        if why := bad_name(name) or ("" if files[name] else not_a_file(path)):
             problems.append(printable(f"{path}: its name {why}; it is left out"))
         elif stem in found:
             problems.append(f"{path}: same name as {found[stem].name}; {name} is left out")
         else:
             found[stem] = path
-    return found, problems
+    return found, problems, linked

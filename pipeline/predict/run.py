@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from dmnet.core.files import digest, file_digest
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_image
 from dmnet.core.threads import map_ahead
-from dmnet.core.work import Done, Own, Stream, streamed
+from dmnet.core.work import Done, Stream, Take, streamed
 from dmnet.detectors.packing import Usage
 from dmnet.fusion.report.viewer import ViewerConfig, ViewerImage, viewer_page
 from dmnet.pipeline.executors.base import Engine
@@ -163,7 +163,7 @@ class _Runner:
             )
         ]
 
-    def carry(self, root: Path, items: list[Item], take: Callable[[Item], Own]) -> Iterator[Done]:
+    def carry(self, root: Path, items: Collection[Item], take: Take) -> Iterator[Done]:
         """See `Carrier`: pictures where the engine says, rasters and videos in this process."""
         near = items
         if self.job.engine.executor != "local":

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from dmnet.core.artifact import Artifact, Item, Items, Product
 from dmnet.core.dataset import Dataset, Labels
 from dmnet.core.errors import InputError, MissingInputError
-from dmnet.core.files import Stamp, digest
+from dmnet.core.files import Stamp, digest, in_blocks
+from dmnet.core.finished import Good
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats import density_h5, visdrone
 from dmnet.core.images import encode_jpeg, read_image
@@ -211,26 +212,50 @@ def _crop_files(
             yield f"annotations/{name.removesuffix('.jpg')}.txt", text.encode()
 
 
+def _parents(good: Good, numbers: Mapping[str, int]) -> Iterator[crop_format.Parent]:
+    """The images, in the order of their file names."""
+    ids = list(good)
+    names = [good[image_id].value["file_name"] for image_id in ids]
+    for index in sorted(range(len(ids)), key=names.__getitem__):
+        height, width = good[ids[index]].value["size"]
+        yield crop_format.Parent(numbers[names[index]], names[index], (height, width))
+
+
+def _crops(
+    good: Good, numbers: Mapping[str, int], places: list[str]
+) -> Iterator[crop_format.CropImage]:
+    """The crops, in the order of their file names."""
+    ids = list(good)
+    for number, place in enumerate(places, start=1):
+        name, index, which = place.split("\0")
+        value = good[ids[int(index)]].value
+        x1, y1, x2, y2 = value["windows"][int(which)]
+        parent = numbers[value["file_name"]]
+        yield crop_format.CropImage(number, name, parent, (x1, y1, x2, y2))
+
+
+def _name(place: str) -> str:
+    return place.partition("\0")[0]
+
+
 def sum_up(config: Config, numbers: Mapping[str, int], artifact: Artifact) -> None:
-    """Write ``crops.json``."""
-    values = [record.value for record in artifact.good.values()]
-    crops = crop_format.CropSet.build(
-        {value["file_name"]: tuple(value["size"]) for value in values},
-        (
-            (value["file_name"], tuple(window), crop_file_name(tuple(window), image_id))
-            for image_id, value in ((i, r.value) for i, r in artifact.good.items())
-            for window in value["windows"]
-        ),
-        numbers,
-    )
-    artifact.output("crops.json", crop_format.write(crops).encode())
-    pixels = sum((x2 - x1) * (y2 - y1) for c in crops.crops for x1, y1, x2, y2 in [c.window])
-    whole = sum(parent.size[0] * parent.size[1] for parent in crops.parents)
+    """Write ``crops.json``; of a million images too, so nothing but the crops' names is kept."""
+    good = artifact.good
+    places: list[str] = []
+    pixels = whole = 0
+    for index, (image_id, record) in enumerate(good.items()):
+        whole += record.value["size"][0] * record.value["size"][1]
+        for which, (x1, y1, x2, y2) in enumerate(record.value["windows"]):
+            pixels += (x2 - x1) * (y2 - y1)
+            places.append(f"{crop_file_name((x1, y1, x2, y2), image_id)}\0{index}\0{which}")
+    places.sort(key=_name)
+    pieces = crop_format.rendered(_parents(good, numbers), _crops(good, numbers, places))
+    artifact.output("crops.json", in_blocks(pieces))
     _log.info(
         "crops: %d of %d images, %.2f per image, %.3f of the pixels",
-        len(crops.crops),
-        len(crops.parents),
-        len(crops.crops) / max(1, len(crops.parents)),
+        len(places),
+        len(good),
+        len(places) / max(1, len(good)),
         pixels / max(1, whole),
     )
     if config.slicer == "density" and pixels > MOST * whole:
