@@ -270,10 +270,7 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         self._flush()
 
     def _note(self, lines: str) -> int:
-        """Write to the journal and return the place; an error names it.
-
-        It may lie in memory until something else is begun.
-        """
+        """Write to the journal and return the place; an error names it. `_flush` brings it out."""
         assert self._journal is not None
         place, data = self._end, lines.encode()
         try:
@@ -295,6 +292,7 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         self._begin()
         self._refuse_removed()
         place = self._note(record.line())
+        self._flush()
         self._written(record.files)
         if self._claims is not None:
             if record.id in self.records:

@@ -26,6 +26,7 @@ from dmnet.core.errors import (
     StaleInputError,
 )
 from dmnet.core.files import digest
+from dmnet.core.finished import Records
 from dmnet.core.journal import read_header, read_journal
 from dmnet.pipeline.context import OPTIONS, STAGES, Context, Plan, Upstream, stage_module
 
@@ -87,10 +88,14 @@ def open_artifact(context: Context, stage: str, plan: Plan) -> Artifact:
 
 
 def look(context: Context, stage: str) -> Finding:
-    """Plan a stage and compare, without writing anything."""
-    plan: Plan = stage_module(stage).plan(context)
-    artifact = open_artifact(context, stage, plan)
-    return Finding(plan, artifact, artifact.inspect(plan.items))
+    """Plan a stage and compare, without writing anything; once for all who ask the same."""
+
+    def found() -> Finding:
+        plan: Plan = stage_module(stage).plan(context)
+        artifact = open_artifact(context, stage, plan)
+        return Finding(plan, artifact, artifact.inspect(plan.items))
+
+    return context.once(("look", stage, _question(context)), found)
 
 
 def options(context: Context, stage: str) -> dict[str, str]:
@@ -175,12 +180,11 @@ def require(
             f"{command(context, stage, split=split)}{instead and f' ({instead})'}"
         )
     made = as_made(context, stage, split)
-    context.once(
+    records = context.once(
         ("checked", stage, sums, _question(made)), lambda: _check(made, stage, instead, sums)
     )
     return context.once(
-        ("upstream", folder),
-        lambda: Upstream(stage, made.split, folder, header, read_journal(folder)),
+        ("upstream", folder), lambda: Upstream(stage, made.split, folder, header, records)
     )
 
 
@@ -199,11 +203,12 @@ def _question(made: Context) -> str:
     return digest([fields, dict(made.settings)])
 
 
-def _check(made: Context, stage: str, instead: str, sums: bool) -> None:
-    """Raise what `require` says, unless the artifact is what it should be."""
+def _check(made: Context, stage: str, instead: str, sums: bool) -> Records:
+    """What the journal holds; raises what `require` says where the artifact is not as it should."""
     folder = made.folder(stage)
     try:
-        why = look(made, stage).reasons(sums=sums)
+        found = look(made, stage)
+        why = found.reasons(sums=sums)
     except EditedArtifactError as error:
         way = command(made, stage, "--force")
         raise EditedArtifactError(f"{error} Here: {way}{instead and f' ({instead})'}") from error
@@ -216,13 +221,14 @@ def _check(made: Context, stage: str, instead: str, sums: bool) -> None:
         _log.warning(
             "%s: used as it is; what it was trained on cannot be checked (%s)", folder, error
         )
-        return
+        return read_journal(folder)
     if why:
         raise StaleInputError(
             f"The artifact of '{stage}' ({folder}) does not belong to the inputs at hand: "
             f"{'; '.join(why)}. Renew it with: {command(made, stage)}"
             f"{instead and f' ({instead})'}"
         )
+    return found.artifact.records
 
 
 def _check_files(folder: Path) -> None:

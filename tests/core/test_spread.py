@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dmnet.core import spread as spreading
-from dmnet.core.artifact import Artifact, Item, Product
+from dmnet.core.artifact import Artifact, Item, Items, Product
+from dmnet.core.errors import InputError
 from dmnet.core.finished import Record, Records
+from dmnet.core.journal import read_journal, scan_journal
+from dmnet.core.seal import sealed
 from dmnet.core.spread import gathered, place, spread
 from dmnet.core.threads import looked_at
+from dmnet.core.work import parcels
 
 
 def test_a_million_names_lie_in_folders_of_some_thousand() -> None:
@@ -76,6 +81,47 @@ def test_records_are_what_was_put_in() -> None:
     assert records.line("a") == one.line().encode()
     with pytest.raises(KeyError):
         records["b"]
+
+
+def test_records_are_places_in_the_journal(tmp_path: Path) -> None:
+    made = [Item(name, facts=0) for name in ("a", "b")]
+    with Artifact(tmp_path, "x", 1, {}) as artifact:
+        artifact.process(made, write)
+        assert artifact.records["a"].value == {"n": 1}  # not yet brought out
+    before = scan_journal(tmp_path).records
+    line = before.line("a")
+    with Artifact(tmp_path, "x", 1, {}) as artifact:
+        artifact.process(made[1:], write)
+    assert list(read_journal(tmp_path)) == ["b"]
+    assert before.line("a") == line and before["a"].files == {"a.txt": before["a"].files["a.txt"]}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"error":null,"files":{"../a":[1,2,"d"]},"id":"a","inputs":{},"key":"k","value":1}',
+        '{"error":null,"files":{},"id":"a","inputs":{},"key":"k","value":1,"id":"b"}',
+        '{"error":null,"files":{},"id":"a","inputs":{},"key":"k","value":}',
+        '{"error":null,"files":{},"id":"a","inputs":{},"key":"k","other":1}',
+    ],
+)
+def test_a_sealed_line_that_is_no_entry(tmp_path: Path, line: str) -> None:
+    (tmp_path / "items.jsonl").write_text(sealed(line) + "\n")
+    with pytest.raises(InputError, match="a: its journal line is no entry"):
+        scan_journal(tmp_path).records["a"]
+
+
+def test_items_are_made_when_they_are_asked_for() -> None:
+    asked: list[int] = []
+
+    def make() -> Iterator[Item]:
+        for index in range(1_000):
+            asked.append(index)
+            yield Item(str(index))
+
+    listed = parcels(Items(make, 1_000), 1)
+    assert len(next(listed)) == 16 and len(asked) <= 4 * 16 + 1
+    assert [item.id for parcel in listed for item in parcel] == [str(n) for n in range(16, 1_000)]
 
 
 def test_files_are_looked_at_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
