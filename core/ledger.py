@@ -60,6 +60,8 @@ class Todo(Collection[Item]):
 
     def __iter__(self) -> Iterator[Item]:
         """The items that are not fresh, in order."""
+        if not len(self):
+            return iter(())
         return (item for item, state in zip(self.items, self.states, strict=True) if state != FRESH)
 
     def __contains__(self, item: object) -> bool:
