@@ -26,8 +26,8 @@ from dmnet.core.records import Detections, Image, Size
 from dmnet.core.training.device import pick_device
 from dmnet.core.training.weights import load_state, read_weights, weights_bytes
 from dmnet.detectors.classmap import category_table, translated
-from dmnet.detectors.load import fixed
 from dmnet.detectors.names import NETWORKS, resolve
+from dmnet.detectors.settings import fixed
 
 _log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from dmnet.core.images import MAX_PIXELS
 from dmnet.core.plugins import is_outside
 from dmnet.core.records import Detections, Image
 from dmnet.detectors.names import DETECTORS, FOREIGN, resolve
+from dmnet.detectors.settings import fixed
 
 
 @runtime_checkable
@@ -47,14 +48,6 @@ def at_side(detector: Detector, side: int) -> Detector:
     if change is None:
         raise ConfigError(fixed(side))
     return change(side)
-
-
-def fixed(side: int) -> str:
-    """Why a detector does not take an input of another size."""
-    return (
-        f"detect.whole_side {side}: the input of this detector is fixed; set it to 0, or take a "
-        "file whose input may have any size"
-    )
 
 
 def load_detector(

@@ -26,8 +26,8 @@ from dmnet.core.ranges import Factor, Positive, Range, Settings, Share
 from dmnet.core.reading import is_whole
 from dmnet.core.records import Detections, Image, Size
 from dmnet.detectors.classmap import DROPPED, by_name, category_table
-from dmnet.detectors.load import fixed
 from dmnet.detectors.nms import class_nms
+from dmnet.detectors.settings import fixed
 
 InputSide = Annotated[int, Range(1, 16_384)]
 """Pixels of a side of the network's input."""

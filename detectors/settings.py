@@ -25,3 +25,11 @@ class OneStageConfig(Settings):
     """IoU of the detector's own class-wise NMS"""
     max_detections: Positive = 500
     """detections per image"""
+
+
+def fixed(side: int) -> str:
+    """Why a detector does not take an input of another size."""
+    return (
+        f"detect.whole_side {side}: the input of this detector is fixed; set it to 0, or take a "
+        "file whose input may have any size"
+    )
