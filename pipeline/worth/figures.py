@@ -18,7 +18,7 @@ LABELS = {
 
 def worth_figure(rows: Sequence[Row], best: Sequence[bool], axis: str, title: str) -> bytes:
     """AP over ``ms`` or ``pixels``, a curve a slicer, the frontier ringed; PNG bytes."""
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    figure = Figure(figsize=(10, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     curves: dict[str, list[tuple[float, float, str]]] = {}
     for row in rows:
@@ -26,13 +26,11 @@ def worth_figure(rows: Sequence[Row], best: Sequence[bool], axis: str, title: st
         curves.setdefault(row.title, []).append((x, row.figures["AP"], row.setting))
     for (name, points), marker in zip(curves.items(), cycle("osD^vP*"), strict=False):
         points.sort()
-        x_values, y_values, _ = zip(*points, strict=True)
+        x_values, y_values, settings = zip(*points, strict=True)
         (line,) = axes.plot(x_values, y_values, marker=marker, ms=5, lw=1.2, label=name)
-        for x, y, setting in points:
-            text = setting.split(",")[0].removeprefix("threshold ").removeprefix("tile ")
-            if text != "-":
-                axes.annotate(text, (x, y), (4, -9), textcoords="offset points", fontsize=7,
-                              color=line.get_color())  # fmt: skip
+        for x, y, text in zip(x_values, y_values, told_apart(settings), strict=True):
+            axes.annotate(text, (x, y), (4, -9), textcoords="offset points", fontsize=7,
+                          color=line.get_color())  # fmt: skip
     if axis == "ms":
         front = [(row.ms, row.figures["AP"]) for row, mark in zip(rows, best, strict=True) if mark]
         axes.plot(
@@ -43,5 +41,16 @@ def worth_figure(rows: Sequence[Row], best: Sequence[bool], axis: str, title: st
     axes.set_ylabel("AP")
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return png(figure)
+
+
+def told_apart(settings: Sequence[str]) -> list[str]:
+    """What tells the points of a curve apart: the values of the first part that is not alike.
+
+    >>> told_apart(["threshold 0.1, objects 3", "threshold 0.1, objects 10"])
+    ['3', '10']
+    """
+    columns = list(zip(*(setting.split(", ") for setting in settings), strict=False))
+    unlike = [column for column in columns if len(set(column)) > 1]
+    return [text.split()[-1] for text in unlike[0]] if unlike else [""] * len(settings)
