@@ -53,8 +53,8 @@ def profile(sigma: float) -> Kernel:
 def pooled(factor: Kernel, phase: int, stride: int) -> Kernel:
     """Sums of a profile over cells of ``stride`` pixels; it begins ``phase`` pixels into the first.
 
-    >>> pooled(np.array([0.1, 0.2, 0.3, 0.4]), 2, 3).tolist()
-    [0.1, 0.9]
+    >>> pooled(np.array([1.0, 2.0, 3.0, 4.0]), 2, 3).tolist()
+    [1.0, 9.0]
     """
     if stride == 1 or len(factor) == 0:
         return factor
