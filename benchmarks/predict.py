@@ -88,6 +88,7 @@ def timed(command: Sequence[str | Path], log: Path) -> Run:
 
 def sahi_predict(detector: Path, images: Path, out: Path, listing: Path | None) -> None:
     """What SAHI's command does, on our detector; ``listing``: results as JSON, no pictures."""
+    from onnxruntime import InferenceSession
     from sahi.models.base import DetectionModel
     from sahi.predict import predict
     from sahi.prediction import ObjectPrediction
@@ -99,6 +100,8 @@ def sahi_predict(detector: Path, images: Path, out: Path, listing: Path | None) 
 
         def load_model(self) -> None:
             self.model = load_detector("onnx", detector, device="cpu")
+            # threads as onnxruntime has them by itself, which suits one detector alone
+            self.model.session = InferenceSession(detector, providers=["CPUExecutionProvider"])
             self.category_mapping = {str(i): name for i, name in VISDRONE.scored.items()}
 
         def perform_inference(self, image: Any, image_size: Any = None) -> None:

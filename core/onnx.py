@@ -45,6 +45,8 @@ def open_session(path: Path, device: str = "auto") -> tuple[Any, dict[str, Any]]
     options.log_severity_level = 3
     threads = os.environ.get("OMP_NUM_THREADS", "")
     options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
+    # waiting threads leave the processor to those that decode, look for density, and write
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     broken: tuple[type[Exception], ...] = (UnicodeDecodeError, *_errors())
     try:
         # from memory: a file may name others, which would be opened
