@@ -29,7 +29,7 @@ class Classes:
     never scored: 0 is a region without annotation, VisDrone has 11 for other objects besides.
 
     >>> classes = Classes(("car", "bus"), ids=(3, 6))
-    >>> classes.scored, classes.label_of("Bus"), classes.id_of(2)
+    >>> classes.scored, classes.label_of("Bus"), classes.ids_of[2]
     ({1: 'car', 2: 'bus'}, 2, 6)
     """
 
@@ -90,10 +90,6 @@ class Classes:
     def labels_of(self) -> dict[int, int]:
         """Label by category id in files."""
         return {category: label for label, category in self.ids_of.items()}
-
-    def id_of(self, label: int) -> int:
-        """Category id of a label in files."""
-        return self.ids_of[label]
 
     def is_object(self, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which labels ``(N,)`` are classes, not ignored ones."""

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dmnet.core.boxes import Window
-from dmnet.core.classes import VISDRONE, Classes
+from dmnet.core.classes import Classes
 from dmnet.core.records import Annotations, DensityMap, Size
 from dmnet.cropping.density import DensityCrops, density_windows
 from dmnet.cropping.recall import GROUPS, UNIT, SliceCounts, count_crops
@@ -97,31 +97,6 @@ def count_image(
             seen[key] = count_crops(annotations, crops, detector_input)
         counts.append(seen[key])
     return counts
-
-
-def slicer_report(
-    images: Iterable[tuple[Annotations, DensityMap | None]],
-    settings: Sequence[Setting],
-    detector_input: tuple[int, int] = (600, 1000),
-) -> list[Row]:
-    """Evaluate every setting on every image; one image is in memory at a time.
-
-    Args:
-        images: ground truth and density map of each image (None if no setting needs maps).
-        settings: ``(curve name, config)``; one row of the table each.
-        detector_input: ``(min_side, max_side)`` of the detector, pixels.
-
-    Raises:
-        MissingInputError: a setting needs a map and an image has none.
-        ConfigError: a map belongs to an image of another size.
-    """
-    total = [SliceCounts()] * len(settings)
-    classes = VISDRONE
-    for truth, density in images:
-        classes = truth.classes
-        parts = count_image(truth, density, settings, detector_input)
-        total = [before + part for before, part in zip(total, parts, strict=True)]
-    return report_rows(settings, total, classes)
 
 
 def report_rows(

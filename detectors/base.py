@@ -100,6 +100,9 @@ class DetectionNet(nn.Module, ABC):
     def input_shape(self, size: Size) -> Size:
         """``(h, w)`` that an image of ``size`` has after scaling and padding, when it is alone."""
 
+    resizable = False
+    """Whether its input may have another size."""
+
     def at_side(self, side: int) -> Self:
         """The network, of the same weights, with another longer side of its input, pixels.
 
@@ -226,6 +229,7 @@ class NetDetector:
             _log.warning("%s", _mapping(own, classes, self.table.tolist()))
         self.device = torch.device(pick_device(device))
         self.net = net.to(self.device).deploy().to(memory_format=torch.channels_last)
+        self.resizable = net.resizable
         self.amp = amp and self.device.type == "cuda"
         self.max_pixels = max_pixels
 

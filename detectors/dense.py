@@ -145,21 +145,6 @@ def tensor_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> Ten
     return torch.from_numpy(class_nms(plain[0], plain[1], plain[2], iou)).to(boxes.device)
 
 
-def detections(
-    boxes: Tensor, scores: Tensor, box: Letterbox, config: OneStageConfig
-) -> list[Found]:
-    """Detections of a batch in pixels of its images.
-
-    Args:
-        boxes: ``[B, A, 4]`` x1 y1 x2 y2 in pixels of the canvas.
-        scores: ``[B, A, classes]``, 0..1.
-        box: where the images lie on the canvas.
-        config: thresholds.
-    """
-    found = [select(*one, config) for one in zip(boxes, scores, strict=True)]
-    return [Found(**{**one, "boxes": box.back(one["boxes"], i)}) for i, one in enumerate(found)]
-
-
 def centres_in(grids: Sequence[Size], strides: Sequence[int], regions: Tensor) -> Tensor:
     """Cells whose centre lies in one of the half-open regions ``[m, 4]``: bool ``[A]``."""
     covered = []
@@ -172,6 +157,14 @@ def centres_in(grids: Sequence[Size], strides: Sequence[int], regions: Tensor) -
         wide = (x >= regions[:, 0]) & (x < regions[:, 2])  # [columns, m]
         covered.append((high.float() @ wide.float().T > 0).flatten())
     return torch.cat(covered)
+
+
+def ignored_cells(
+    targets: Sequence[Target], box: Letterbox, grids: Sequence[Size], strides: Sequence[int]
+) -> Tensor:
+    """Cells whose centre lies in an ignored region of their image: bool ``[B, A]``."""
+    regions = (box.onto(target["ignore"], i) for i, target in enumerate(targets))
+    return torch.stack([centres_in(grids, strides, one) for one in regions])
 
 
 def paired_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -195,6 +188,7 @@ class OneStage(DetectionNet):
     """A network that says for every cell of its input which object is there."""
 
     config: OneStageConfig
+    resizable = True
 
     @abstractmethod
     def predictions(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,7 +204,10 @@ class OneStage(DetectionNet):
     def detect(self, images: Sequence[Tensor]) -> list[Found]:
         """See `DetectionNet.detect`."""
         box = self.letterbox(images)
-        return detections(*self.predictions(box.canvas), box, self.config)
+        found = (
+            select(*one, self.config) for one in zip(*self.predictions(box.canvas), strict=True)
+        )
+        return [Found(**{**one, "boxes": box.back(one["boxes"], i)}) for i, one in enumerate(found)]
 
     def letterbox(self, images: Sequence[Tensor], *, shared: bool = False) -> Letterbox:
         """Images on a canvas in the memory order of the weights; a mixture of both is slow.

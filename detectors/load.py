@@ -36,7 +36,8 @@ def at_side(detector: Detector, side: int) -> Detector:
     """The same detector with another longer side of its input.
 
     Args:
-        detector: any; one whose input may change has a method of this name.
+        detector: any; one whose input may change has a method of this name, and says so by an
+            attribute ``resizable``.
         side: pixels; 0: as it is.
 
     Raises:

@@ -309,6 +309,7 @@ class OnnxDetector:
         self.table = class_table(self.how, self.classes)
         shape = image_input(path, self.session, others=1)
         self._check_size(shape)
+        self.resizable = self.how.input_size is None
         self.names = [entry.name for entry in self.session.get_inputs()]
         self.single = shape[0] == 1 or self.how.layout == "detections"
 
@@ -332,7 +333,7 @@ class OnnxDetector:
         Raises:
             ConfigError: the file's input is fixed.
         """
-        if self.how.input_size is not None:
+        if not self.resizable:
             raise ConfigError(f"{self.path}: {fixed(side)}")
         other = copy(self)
         other.how = replace(self.how, long_side=side, short_side=0)

@@ -170,6 +170,12 @@ class Usage:
         self.pixels += pixels
         self.padded += pixels - covered
 
+    def join(self, other: Usage) -> None:
+        """Count what ``other`` has counted."""
+        self.passes += other.passes
+        self.pixels += other.pixels
+        self.padded += other.padded
+
 
 def input_of(detector: Detector, image: Image) -> Size:
     """Size of the network's input for an image; the image's own where it is not known."""

@@ -40,9 +40,6 @@ Batch = tuple[Any, Any]
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 """Scores of a network by name. It gets a copy, so that it may change it."""
 
-_log = logging.getLogger(__name__)
-
-
 Losses = Callable[[nn.Module, Batch, torch.device, torch.dtype | None], dict[str, Tensor]]
 """Losses of one (part of a) batch by name, ``loss`` or ``loss/...``; their sum is minimised. The
 type is autocast's; None: float32."""

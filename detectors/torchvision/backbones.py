@@ -15,7 +15,7 @@ from torchvision import models, ops
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from dmnet.core.errors import CheckpointError, ConfigError
+from dmnet.core.errors import CheckpointError, ConfigError, MissingInputError
 from dmnet.core.training.weights import read_weights
 from dmnet.detectors.base import LOADED
 from dmnet.detectors.torchvision.settings import TorchvisionConfig
@@ -125,9 +125,21 @@ def load_body(body: nn.Module, path: Path) -> None:
 
 
 def make_body(base: Backbone, config: TorchvisionConfig, kind: str) -> nn.Module:
-    """The ImageNet network with its weights, early stages frozen, ready to be cut into levels."""
+    """The ImageNet network with its weights, early stages frozen, ready to be cut into levels.
+
+    Raises:
+        MissingInputError: the published weights cannot be fetched.
+    """
     imagenet = base.imagenet if config.weights == "imagenet" else None
-    body = base.make(weights=imagenet, norm_layer=norm_layer(kind, base.eps))
+    try:
+        body = base.make(weights=imagenet, norm_layer=norm_layer(kind, base.eps))
+    except OSError as error:
+        url = models.get_model_weights(base.make)[base.imagenet].url
+        raise MissingInputError(
+            f"{url} could not be fetched ({getattr(error, 'reason', error)}). Bring that file here "
+            "by another way and name it: --train-detector.torchvision.weights FILE; or train from "
+            "random weights: --train-detector.torchvision.weights none."
+        ) from error
     if config.stride_on_first:
         if base is not RESNET50:
             raise ConfigError("stride_on_first: only ResNet-50 has this variant")

@@ -165,13 +165,23 @@ def faster_rcnn_model(
     return model
 
 
-def limits(config: TorchvisionConfig) -> dict[str, Any]:
-    """Which detections of an image are kept, as both one-stage networks call it."""
-    return {
-        "score_thresh": config.score_threshold,
-        "nms_thresh": config.nms,
-        "detections_per_img": config.max_detections,
-    }
+def one_stage(
+    make: Callable[..., nn.Module], backbone: nn.Module, generator: Anchors,
+    head: RetinaHead | FcosHead, config: TorchvisionConfig, classes: int,
+) -> nn.Module:  # fmt: skip
+    """What torchvision makes of the parts of a network, with our input transform."""
+    head.ignore_share = config.ignore_share
+    model = make(
+        backbone,
+        classes,
+        anchor_generator=generator,
+        head=head,
+        score_thresh=config.score_threshold,
+        nms_thresh=config.nms,
+        detections_per_img=config.max_detections,
+    )
+    model.transform = Scaling(config)
+    return model
 
 
 def retinanet_model(
@@ -183,16 +193,7 @@ def retinanet_model(
     generator = Anchors(sizes, [config.ratios] * 5)
     free = None if norm_kind(config) == "frozen" else free_norm(norm_kind(config))
     head = RetinaHead(backbone.out_channels, generator.num_anchors_per_location()[0], classes, free)
-    head.ignore_share = config.ignore_share
-    model: nn.Module = retinanet.RetinaNet(
-        backbone,
-        classes,
-        anchor_generator=generator,
-        head=head,
-        **limits(config),
-    )
-    model.transform = Scaling(config)
-    return model
+    return one_stage(retinanet.RetinaNet, backbone, generator, head, config, classes)
 
 
 def fcos_model(family: str, base: Backbone, config: TorchvisionConfig, classes: int) -> nn.Module:
@@ -208,16 +209,7 @@ def fcos_model(family: str, base: Backbone, config: TorchvisionConfig, classes: 
     backbone = make_backbone(family, base, config)
     generator = Anchors([(8,), (16,), (32,), (64,), (128,)], [(1.0,)] * 5)
     head = FcosHead(backbone.out_channels, 1, classes)
-    head.ignore_share = config.ignore_share
-    model: nn.Module = fcos.FCOS(
-        backbone,
-        classes,
-        anchor_generator=generator,
-        head=head,
-        **limits(config),
-    )
-    model.transform = Scaling(config)
-    return model
+    return one_stage(fcos.FCOS, backbone, generator, head, config, classes)
 
 
 FAMILIES: dict[str, Callable[[str, Backbone, TorchvisionConfig, int], nn.Module]] = {
@@ -230,6 +222,8 @@ FAMILIES: dict[str, Callable[[str, Backbone, TorchvisionConfig, int], nn.Module]
 
 class TorchvisionNet(DetectionNet):
     """One of `ARCHITECTURES` behind the interface of `DetectionNet`."""
+
+    resizable = True
 
     def __init__(self, name: str, config: TorchvisionConfig, classes: int) -> None:
         """Build the network.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from dmnet.core.training.processes import shared_count
 from dmnet.detectors.dense import Objects
 from dmnet.detectors.yolov6 import losses
-from dmnet.detectors.yolov6.assigner import Positives, inside_pairs
+from dmnet.detectors.yolov6.assigner import Positives
 from dmnet.detectors.yolov6.head import Cells, Outputs, by_side
 
 CLASS_WEIGHT, BOX_WEIGHT, SIDE_WEIGHT = 1.0, 2.5, 0.5
@@ -32,17 +32,6 @@ class Batch(NamedTuple):
     cells: Cells
     ignored: Tensor
     """``[B, A]`` cells whose centre lies in an ignored region."""
-
-
-def centres_in(cells: Cells, regions: Sequence[Tensor]) -> Tensor:
-    """Cells whose centre lies in one of an image's regions ``[m, 4]``: bool ``[B, A]``."""
-    rows = []
-    for boxes in regions:
-        covered = torch.zeros(len(cells.centres), dtype=torch.bool, device=cells.centres.device)
-        for _, cell in inside_pairs(boxes, cells):
-            covered[cell] = True
-        rows.append(covered)
-    return torch.stack(rows)
 
 
 def detection_losses(batch: Batch, box_loss: BoxLoss, bins: int) -> dict[str, Tensor]:

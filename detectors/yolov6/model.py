@@ -23,6 +23,7 @@ from dmnet.detectors.dense import (
     Letterbox,
     Objects,
     OneStage,
+    ignored_cells,
     objects_of,
 )
 from dmnet.detectors.yolov6 import losses
@@ -30,7 +31,6 @@ from dmnet.detectors.yolov6.assigner import Positives, adaptive, task_aligned
 from dmnet.detectors.yolov6.criterion import (
     BOX_LOSSES,
     Batch,
-    centres_in,
     detection_losses,
     distillation_losses,
 )
@@ -98,8 +98,8 @@ class YoloV6(OneStage):
         boxes = to_boxes(distances(outputs.sides, self.size.bins), cells)
         objects = objects_of(targets, box)
         positives = self._assign(outputs, boxes, objects, cells)
-        regions = [box.onto(target["ignore"], i) for i, target in enumerate(targets)]
-        batch = Batch(outputs, boxes, objects, positives, cells, centres_in(cells, regions))
+        ignored = ignored_cells(targets, box, cells.grids, cells.levels)
+        batch = Batch(outputs, boxes, objects, positives, cells, ignored)
         return detection_losses(batch, BOX_LOSSES[self.size.iou], self.size.bins), positives
 
     def _cells(self, canvas: Tensor) -> Cells:

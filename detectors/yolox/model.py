@@ -19,7 +19,7 @@ from dmnet.detectors.dense import (
     MULTIPLE,
     Letterbox,
     OneStage,
-    centres_in,
+    ignored_cells,
     objects_of,
 )
 from dmnet.detectors.yolov6.fuse import fuse
@@ -78,8 +78,7 @@ class YoloX(OneStage):
         positives = simota(
             outputs.logits, outputs.objectness, boxes.detach(), objects, outputs.grids
         )
-        regions = [box.onto(target["ignore"], i) for i, target in enumerate(targets)]
-        ignored = torch.stack([centres_in(outputs.grids, STRIDES, one) for one in regions])
+        ignored = ignored_cells(targets, box, outputs.grids, STRIDES)
         batch = Batch(outputs, boxes, objects, positives, cells, ignored)
         return detection_losses(batch, l1=self.l1)
 

@@ -69,12 +69,6 @@ class Ground:
             cv2.fillPoly(self.pixels, corners, colour.tolist(), cv2.LINE_AA, 4)
             cv2.fillPoly(self.codes, corners, _CODES[material], cv2.LINE_8, 4)
 
-    def cover(self, mask: NDArray[np.bool_], material: str, tint: ArrayLike = 0.0) -> None:
-        """Give the pixels of a mask ``(H, W)`` a material."""
-        colour = np.clip(np.array(MATERIALS[material].colour) + np.asarray(tint), 0, 255)
-        self.pixels[mask] = colour.astype(np.uint8)
-        self.codes[mask] = _CODES[material]
-
     def darken(self, outlines: list[Points], strength: int = 255) -> None:
         """Add shadows, pixel outlines ``(N, 2)`` each, 255 being full shadow."""
         for outline in outlines:

@@ -15,10 +15,9 @@ from tqdm import tqdm
 from dmnet.core import config
 from dmnet.core.artifact import Item
 from dmnet.core.dataset import Labels, open_dataset
-from dmnet.core.errors import ConfigError, InputError, MissingInputError
+from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.files import write_atomic
 from dmnet.core.formats import density_h5
-from dmnet.core.presets import parse_overrides
 from dmnet.cropping import report
 from dmnet.cropping.recall import SliceCounts, merge_counts
 from dmnet.cropping.slicers import CropConfig
@@ -105,13 +104,7 @@ def _settings(names: Sequence[str], extra: Sequence[str]) -> list[report.Setting
             text = config.unknown(f"--slicers {name}", name, standard)
             raise InputError("slice-report", text.replace("setting", "curve"))
     settings = [setting for name in names for setting in standard[name]]
-    for text in extra:
-        if not text.strip():
-            raise ConfigError("--setting: needs a name, such as 'mine slicer=grid tile=800'")
-        label, *pairs = text.split()
-        given = parse_overrides([f"--crop.{pair}" for pair in pairs]).get("crop", {})
-        settings.append((label, config.build(CropConfig, given, "crop")))
-    return settings
+    return settings + [slice_worth.named_setting(text) for text in extra]
 
 
 def _count(

@@ -17,7 +17,7 @@ from dmnet.core.dataset import SPLITS, open_dataset
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.journal import read_header
 from dmnet.cropping.slicers import CropConfig
-from dmnet.detectors.load import Detector, at_side
+from dmnet.detectors.load import Detector
 from dmnet.fusion.fuse import FuseConfig
 from dmnet.pipeline.outcome import exit_code, how_many, number
 from dmnet.pipeline.worth import choice
@@ -148,11 +148,7 @@ def _side(detector: Detector) -> int:
 def _whole_sides(detector: Detector) -> Sequence[int]:
     """Its own side, and a larger one where it takes that."""
     side = round(WHOLE * _side(detector) / 32) * 32
-    try:
-        at_side(detector, side)
-    except ConfigError:
-        return (0,)
-    return (0, side) if side else (0,)
+    return (0, side) if side and getattr(detector, "resizable", False) else (0,)
 
 
 @dataclass

@@ -61,13 +61,6 @@ class Price:
     density_ms: float = 0.0
     detect_ms: float = 0.0
 
-    def pay(self, other: Price) -> None:
-        """Add the passes of ``other``."""
-        self.usage.passes += other.usage.passes
-        self.usage.pixels += other.usage.pixels
-        self.usage.padded += other.usage.padded
-        self.detect_ms += other.detect_ms
-
     @property
     def row(self) -> dict[str, float]:
         """JSON-ready figures of one image."""
@@ -130,7 +123,8 @@ class Looks:
             own.detect_ms = 1000 * (self.clock() - start)
             self.shared[key] = found, own
         found, own = self.shared[key]
-        price.pay(own)
+        price.usage.join(own.usage)
+        price.detect_ms += own.detect_ms
         return found
 
 

@@ -54,15 +54,24 @@ def standard_setups() -> list[Setup]:
     return [*setups, Setup("oracle", CropConfig.of("oracle"))]
 
 
+def named_setting(text: str) -> tuple[str, CropConfig]:
+    """Name and settings of ``--setting``: ``mine slicer=grid tile=800``.
+
+    Raises:
+        ConfigError: there is no name, or no such setting.
+    """
+    label, *pairs = text.split() or [""]
+    if not label:
+        raise ConfigError("--setting: needs a name, such as 'mine slicer=grid tile=800'")
+    given = parse_overrides([f"--crop.{pair}" for pair in pairs]).get("crop", {})
+    return label, config.build(CropConfig, given, "crop")
+
+
 def setups_of(args: argparse.Namespace) -> list[Setup]:
     """The standard setups and the user's, each that cuts also packed if that is asked for."""
     setups = standard_setups() if not args.only_settings else []
     for text in args.setting:
-        label, *pairs = text.split() or [""]
-        if not label:
-            raise ConfigError("--setting: needs a name, such as 'mine slicer=grid tile=800'")
-        given = parse_overrides([f"--crop.{pair}" for pair in pairs]).get("crop", {})
-        setups.append(Setup(label, config.build(CropConfig, given, "crop")))
+        setups.append(Setup(*named_setting(text)))
     if args.weights is None and args.maps is None:
         setups = [setup for setup in setups if setup.crop.needs != "map"]
     if args.pack:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from dmnet.core.classes import VISDRONE
 from dmnet.core.records import Annotations, DensityMap, Size
+from dmnet.cropping.recall import merge_counts
+from dmnet.cropping.report import Row, Setting, count_image, report_rows
 
 MakeMap = Callable[[np.ndarray, Size], DensityMap]
 
@@ -52,5 +55,21 @@ def reference_map() -> MakeMap:
             part = kernel[y1 - y + 60 : y2 - y + 60, x1 - x + 60 : x2 - x + 60]
             values[y1:y2, x1:x2] += part
         return DensityMap(values, 1, size)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def slicer_report() -> Callable[..., list[Row]]:
+    """The whole table of some images, one image after the other."""
+
+    def make(
+        images: Iterable[tuple[Annotations, DensityMap | None]],
+        settings: Sequence[Setting],
+        detector_input: tuple[int, int] = (600, 1000),
+    ) -> list[Row]:
+        parts = [count_image(*image, settings, detector_input) for image in images]
+        counts = [merge_counts([part[k] for part in parts]) for k in range(len(settings))]
+        return report_rows(settings, counts, VISDRONE)
 
     return make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from dmnet.core.records import Annotations
 from dmnet.cropping import regions
-from dmnet.cropping.report import slicer_report
+from dmnet.cropping.report import Row
 from dmnet.cropping.slicers import CropConfig, slice_image
 from dmnet.cropping.windows import scan_windows
 
@@ -35,7 +36,9 @@ def test_golden_windows(shared: Path, val: list[Annotations], reference_map: Any
         assert kept == expected["windows_kept"], found.image_id
 
 
-def test_golden_figures_of_the_slicers(val: list[Annotations], reference_map: Any) -> None:
+def test_golden_figures_of_the_slicers(
+    val: list[Annotations], reference_map: Any, slicer_report: Callable[..., list[Row]]
+) -> None:
     settings = [
         ("reference", REFERENCE),
         ("uniform", CropConfig.of(slicer="uniform", rows=2, cols=3)),

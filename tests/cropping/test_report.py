@@ -3,7 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import cv2
@@ -16,11 +16,11 @@ from dmnet.core.records import Annotations, DensityMap
 from dmnet.cropping.recall import count_crops
 from dmnet.cropping.report import (
     TITLES,
+    Row,
     Setting,
     count_image,
     recall_figure,
     report_rows,
-    slicer_report,
     standard_settings,
     sweep,
     to_csv,
@@ -58,7 +58,7 @@ def test_rows_equal_slicing_one_setting_at_a_time() -> None:
             assert (got.pixels, got.scale) == (alone.pixels, alone.scale)
 
 
-def test_table_by_hand() -> None:
+def test_table_by_hand(slicer_report: Callable[..., list[Row]]) -> None:
     truth = Annotations.of("a", (100, 100), [[0, 0, 10, 10], [45, 0, 55, 10]], [4, 4])
     (row,) = slicer_report(
         [(truth, None), (truth, None)],
@@ -74,7 +74,7 @@ def test_table_by_hand() -> None:
     assert names == list(TITLES) and list(row)[9] == "recall_pedestrian"
 
 
-def test_an_empty_set_has_no_averages() -> None:
+def test_an_empty_set_has_no_averages(slicer_report: Callable[..., list[Row]]) -> None:
     rows = slicer_report([], SETTINGS)
     assert [row["images"] for row in rows] == [0] * 4
     assert rows[0]["recall_all"] is None and rows[0]["crops_per_image"] is None
@@ -83,7 +83,7 @@ def test_an_empty_set_has_no_averages() -> None:
     assert recall_figure(rows).startswith(b"\x89PNG")
 
 
-def test_formats_agree() -> None:
+def test_formats_agree(slicer_report: Callable[..., list[Row]]) -> None:
     rows = slicer_report(images(), SETTINGS)
     read = list(csv.DictReader(io.StringIO(to_csv(rows))))
     loaded = json.loads(to_json(rows))
@@ -95,7 +95,9 @@ def test_formats_agree() -> None:
     assert fragment.count("<td>") == len(rows[0])
 
 
-def test_figure_is_a_picture_and_repeats_byte_for_byte() -> None:
+def test_figure_is_a_picture_and_repeats_byte_for_byte(
+    slicer_report: Callable[..., list[Row]],
+) -> None:
     rows = slicer_report(images(), SETTINGS)
     first = recall_figure(rows, "small", "title")
     assert first == recall_figure(rows, "small", "title")
@@ -105,7 +107,7 @@ def test_figure_is_a_picture_and_repeats_byte_for_byte() -> None:
     assert picture.std() > 5
 
 
-def test_merged_shards_give_the_same_table() -> None:
+def test_merged_shards_give_the_same_table(slicer_report: Callable[..., list[Row]]) -> None:
     parts = [count_image(truth, density, SETTINGS) for truth, density in images()]
     sums = [part[0] + part[1] for part in zip(parts[2], parts[0], strict=True)]
     both = [a + b for a, b in zip(sums, parts[1], strict=True)]
@@ -128,7 +130,7 @@ def test_describe(config: CropConfig, text: str) -> None:
     assert str(config.settings) == text
 
 
-def test_standard_settings_run_on_an_image() -> None:
+def test_standard_settings_run_on_an_image(slicer_report: Callable[..., list[Row]]) -> None:
     settings = standard_settings(CropConfig())
     names = dict.fromkeys(name for name, _ in settings)
     density = ["density", "density-reference", "density-budget"]
@@ -140,7 +142,7 @@ def test_standard_settings_run_on_an_image() -> None:
     assert {name for name, _ in only if name.startswith("density")} == {"density"}
 
 
-def test_a_missing_or_foreign_map_is_an_error() -> None:
+def test_a_missing_or_foreign_map_is_an_error(slicer_report: Callable[..., list[Row]]) -> None:
     truth, density = next(images())
     with pytest.raises(MissingInputError, match="needs a density map"):
         slicer_report([(truth, None)], SETTINGS)

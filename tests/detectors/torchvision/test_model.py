@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torchvision import models, ops
 from torchvision.models.detection.image_list import ImageList
 
-from dmnet.core.errors import CheckpointError, ConfigError
+from dmnet.core.errors import CheckpointError, ConfigError, MissingInputError
 from dmnet.core.training.weights import read_weights
 from dmnet.detectors.base import DetectionNet, Target, build_model, load_net, save_net
 from dmnet.detectors.torchvision import model as tv
@@ -183,6 +184,22 @@ def test_mobilenet_from_a_file(shared: Path) -> None:
 def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigError, CheckpointError), match=message):
         build_model("fasterrcnn-mobilenetv3", settings)
+
+
+def test_without_a_network_the_file_and_the_way_out_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("Temporary failure in name resolution")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", refuse)
+    with pytest.raises(MissingInputError) as caught:
+        build_model("fasterrcnn-r50", {**SMALL, "weights": "imagenet"})
+    text = str(caught.value)
+    assert text.startswith("https://download.pytorch.org/models/resnet50-0676ba61.pth could not")
+    assert "(Temporary failure in name resolution)" in text
+    assert "--train-detector.torchvision.weights FILE" in text
 
 
 def test_width_that_does_not_fit_fcos() -> None:
