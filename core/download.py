@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import logging
 import shutil
@@ -33,15 +32,14 @@ class Archive:
     """One zip of a data set.
 
     ``folder`` is the name it gets below the data folder, ``images`` how many image files it must
-    hold. ``sha256`` is None where the publisher states none: then the zip's own CRC-32 of every
-    file and the number of images are what is checked.
+    hold. No publisher states a checksum: the zip's own CRC-32 of every file and the number of
+    images are what is checked.
     """
 
     split: str
     url: str
     folder: str
     images: int
-    sha256: str | None = None
 
 
 def _visdrone(split: str, images: int) -> Archive:
@@ -59,8 +57,7 @@ VISDRONE: tuple[Archive, ...] = (
 """VisDrone2019-DET, about 1.44, 0.07, 0.28 and 0.28 GB.
 
 The authors' own links (github.com/VisDrone/VisDrone-Dataset) lead to Google Drive and Baidu, which
-cannot be fetched by a plain request; these are copies of the same zips. No checksum is published
-for either, so ``sha256`` is None.
+cannot be fetched by a plain request; these are copies of the same zips.
 """
 
 
@@ -79,7 +76,7 @@ def fetch_archive(archive: Archive, data: Path, *, keep_zip: bool = False) -> Pa
 
     Raises:
         MissingInputError: the download failed; the message says how to go on.
-        InputError: wrong checksum, damaged or malicious zip, wrong number of images, or a folder
+        InputError: damaged or malicious zip, wrong number of images, or a folder
             that is in the way.
     """
     target = data / archive.folder
@@ -90,9 +87,7 @@ def fetch_archive(archive: Archive, data: Path, *, keep_zip: bool = False) -> Pa
         if _scratch(target).exists():  # a run was stopped when only tidying up was left
             _tidy(zip_path, target, keep_zip)
         return target
-    fetch(archive.url, zip_path, sha256=archive.sha256)
-    if archive.sha256 is None:
-        log.info("%s: no checksum is published; sha256 is %s", zip_path, file_sha256(zip_path))
+    fetch(archive.url, zip_path)
     unpack(zip_path, target, images=archive.images, keep_zip=keep_zip)
     return target
 
@@ -101,56 +96,33 @@ def fetch(
     url: str,
     target: Path,
     *,
-    sha256: str | None = None,
     attempts: int = 5,
     pause: float = 2.0,
     timeout: float = 60.0,
 ) -> Path:
     """Download one file; a broken download goes on where it stopped, now or in a later run.
 
-    The bytes gather in ``<target>.part``; ``target`` appears only when all are there and checked.
+    The bytes gather in ``<target>.part``; ``target`` appears only when all are there.
 
     Args:
         url: https; plain http only from this machine.
-        target: where the file goes; one that exists is checked and kept.
-        sha256: expected digest in hexadecimal, or None.
+        target: where the file goes; one that exists is kept.
         attempts: give up after this many tries in a row; one that brings new bytes is a new first.
         pause: seconds before the next try, doubled each time.
         timeout: seconds without data that count as a broken connection.
 
     Raises:
         MissingInputError: an address that is not https, a refusal by the server, or no progress.
-        InputError: the digest is another one (a fresh download is removed, a file that was there
-            before is left), or the disk cannot take it.
+        InputError: the disk cannot take it.
     """
     _check_url(url)
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         part = target.with_name(target.name + ".part")
         _gather(url, part, attempts, pause, timeout)
-        try:
-            _check_digest(part, sha256)
-        except InputError:
-            part.unlink()
-            _etag_file(part).unlink(missing_ok=True)
-            raise
         part.replace(target)
         _etag_file(part).unlink(missing_ok=True)
-    else:
-        _check_digest(target, sha256)
     return target
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _check_digest(path: Path, sha256: str | None) -> None:
-    if sha256 is not None and (found := file_sha256(path)) != sha256.lower():
-        reason = f"sha256 is {found}, expected {sha256}; delete the file and fetch it again"
-        raise InputError(path, reason)
 
 
 def _check_url(url: str) -> None:
