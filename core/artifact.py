@@ -202,7 +202,7 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
     def _look(self, item: Item) -> Item:
         """Keep an item's key and inputs, as they are before it is made, until it is finished."""
         if item.id not in self._keys:  # as text they take a third of the memory
-            found = self.key(item, self.records.get(item.id))
+            found = self.key(item, self.records.head(item.id))
             self._keys[item.id] = json.dumps(found).encode()
         return item
 

@@ -19,6 +19,7 @@ from dmnet.core.formats.coco import image_ids
 from dmnet.core.images import read_size
 from dmnet.core.links import without_leaving
 from dmnet.core.listing import Entry, Format, Listing, canonical_split
+from dmnet.core.memory import uncollected
 from dmnet.core.plugins import find, is_outside
 from dmnet.core.records import Annotations, Size
 from dmnet.core.sizes import read_sizes
@@ -191,6 +192,11 @@ def open_dataset(data: Path, split: str, sizes: Path | None = None) -> Dataset:
     >>> truth.size, truth.boxes.tolist()
     ((480, 640), [[10.0, 10.0, 40.0, 30.0]])
     """
+    with uncollected():
+        return _open(data, split, sizes)
+
+
+def _open(data: Path, split: str, sizes: Path | None) -> Dataset:
     found = recognised(data, split)
     listing = found or visdrone_folder.find(data, split)
     split = split if found else canonical_split(split)

@@ -24,9 +24,27 @@ def digest(value: object) -> str:
     return bytes_digest(compact(value).encode())
 
 
+def digest_of_pairs(pairs: Iterable[tuple[str, str | int]]) -> str:
+    """As `digest` of a mapping, whose pairs come in order and are never held together.
+
+    >>> digest_of_pairs([("a", "1"), ("b", 2)]) == digest({"b": 2, "a": "1"})
+    True
+    """
+    total = hashlib.blake2b(b"{", digest_size=12)
+    comma = ""
+    for name, value in pairs:
+        total.update(f"{comma}{json.dumps(name)}:{json.dumps(value)}".encode())
+        comma = ","
+    total.update(b"}")
+    return total.hexdigest()
+
+
 def compact(value: object) -> str:
     """JSON in one form, whatever the order of keys."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return _ENCODER.encode(value)
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def bytes_digest(data: bytes) -> str:
@@ -130,7 +148,7 @@ def remove_temporary(root: Path) -> None:
     """Remove what killed runs left half written in a folder that this process has locked."""
     for folder, _, names in os.walk(root):
         for name in names:
-            if TEMPORARY.fullmatch(name):
+            if name.startswith(".") and TEMPORARY.fullmatch(name):
                 Path(folder, name).unlink(missing_ok=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,8 @@ from dmnet.core.seal import sealed
 Inputs = dict[str, list[Any]]
 """``[path, size, mtime_ns, digest]`` of each input file of an item, by its role."""
 
-LINE = 1_024
-"""Bytes that are read of a journal for one line, at first."""
+BLOCK = 16_384
+"""Bytes that are read of a journal at first: a line, and most often those asked for next."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,59 @@ class Record:
         return replace(self, key="", error="was being made again when the run was stopped")
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What of a usual journal line tells whether its item is fresh; the value is not parsed."""
+
+    id: str
+    key: str
+    _files: str
+    _inputs: str
+
+    @classmethod
+    def of(cls, line: bytes) -> Head | None:
+        """The head of a line; None if the line is not a usual one."""
+        usual = _USUAL.match(line.decode("ascii", "replace"))
+        return None if usual is None else cls(usual[2], usual[4], usual[1], usual[3])
+
+    @property
+    def files(self) -> dict[str, Stamp]:
+        """As `Record.files`."""
+        return {n: [int(size), int(t), made] for n, size, t, made in _FILE.findall(self._files)}
+
+    @property
+    def inputs(self) -> Inputs:
+        """As `Record.inputs`."""
+        found = _INPUT.findall(self._inputs)
+        return {n: [path, int(size), int(t), made] for n, path, size, t, made in found}
+
+    @property
+    def error(self) -> str | None:
+        """A usual line is that of a finished item."""
+        return None
+
+
+_TEXT = r"[ !#-\[\]-~]+"
+"""Text as it stands in JSON, if no character of it has to be escaped."""
+_STAMP = r'([0-9]{1,18}),([0-9]{1,19}),"(\w*)"'
+_INSIDE = rf'"((?!/|\."|[^"]*\.\.){_TEXT})":\[{_STAMP}\]'
+_ANYWHERE = rf'"({_TEXT})":\["({_TEXT})",{_STAMP}\]'
+_FILE, _INPUT = re.compile(_INSIDE), re.compile(_ANYWHERE)
+
+
+def _several(entry: str) -> str:
+    """Pattern of several entries, or of none; one group."""
+    one = re.sub(r"\((?!\?)", "(?:", entry)
+    return rf"\{{((?:{one}(?:,{one})*)?)\}}"
+
+
+_USUAL = re.compile(
+    rf'\{{"error":null,"files":{_several(_INSIDE)},"id":"({_TEXT})",'
+    rf'"inputs":{_several(_ANYWHERE)},"key":"(\w+)"'
+)
+"""How the line of a finished item begins: names in the folder, and nothing escaped."""
+
+
 def escapes(name: str) -> bool:
     """Whether a file name would lead out of the folder that it is relative to."""
     return name in ("", ".") or name.startswith("/") or ".." in name.split("/")
@@ -99,6 +153,7 @@ class Records(MutableMapping[str, Record]):
         """Hold nothing."""
         self._lines: dict[str, bytes | int] = {}
         self._journal = -1
+        self._block = (0, b"")
         self._flush: Callable[[], None] | None = None
         self.aside: set[str] = set()
         """Records with an error."""
@@ -133,6 +188,22 @@ class Records(MutableMapping[str, Record]):
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             why = f"its journal line is no entry ({error}); make it again with --force"
             raise InputError(name, why) from error
+
+    def head(self, name: str) -> Head | Record | None:
+        """What is needed of a record to know whether its item is fresh; None if there is none.
+
+        Raises:
+            InputError: see `__getitem__`.
+        """
+        if name not in self._lines:
+            return None
+        head = Head.of(self.line(name))
+        return head if head is not None and head.id == name else self[name]
+
+    def keys_in_order(self) -> Iterator[tuple[str, str]]:
+        """Id and key of every record, in the order of the ids."""
+        heads = filter(None, map(self.head, sorted(self)))
+        return ((head.id, head.key) for head in heads)
 
     def __setitem__(self, name: str, record: Record) -> None:
         """Keep a record."""
@@ -182,11 +253,15 @@ class Records(MutableMapping[str, Record]):
 
     def _read(self, place: int) -> bytes:
         """The line at a place of the journal; nothing if it has no end yet."""
-        size = LINE
+        at, data = self._block
+        if at <= place < at + len(data) and (end := data.find(b"\n", place - at)) >= 0:
+            return data[place - at : end + 1]
+        size = BLOCK
         data = os.pread(self._journal, size, place)
         while (end := data.find(b"\n")) < 0 and len(data) == size:
             size *= 8
             data = os.pread(self._journal, size, place)
+        self._block = (place, data[:BLOCK])
         return data[: end + 1]
 
 

@@ -77,16 +77,30 @@ _USUAL = re.compile(
 )
 """How the line of a finished item begins that has no character to be escaped."""
 
+_BEGUN = re.compile(rb'\{"begin":true,"id":"([ !#-\[\]-~]+)","sum":"\w+"\}\n')
+"""The line of an item that was begun, alike."""
+
 
 def _take_usual(journal: Journal, line: bytes, place: int) -> bool:
     """Keep the place of a finished item's line, which is parsed when somebody asks for it."""
-    known = _USUAL.match(line)
+    finished = _USUAL.match(line)
+    known = finished or _BEGUN.fullmatch(line)
     if known is None or line[-2:] != b"}\n" or damaged(line[:-1]):
         return False
     name = known[1].decode()
-    journal.records.found(name, place, bad=False, partial=b',"set_aside":{' in line)
-    journal.begun.discard(name)
+    if finished:
+        journal.records.found(name, place, bad=False, partial=b',"set_aside":{' in line)
+        journal.begun.discard(name)
+    else:
+        _begin(journal, name)
     return True
+
+
+def _begin(journal: Journal, name: str) -> None:
+    """Note that an item was begun: nothing is known of its files until it is finished."""
+    journal.begun.add(name)
+    if name in journal.records:
+        journal.records[name] = journal.records[name].void()
 
 
 def _take(journal: Journal, line: bytes) -> None:
@@ -100,9 +114,7 @@ def _take(journal: Journal, line: bytes) -> None:
     if fields.get("begin"):
         if fields.keys() != {"begin", "id"}:
             raise ValueError("it has other entries than 'begin' and 'id'")
-        journal.begun.add(text_of(fields["id"]))
-        if fields["id"] in journal.records:
-            journal.records[fields["id"]] = journal.records[fields["id"]].void()
+        _begin(journal, text_of(fields["id"]))
     else:
         record = Record.of(fields)
         if has_sum:

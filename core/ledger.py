@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from dmnet.core.files import (
     compact,
     file_digest,
 )
-from dmnet.core.finished import Good, Inputs, Record, Records
+from dmnet.core.finished import Good, Head, Inputs, Record, Records
 from dmnet.core.journal import JOURNAL, read_header, scan_journal
+from dmnet.core.memory import uncollected
 from dmnet.core.products import (
     OWN,
     Item,
@@ -213,28 +214,42 @@ class Ledger:
             "again, add --force (make ... SET=--force)."
         )
 
-    def key(self, item: Item, old: Record | None) -> tuple[str, Inputs]:
+    def key(
+        self, item: Item, old: Head | Record | None, *, looked: bool = False
+    ) -> tuple[str, Inputs]:
         """Key of an item and the stamps of its input files; unchanged files are not read again.
 
-        ``old`` is what the journal tells of it.
-
         A file that cannot be read counts as absent: the work on the item will say so.
+
+        Args:
+            item: the item.
+            old: what the journal tells of it.
+            looked: files that an earlier stage made were looked at when that stage was.
         """
         inputs: Inputs = {}
         for name, path in item.files.items():
-            try:
-                state = path.stat()
-                seen = [absolute(path), state.st_size, state.st_mtime_ns]
-                known = [[seen[0], *item.made[name]]] if name in item.made else []
-                known += [old.inputs[name]] if old and name in old.inputs else []
-                trusted = (each[3] for each in known if each[:3] == seen and not self.verify)
-                inputs[name] = [*seen, next(trusted, None) or file_digest(path)]
-            except OSError:
-                inputs[name] = [absolute(path), 0, 0, "absent"]
+            place, made = absolute(path), item.made.get(name)
+            known = [[place, *made]] if made else []
+            if not (looked and known and not self.verify):
+                told = old.inputs if old else {}
+                known += [told[name]] if name in told else []
+                known = [self._input(path, place, known)]
+            inputs[name] = known[0]
         parts = {name: value[3] for name, value in inputs.items()}
-        facts = "null" if item.facts is None else compact(item.facts)
-        text = f"[{self._identity},{compact(parts)},{facts}]"  # as `digest` has it
+        text = f"[{self._identity},{compact([parts, item.facts])[1:]}"  # as `digest` has it
         return bytes_digest(text.encode()), inputs
+
+    def _input(self, path: Path, place: str, known: list[list[Any]]) -> list[Any]:
+        """Stamp of an input file; its digest is a known one's, if that is of this size and time."""
+        try:
+            state = os.stat(place)  # noqa: PTH116 - once an item and file
+            seen = [place, state.st_size, state.st_mtime_ns]
+            for each in known:
+                if each[:3] == seen and not self.verify:
+                    return each
+            return [*seen, file_digest(path)]
+        except OSError:
+            return [place, 0, 0, "absent"]
 
     def todo(self, items: Collection[Item]) -> Todo:
         """What is to be done about every item.
@@ -249,48 +264,54 @@ class Ledger:
         edited: set[str] = set()
         known = 0
         self.first = {}
-        pairs = ((item, self.records.get(item.id)) for item in items)
-        for item, record in looked_at(pairs, self._paths):
-            known += record is not None
-            state, changed, inputs = self._item_state(item, record)
-            edited |= set(changed)
-            states.append(STATES.index(state))
-            if state not in self.first:
-                self.first[state] = self._described(item, record, inputs)
+        pairs = ((item, self.records.head(item.id)) for item in items)
+        with uncollected():
+            for item, head in looked_at(pairs, self._paths):
+                known += head is not None
+                state, changed, inputs = self._item_state(item, head)
+                edited.update(changed)
+                states.append(STATES.index(state))
+                if state not in self.first:
+                    self.first[state] = self._described(item, head, inputs)
         gone = () if known == len(self.records) else self._gone(items)
-        for name in gone:
-            edited |= set(self._files_state(self.records[name])[1])
+        for head in filter(None, map(self.records.head, gone)):
+            edited.update(self._files_state(head)[1])
         self._refuse_edited(sorted(edited))
         return Todo(items, states, gone)
 
     def _gone(self, items: Collection[Item]) -> tuple[str, ...]:
         return tuple(sorted(self.records.keys() - {item.id for item in items}))
 
-    def _item_state(self, item: Item, record: Record | None) -> tuple[str, list[str], Inputs]:
+    def _item_state(self, item: Item, head: Head | Record | None) -> tuple[str, list[str], Inputs]:
         """State of an item, its files that were changed by hand, stamps of its inputs.
 
         Nothing is known of the files of an item that was being made when a run was killed.
         """
-        if record is None:
+        if head is None:
             return "new", [], {}
-        if not record.key:
+        if not head.key:
             return "stale", [], {}
-        key, inputs = self.key(item, record)
-        whole, edited = self._files_state(record)
-        if edited or not whole or record.key != key:
+        key, inputs = self.key(item, head, looked=True)
+        whole, edited = self._files_state(head)
+        if edited or not whole or head.key != key:
             return "stale", edited, inputs
-        return ("aside" if record.error else "fresh"), [], inputs
+        return ("aside" if head.error else "fresh"), [], inputs
 
-    def _files_state(self, record: Record) -> tuple[bool, list[str]]:
+    def _files_state(self, head: Head | Record) -> tuple[bool, list[str]]:
         """Whether all files of a record are as they were written, and those changed by hand."""
-        if not record.key:
+        if not head.key:
             return False, []
-        times = [known[1] for known in record.files.values()]
-        states = {name: self._state(name, known) for name, known in record.files.items()}
-        if times != [known[1] for known in record.files.values()]:
-            self.records[record.id] = record
-        edited = [name for name, found in states.items() if found == "edited"]
-        return all(found == "same" for found in states.values()), edited
+        whole, edited, touched = True, [], False
+        files = head.files
+        for name, known in files.items():
+            time = known[1]
+            state = self._state(name, known)
+            whole &= state == "same"
+            edited += [name] if state == "edited" else []
+            touched |= known[1] != time
+        if touched:
+            self.records[head.id] = replace(self.records[head.id], files=files)
+        return whole, edited
 
     def inspect(self, items: Collection[Item]) -> dict[str, int]:
         """Count items by state without locking or writing anything; ``first`` names one of each.
@@ -306,18 +327,15 @@ class Ledger:
         return counts | {"gone": len(found.gone)}
 
     @staticmethod
-    def _described(item: Item, old: Record | None, inputs: Inputs) -> str:
+    def _described(item: Item, old: Head | Record | None, inputs: Inputs) -> str:
         """An item's id and which of its inputs are others than recorded."""
         other = [n for n, v in inputs.items() if old and old.inputs.get(n, v)[3] != v[3]]
         return f"{item.id}: {', '.join(other[:3])}" if other else item.id
 
-    def _paths(self, pair: tuple[Item, Record | None]) -> list[Path]:
+    def _paths(self, pair: tuple[Item, Head | Record | None]) -> list[Path]:
         """The files that an item's state depends on."""
-        item, record = pair
-        return [
-            *item.files.values(),
-            *(self.root / name for name in (record.files if record else ())),
-        ]
+        item, head = pair
+        return [*item.files.values(), *(self.root / name for name in (head.files if head else ()))]
 
     @property
     def good(self) -> Good:
@@ -328,4 +346,4 @@ class Ledger:
 def absolute(path: Path) -> str:
     """The absolute path as text."""
     text = str(path)
-    return text if text.startswith("/") else f"{Path.cwd()}/{text}"
+    return text if text.startswith("/") else f"{os.getcwd()}/{text}"  # noqa: PTH109

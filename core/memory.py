@@ -1,8 +1,11 @@
-"""Out of memory: recognised whatever raises it, on the CPU or on a device."""
+"""Memory: recognising that it ran out, on the CPU or on a device, and leaving it unsearched."""
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _SAID = ("out of memory", "can't allocate memory", "failed to allocate memory", "alloc_failed",
          "bad_alloc", "bad allocation")  # fmt: skip
@@ -36,3 +39,15 @@ def release() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No search for reference cycles meanwhile: of many small objects without any it takes long."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()

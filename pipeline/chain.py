@@ -67,8 +67,8 @@ class Finding:
         return why
 
 
-def open_artifact(context: Context, stage: str, plan: Plan) -> Artifact:
-    """The artifact a plan writes to, not yet locked."""
+def open_artifact(context: Context, stage: str, plan: Plan, *, origin: bool = True) -> Artifact:
+    """The artifact a plan writes to, not yet locked; without its origin it is for looking at."""
     return Artifact(
         context.target(stage),
         stage,
@@ -76,15 +76,19 @@ def open_artifact(context: Context, stage: str, plan: Plan) -> Artifact:
         config.resolved(plan.config),
         facts=plan.facts,
         totals=plan.totals,
-        origin={
-            "data": {"root": str(context.dataset.root.absolute()), "split": context.split},
-            "settings": config.resolved(plan.settings or plan.config),
-            "options": options(context, stage),
-            "made_from": [upstream.seal() for upstream in plan.made_from],
-        },
+        origin=_origin(context, stage, plan) if origin else {},
         force=context.force,
         verify=context.verify,
     )
+
+
+def _origin(context: Context, stage: str, plan: Plan) -> dict[str, Any]:
+    return {
+        "data": {"root": str(context.dataset.root.absolute()), "split": context.split},
+        "settings": config.resolved(plan.settings or plan.config),
+        "options": options(context, stage),
+        "made_from": [upstream.seal() for upstream in plan.made_from],
+    }
 
 
 def look(context: Context, stage: str) -> Finding:
@@ -92,10 +96,10 @@ def look(context: Context, stage: str) -> Finding:
 
     def found() -> Finding:
         plan: Plan = stage_module(stage).plan(context)
-        artifact = open_artifact(context, stage, plan)
+        artifact = open_artifact(context, stage, plan, origin=False)
         return Finding(plan, artifact, artifact.inspect(plan.items))
 
-    return context.once(("look", stage, _question(context)), found)
+    return context.once(("look", stage, _question(context, stage)), found)
 
 
 def options(context: Context, stage: str) -> dict[str, str]:
@@ -181,7 +185,7 @@ def require(
         )
     made = as_made(context, stage, split)
     records = context.once(
-        ("checked", stage, sums, _question(made)), lambda: _check(made, stage, instead, sums)
+        ("checked", stage, sums, _question(made, stage)), lambda: _check(made, stage, instead, sums)
     )
     return context.once(
         ("upstream", folder), lambda: Upstream(stage, made.split, folder, header, records)
@@ -198,9 +202,13 @@ def recorded_data(context: Context) -> Path | None:
     return None
 
 
-def _question(made: Context) -> str:
-    fields = {name: str(getattr(made, name)) for name in (*EVERY, "data", "split", "run")}
-    return digest([fields, dict(made.settings)])
+def _question(made: Context, stage: str) -> str:
+    """All that a look at a stage depends on: what it or a stage before it heeds."""
+    stages = STAGES[: STAGES.index(stage) + 1]
+    names = {name for each in stages for name in OPTIONS[each]}
+    fields = {name: str(getattr(made, name)) for name in (*names, "data", "split", "run")}
+    settings = {s: made.settings.get(s.replace("-", "_")) for s in stages}
+    return digest([fields, settings])
 
 
 def _check(made: Context, stage: str, instead: str, sums: bool) -> Records:

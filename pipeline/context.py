@@ -13,7 +13,7 @@ from dmnet.core import config
 from dmnet.core.artifact import Artifact, Item
 from dmnet.core.dataset import Dataset, open_dataset
 from dmnet.core.errors import ConfigError
-from dmnet.core.files import digest
+from dmnet.core.files import digest, digest_of_pairs
 from dmnet.core.finished import Records
 from dmnet.core.shards import Shard, shard_folder
 from dmnet.core.work import Work
@@ -160,7 +160,7 @@ class Upstream:
             "split": self.split,
             "folder": str(self.folder.absolute()),
             "identity": digest(identity),
-            "items": digest({name: self.records[name].key for name in self.records}),
+            "items": digest_of_pairs(self.records.keys_in_order()),
         }
 
 

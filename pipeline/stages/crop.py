@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from dmnet.core.artifact import Artifact, Item, Items, Product
 from dmnet.core.dataset import Dataset, Labels
 from dmnet.core.errors import InputError, MissingInputError
-from dmnet.core.files import Stamp, digest, in_blocks
+from dmnet.core.files import Stamp, digest_of_pairs, in_blocks
 from dmnet.core.finished import Good
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats import density_h5, visdrone
@@ -49,7 +49,8 @@ def plan(context: Context) -> Plan:
     config = context.config("crop", Config)
     maps = density_source(context) if config.needs == "map" else None
     listed = partial(_items, context.dataset, config, maps)
-    items = Items(listed, sum(1 for _ in _items(context.dataset, config, None)))
+    numbers = context.dataset.numbers
+    items = Items(listed, len(numbers))
     source = maps.source if maps else "none"
     notes = (
         f"crop {context.split}: windows come from ground-truth maps, so scores on them use the "
@@ -58,14 +59,13 @@ def plan(context: Context) -> Plan:
     known = {item.id for item in items} if maps and maps.files else set()
     elsewhere = maps.files.items() if maps else ()
     strange = [f"{p}: a map for no image of this split" for n, p in elsewhere if n not in known]
-    numbers = context.dataset.numbers
     return Plan(
         config,
         items,
         partial(cut, config, maps is not None and maps.own, context.dataset.labels),
         facts={"density": source, **context.dataset.labels.facts},
-        totals={"images": digest(numbers)},
-        finish=partial(sum_up, config, numbers),
+        totals={"images": digest_of_pairs((n, numbers[n]) for n in sorted(numbers))},
+        finish=partial(sum_up, config, context.dataset),
         problems=(*context.dataset.problems, *strange),
         notes=notes,
         made_from=(maps.made,) if maps and maps.made else (),
@@ -90,10 +90,10 @@ class Maps:
         """File of an image's map and, where this run made it, what the journal says about it."""
         if self.made is None:
             return self.files.get(image_id, self.folder / f"{image_id}.*"), {}
-        record = self.made.records.get(image_id)
-        if record is None or record.error:  # of one set aside since, a file may be left
+        head = self.made.records.head(image_id)
+        if head is None or head.error:  # of one set aside since, a file may be left
             return self.folder / f"{image_id}.*", {}
-        name, stamp = next(iter(record.files.items()))
+        name, stamp = next(iter(head.files.items()))
         return self.folder / name, {"density": stamp}
 
 
@@ -238,7 +238,7 @@ def _name(place: str) -> str:
     return place.partition("\0")[0]
 
 
-def sum_up(config: Config, numbers: Mapping[str, int], artifact: Artifact) -> None:
+def sum_up(config: Config, dataset: Dataset, artifact: Artifact) -> None:
     """Write ``crops.json``; of a million images too, so nothing but the crops' names is kept."""
     good = artifact.good
     places: list[str] = []
@@ -249,6 +249,7 @@ def sum_up(config: Config, numbers: Mapping[str, int], artifact: Artifact) -> No
             pixels += (x2 - x1) * (y2 - y1)
             places.append(f"{crop_file_name((x1, y1, x2, y2), image_id)}\0{index}\0{which}")
     places.sort(key=_name)
+    numbers = dataset.numbers
     pieces = crop_format.rendered(_parents(good, numbers), _crops(good, numbers, places))
     artifact.output("crops.json", in_blocks(pieces))
     _log.info(

@@ -111,6 +111,37 @@ def test_a_sealed_line_that_is_no_entry(tmp_path: Path, line: str) -> None:
         scan_journal(tmp_path).records["a"]
 
 
+def test_a_head_names_no_file_out_of_the_folder(tmp_path: Path) -> None:
+    for name in ("../a", "/a", ".", ""):
+        line = sealed(
+            Record("a", "k", {name: [1, 2, "d"]}, {}).line().rpartition(',"sum"')[0] + "}"
+        )
+        (tmp_path / "items.jsonl").write_text(line + "\n")
+        with pytest.raises(InputError, match="would leave the folder"):
+            scan_journal(tmp_path).records.head("a")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record("a", "k", {}, {}),
+        Record("a b.1", "k", {"s/a.h5": [1, 2, "d"], "]{": [0, 0, "e"]}, {"i": ["/x", 3, 4, "f"]}),
+        Record("a", "k", {"b.h5": [1, 2, "d"]}, {"i": ["/x", 3, 4, "f"], "j": ["/y", 5, 6, "g"]}),
+        Record("a", "k", {"\u00fc": [1, 2, "d"]}, {"i": ['/"', 3, 4, "f"]}, {"n": [1]}),
+        Record("a", "k", {"b..h5": [1, 2, "d"]}, {}),
+        Record("a", "k", {"b": [1, 2, "d"]}, {"i": ["/x", 3, 4, "absent"]}, error="broken"),
+    ],
+)
+def test_the_head_of_a_line_is_its_records(tmp_path: Path, record: Record) -> None:
+    (tmp_path / "items.jsonl").write_text(record.line())
+    records = scan_journal(tmp_path).records
+    head = records.head(record.id)
+    assert head is not None and records.head("other") is None
+    for name in ("id", "key", "files", "inputs", "error"):
+        assert getattr(head, name) == getattr(record, name) == getattr(records[record.id], name)
+    assert list(records.keys_in_order()) == [(record.id, "k")]
+
+
 def test_items_are_made_when_they_are_asked_for() -> None:
     asked: list[int] = []
 
