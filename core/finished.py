@@ -202,8 +202,9 @@ class Records(MutableMapping[str, Record]):
 
     def keys_in_order(self) -> Iterator[tuple[str, str]]:
         """Id and key of every record, in the order of the ids."""
-        heads = filter(None, map(self.head, sorted(self)))
-        return ((head.id, head.key) for head in heads)
+        for name in sorted(self):
+            if (head := self.head(name)) is not None:
+                yield name, head.key
 
     def __setitem__(self, name: str, record: Record) -> None:
         """Keep a record."""

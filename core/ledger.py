@@ -274,8 +274,9 @@ class Ledger:
                 if state not in self.first:
                     self.first[state] = self._described(item, head, inputs)
         gone = () if known == len(self.records) else self._gone(items)
-        for head in filter(None, map(self.records.head, gone)):
-            edited.update(self._files_state(head)[1])
+        for name in gone:
+            if (head := self.records.head(name)) is not None:
+                edited.update(self._files_state(head)[1])
         self._refuse_edited(sorted(edited))
         return Todo(items, states, gone)
 
