@@ -2,15 +2,17 @@
 
 Items are annotation files with a table of image sizes and no pictures; density, crop, convert and
 fuse-eval run on them, each in a process of its own. Predict runs on drawn pictures with the network
-shipped with the package. Two sizes of each, N and N/2: the slope is the growth of the peak of
-resident memory from one to the other, in bytes an item. What a journal holds of an item is some
-kilobytes; a picture or a map that is kept would be hundreds. A stage survives if its slope is below
-the limit, it ends with exit code 0, and as many descriptors stay open with N items as with N/2.
+shipped with the package. Two sizes of each, N and a smaller one (``--base``, N/2 if not given): the
+slope is the growth of the peak of resident memory from one to the other, in bytes an item. What a
+journal holds of an item is some kilobytes; a picture or a map that is kept would be hundreds. A
+stage survives if its slope is below the limit, it ends with exit code 0, and as many descriptors
+stay open with N items as with the smaller number.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -19,7 +21,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dmnet.core.formats import coco_results, visdrone
@@ -109,9 +111,19 @@ def measured(command: list[str], report: Path) -> Measure:
     return peak, kept
 
 
+@contextlib.contextmanager
+def timed(name: str, n: int) -> Iterator[None]:
+    """Say what is done while it is done, then how long it took."""
+    print(f"    {n:7} items: {name:12}", end="", flush=True)
+    start = time.monotonic()
+    yield
+    print(f"{time.monotonic() - start:8.1f} s", flush=True)
+
+
 def stages(root: Path, n: int, seed: int) -> dict[str, Measure]:
     """Peak and descriptors of every stage on ``n`` items."""
-    aside(annotations, root, n, seed)
+    with timed("data", n):
+        aside(annotations, root, n, seed)
     places = ["--data", str(root / "data"), "--artifacts", str(root / "runs"), "--workers", "1"]
     places += ["--sizes", str(root / "sizes.csv")]
     usual = {"fuse-eval": ["--detections", str(root / "found"), "--fuse-eval.pictures", "0",
@@ -121,35 +133,41 @@ def stages(root: Path, n: int, seed: int) -> dict[str, Measure]:
     out = {}
     for stage in ("density", "crop", "convert", "fuse-eval"):
         if stage == "fuse-eval":
-            aside(found, root)
-        out[stage] = measured([stage, *places, *usual.get(stage, [])], root / "report.json")
+            with timed("detections", n):
+                aside(found, root)
+        with timed(stage, n):
+            out[stage] = measured([stage, *places, *usual.get(stage, [])], root / "report.json")
     return out
 
 
 def predicted(root: Path, n: int) -> dict[str, Measure]:
     """Peak and descriptors of predict on ``n`` pictures."""
-    aside(pictures, root, n)
+    with timed("pictures", n):
+        aside(pictures, root, n)
     command = ["predict", str(root / "pictures"), "--out", str(root / "out")]
-    return {"predict": measured([*command, "--device", "cpu"], root / "report.json")}
+    with timed("predict", n):
+        return {"predict": measured([*command, "--device", "cpu"], root / "report.json")}
 
 
 def compared(
-    n: int, limit: int, where: Path | None, run: Callable[[Path, int], dict[str, Measure]]
+    sizes: tuple[int, int],
+    limit: int,
+    where: Path | None,
+    run: Callable[[Path, int], dict[str, Measure]],
 ) -> list[str]:
     """Print one line a stage; what fell."""
     fell = []
-    halves = []
-    for count in (n // 2, n):
-        start = time.monotonic()
+    made = []
+    for count in sizes:
         with tempfile.TemporaryDirectory(dir=where) as folder:
-            halves.append(run(Path(folder), count))
-        print(f"    {count} items in {time.monotonic() - start:.0f} s", flush=True)
-    for name in halves[1]:
-        (low, few), (high, many) = halves[0][name], halves[1][name]
-        slope = (high - low) / (n - n // 2)
+            made.append(run(Path(folder), count))
+    base, n = sizes
+    for name in made[1]:
+        (low, few), (high, many) = made[0][name], made[1][name]
+        slope = (high - low) / (n - base)
         print(
-            f"{name:12} {n:7} items: peak {high / 1e6:.0f} MB, slope {slope:,.0f} bytes an item, "
-            f"{many - few} descriptors more stay open",
+            f"{name:12} {base} to {n} items: peak {low / 1e6:.0f} to {high / 1e6:.0f} MB, slope "
+            f"{slope:,.0f} bytes an item, {many - few} descriptors more stay open",
             flush=True,
         )
         if slope > limit or many > few:
@@ -157,22 +175,31 @@ def compared(
     return fell
 
 
+def two_sizes(n: int, base: int | None) -> tuple[int, int]:
+    """The smaller number and ``n``."""
+    if base is not None and not 0 < base < n:
+        raise SystemExit(
+            f"--base {base}: give a number above 0 and below the items or pictures, {n}"
+        )
+    return n // 2 if base is None else base, n
+
+
 def main() -> int:
     """Run the campaign; exit 1 if anything fell."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=2000, help="items through the stages")
     parser.add_argument("--pictures", type=int, default=0, help="pictures through predict")
+    parser.add_argument("--base", type=int, help="the smaller number of both; half if not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--place", type=Path, default=place(), help="a folder for the files")
     args = parser.parse_args()
+    items, drawn = (two_sizes(n, args.base) if n else None for n in (args.n, args.pictures))
     preload(heavy=args.pictures > 0)
-    fell = (
-        compared(args.n, LIMIT, args.place, lambda root, n: stages(root, n, args.seed))
-        if args.n
-        else []
-    )
-    if args.pictures:
-        fell += compared(args.pictures, PICTURE, args.place, predicted)
+    fell = []
+    if items:
+        fell += compared(items, LIMIT, args.place, lambda root, n: stages(root, n, args.seed))
+    if drawn:
+        fell += compared(drawn, PICTURE, args.place, predicted)
     print(f"soak: seed {args.seed}, {args.n} items, {args.pictures} pictures, {len(fell)} fell")
     return 1 if fell else 0
 
