@@ -25,6 +25,9 @@ AREAS = ("all", "small", "medium", "large")
 IOUS: Floats = np.linspace(0.5, 0.95, 10)
 """The ten IoU thresholds."""
 
+_PART = 1_024
+"""Images that the library matches at once."""
+
 
 @dataclass(frozen=True)
 class CocoTables:
@@ -143,8 +146,8 @@ def _dictionaries(number: int, rows: Floats, areas: Floats, crowd: NDArray[np.bo
 def count(images: Sequence[ScoredImage], cap: int, *, classes: Mapping[int, str]) -> CocoTables:
     """Match detections and ground truth by the COCO rules.
 
-    Class by class: none of them decides about another, and the library holds some 700 bytes an
-    object while it counts.
+    Class by class, and many images in parts, size by size: none decides about another, and the
+    library holds some 700 bytes an object that it matches, then some 90 a detection and size.
 
     Args:
         images: every image of the set; ground truth of score 0 counts as crowd.
@@ -162,15 +165,50 @@ def _count_class(
     images: Sequence[ScoredImage], cap: int, label: int, name: str
 ) -> tuple[Floats, Floats]:
     """Precision ``(10, 101, 1, 4, caps)`` and recall ``(10, 1, 4, caps)`` of one class."""
+    some = [i for i in images if (i.truth[:, 5] == label).any() or (i.found[:, 5] == label).any()]
+    parts = [some[start : start + _PART] for start in range(0, len(some), _PART)] or [[]]
+    step = len(AREAS) if len(parts) == 1 else 1
+    sizes = [range(first, first + step) for first in range(0, len(AREAS), step)]
+    tables = [_accumulated(parts, cap, {label: name}, some) for some in sizes]
+    precision = np.concatenate([table["precision"] for table in tables], axis=3)
+    recall = np.concatenate([table["recall"] for table in tables], axis=2)
+    return precision, recall
+
+
+def _accumulated(
+    parts: Sequence[Sequence[ScoredImage]], cap: int, classes: Mapping[int, str], sizes: range
+) -> Json:
+    """The library's tables of one class and some sizes (of one, if there are several parts).
+
+    Only what it keeps of each image for its sums is held of all parts; it lists that by class,
+    size and image, so lists of one class and size can be joined.
+    """
+    evaluation = _evaluated(parts[0], cap, classes, sizes)
+    for part in parts[1:]:
+        evaluation._evalImgs_cpp += _evaluated(part, cap, classes, sizes)._evalImgs_cpp
+    evaluation._paramsEval.imgIds = list(range(sum(map(len, parts))))
+    evaluation.accumulate()
+    tables: Json = evaluation.eval
+    return tables
+
+
+def _evaluated(
+    images: Sequence[ScoredImage], cap: int, classes: Mapping[int, str], sizes: range
+) -> Any:
+    """The library's evaluation of some images; of one size, its sums are not taken yet."""
     from faster_coco_eval import COCO, COCOeval_faster
 
-    some = [i for i in images if (i.truth[:, 5] == label).any() or (i.found[:, 5] == label).any()]
-    truth, found = as_coco(some, {label: name})
-    detected = COCO({**truth, "annotations": found})
-    evaluation = COCOeval_faster(COCO(truth), detected, "bbox", print_function=lambda _: None)
-    evaluation.params.maxDets = _caps(cap)
-    evaluation.params.catIds = [label]
+    truth, found = as_coco(images, classes)
+    evaluation = COCOeval_faster(
+        COCO(truth),
+        COCO({**truth, "annotations": found}),
+        "bbox",
+        print_function=lambda _: None,
+        separate_eval=len(sizes) == 1,
+    )
+    params = evaluation.params
+    params.maxDets, params.catIds = _caps(cap), list(classes)
+    params.areaRng = [params.areaRng[size] for size in sizes]
+    params.areaRngLbl = [params.areaRngLbl[size] for size in sizes]
     evaluation.evaluate()
-    evaluation.accumulate()
-    precision, recall = (evaluation.eval[key] for key in ("precision", "recall"))
-    return np.asarray(precision, np.float64), np.asarray(recall, np.float64)
+    return evaluation
