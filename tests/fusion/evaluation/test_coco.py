@@ -14,6 +14,7 @@ import pytest
 
 from dmnet.core.classes import VISDRONE
 from dmnet.core.records import Annotations, Detections
+from dmnet.fusion.evaluation import coco
 from dmnet.fusion.evaluation.coco import AREAS, as_coco
 from dmnet.fusion.evaluation.coco import count as count_of
 from dmnet.fusion.evaluation.evaluate import evaluate, score
@@ -76,6 +77,23 @@ def test_the_cap_matters_and_is_named(rng: np.random.Generator) -> None:
     assert count(images, 500).ar() > count(images, 100).ar()
     with pytest.raises(ValueError, match="100"):
         count(images, 500).ar(100)
+
+
+@pytest.mark.parametrize("cap", [3, 100, 500])
+def test_many_images_in_parts_give_the_same_bits(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, cap: int
+) -> None:
+    """Equal scores across parts keep the order of the images; the cap is of each image."""
+    images = crowded(rng, images=7, objects=60)
+    images[3].found[:, 5] = 9  # a part without detections of the others
+    scores = np.concatenate([image.found[:, 4] for image in images])
+    assert len(np.unique(scores)) < len(scores) / 10
+    whole = count(images, cap)
+    monkeypatch.setattr(coco, "_PART", 2)
+    parts = count(images, cap)
+    assert np.array_equal(parts.precision, whole.precision)
+    assert np.array_equal(parts.recall, whole.recall)
+    assert (whole.recall[..., 2] > whole.recall[..., 0]).any()
 
 
 def test_memory_of_one_class_at_a_time(rng: np.random.Generator) -> None:
