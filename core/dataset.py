@@ -14,7 +14,16 @@ from typing import Any
 
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError, MissingInputError
-from dmnet.core.formats import coco, dota, labelme, visdrone, visdrone_folder, voc, yolo
+from dmnet.core.formats import (
+    coco,
+    coco_folder,
+    dota,
+    labelme,
+    visdrone,
+    visdrone_folder,
+    voc,
+    yolo,
+)
 from dmnet.core.formats.coco import image_ids
 from dmnet.core.images import read_size
 from dmnet.core.links import without_leaving
@@ -31,7 +40,7 @@ FORMATS: dict[str, Format] = {
     "yolo": Format(yolo.find, yolo.read, yolo.text, "{}.txt", ".", ("ignored", "extras")),
     "voc": Format(voc.find, voc.read_labels, voc.write, "{}.xml", "images"),
     "dota": Format(dota.find, dota.read, dota.text, "labelTxt/{}.txt", "images", ("extras",)),
-    "coco": Format(coco.find),
+    "coco": Format(coco_folder.find),
     "labelme": Format(labelme.find, labelme.read, labelme.write, "{}.json", ".", ("extras",)),
     "visdrone": Format(
         None, visdrone.read_annotations, visdrone.text, "annotations/{}.txt", "images"

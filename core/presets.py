@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dmnet.core import limits
-from dmnet.core.config import merged, unknown
+from dmnet.core.config import build, merged, unknown
 from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.plain_yaml import parse_yaml, scalar
 from dmnet.core.ranges import shown
 from dmnet.core.reading import read_text
+
+C = TypeVar("C")
+
+
+def from_pairs(cls: type[C], section: str, pairs: Iterable[str]) -> C:
+    """Settings of a section from texts ``key=value``.
+
+    Raises:
+        ConfigError: see `parse_overrides` and `build`.
+    """
+    given = parse_overrides([f"--{section}.{pair}" for pair in pairs])
+    return build(cls, given.get(section, {}), section)
 
 
 def parse_overrides(arguments: list[str]) -> dict[str, Any]:

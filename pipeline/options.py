@@ -16,7 +16,7 @@ from dmnet.pipeline.buckets import from_buckets, place
 from dmnet.pipeline.context import STAGES, Context
 from dmnet.pipeline.executors.base import EXECUTORS
 from dmnet.pipeline.models import CONFIGS, TABLE, entries, weights_file
-from dmnet.pipeline.outcome import Parser, how_many, number, processes
+from dmnet.pipeline.outcome import Parser, add_max_bad, number, processes
 
 _ONLY = {
     "--sizes": {"density", "crop"},
@@ -82,8 +82,7 @@ def stage_parser(verb: str) -> argparse.ArgumentParser:
         help="room for files fetched from buckets (in $DMNET_CACHE or ~/.cache/dmnet)")  # fmt: skip
     add("--force", action="store_true", help="overwrite own files that were changed by hand")
     add("--verify", action="store_true", help="compare digests of all files, trust no times")
-    add("--max-bad", type=how_many, default=0, metavar="N",
-        help="exit code 0 although up to N items were set aside")  # fmt: skip
+    add_max_bad(add, "items")
     return parser
 
 

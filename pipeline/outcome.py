@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NoReturn
 
 from dmnet.core.errors import ConfigError
@@ -51,6 +52,21 @@ processes = number(0, 1_024)
 
 seed = number(0, 2**32 - 1)
 """Type of ``--seed``."""
+
+
+def add_data(add: Callable[..., object], split: str = "val") -> None:
+    """Options that name a data set; ``add`` as `argparse.ArgumentParser.add_argument`."""
+    add("--data", type=Path, default=Path("data"), metavar="DIR",
+        help="data set: a folder, or its data.yaml or COCO JSON")  # fmt: skip
+    add("--split", "--mode", default=split, metavar="NAME",
+        help="part of the data (VisDrone: test is test-dev)")  # fmt: skip
+    add("--sizes", type=Path, metavar="CSV", help="image sizes instead of image files")
+
+
+def add_max_bad(add: Callable[..., object], what: str = "images") -> None:
+    """The option that says how many may be set aside."""
+    add("--max-bad", type=how_many, default=0, metavar="N",
+        help=f"exit code 0 although up to N {what} were set aside")  # fmt: skip
 
 
 def exit_code(bad: Mapping[str, str], allowed: int) -> int:

@@ -1,4 +1,4 @@
-"""COCO ground truth, one JSON file a set; results are in `coco_results`.
+"""COCO ground truth, one JSON file a set; results are in `coco_results`, data sets in `coco_folder`.
 
 Image ids count from 1 in the order of sorted file names where this module writes them; categories
 are the data set's classes with their ids. Boxes are ``x, y, width, height``. Rows with ``iscrowd``
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -23,13 +23,11 @@ from numpy.typing import NDArray
 from dmnet.core import limits
 from dmnet.core.boxes import as_boxes, from_xywh, to_xywh
 from dmnet.core.classes import IGNORED_REGION, OTHERS, VISDRONE, Classes, plain
-from dmnet.core.errors import ConfigError, InputError, MissingInputError
+from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.formats.rows import fit
 from dmnet.core.images import image_id_of
-from dmnet.core.listing import Entry, Listing, within
 from dmnet.core.reading import read_json, refuse_many
 from dmnet.core.records import Annotations, Size
-from dmnet.core.stubs import present
 
 Json = dict[str, Any]
 
@@ -220,18 +218,11 @@ def is_ground_truth(data: object) -> bool:
 
 def read_ground_truth(path: Path) -> list[Annotations]:
     """Annotations of every image, in the order of the ids, see `read` and `annotations_of`."""
-    return read_ground_truth_with_warnings(path)[0]
-
-
-def read_ground_truth_with_warnings(path: Path) -> tuple[list[Annotations], list[str]]:
-    """Read as `read_ground_truth` does, and also return what was dropped or clipped."""
     truth = read(path)
-    out, warnings = [], list[str]()
-    for image in truth.images:
-        found, notes = annotations_of(path, truth.classes, image.image_id, image.size, image.rows)
-        out.append(found)
-        warnings += notes
-    return out, warnings
+    return [
+        annotations_of(path, truth.classes, image.image_id, image.size, image.rows)[0]
+        for image in truth.images
+    ]
 
 
 def annotations_of(
@@ -247,85 +238,6 @@ def annotations_of(
     label, score, truncation, occlusion = np.array(columns, np.int64).reshape(-1, 4).T
     found = Annotations(image_id, size, fitted, label, score, truncation, occlusion, classes)
     return found[keep], warnings
-
-
-def find(data: Path, split: str) -> Listing | None:
-    """List a split of a COCO file, or of a folder that holds some; None if there is none.
-
-    A file given by name is every split. In a folder the file's name is the split's
-    (``instances_val2017.json``, ``val.json``), there or in ``annotations``, or it lies in a folder
-    of the split's name.
-
-    Raises:
-        InputError: the file is damaged.
-        MissingInputError: no file of such a split.
-    """
-    if data.suffix.lower() == ".json":
-        beside = data.parent
-        return listing(data, beside.parent if beside.name == "annotations" else beside, split)
-    files = _split_files(data)
-    if not files:
-        return None
-    if split not in files:
-        known = ", ".join(files)
-        raise MissingInputError(
-            f"{data}: a COCO data set without a file of the split '{split}'; it has: {known}. Give "
-            "the JSON file itself (DATA=file.json), or one of these splits."
-        )
-    return replace(listing(files[split], data, split), splits=tuple(files))
-
-
-def _split_files(data: Path) -> dict[str, Path]:
-    """Ground-truth files of a folder by the name of their split."""
-    found: dict[str, Path] = {}
-    for path in sorted([*data.glob("*.json"), *data.glob("annotations/*.json")]):
-        name = path.stem.removeprefix("instances_").removesuffix("_coco").rstrip("0123456789")
-        if _looks_like_coco(path):
-            found.setdefault(name.rstrip("_-.") or path.stem, path)
-    for path in sorted([*data.glob("*/_annotations.coco.json"), *data.glob("*/instances.json")]):
-        if path.parent.name != "annotations" and _looks_like_coco(path):
-            found.setdefault(path.parent.name, path)
-    return found
-
-
-def _looks_like_coco(path: Path) -> bool:
-    """Whether a JSON file is ground truth, from its first and last bytes."""
-    if not path.is_file():
-        return False
-    size = path.stat().st_size
-    with present(path).open("rb") as stream:
-        head = stream.read(1 << 16)
-        stream.seek(max(0, size - (1 << 16)))
-        ends = head + stream.read()
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"{" or b'"shapes"' in head:
-        return False
-    return sum(key in ends for key in (b'"images"', b'"annotations"', b'"categories"')) >= 2
-
-
-def listing(source: Path, data: Path, split: str) -> Listing:
-    """List the images of a ground-truth file; their folder is looked for beside it.
-
-    Raises:
-        InputError: the file is damaged, or names an image outside the data set.
-    """
-    truth = read(source)
-    years = [path.name for path in data.glob(f"{split}[0-9]*")]
-    names = ["", "images", split, f"{split}/images", f"images/{split}"]
-    names += [*years, *(f"images/{year}" for year in years)]
-    places = [base / name for base in dict.fromkeys((source.parent, data)) for name in names]
-    some = truth.images[:20]
-    folder = next(
-        (place for place in places if any((place / i.file_name).is_file() for i in some)), None
-    )
-    entries = []
-    for image in truth.images:
-        path = None if folder is None else within(folder, image.file_name, source)
-        there = path if path is not None and path.is_file() else None
-        entries.append(Entry(image.image_id, there, None, image.rows, image.size, image.id))
-    entries.sort(key=lambda entry: (entry.file_name, entry.image_id))
-    found = f"COCO data set ({source.name})"
-    root = folder or source.parent
-    return Listing("coco", found, root, tuple(entries), truth.classes, source)
 
 
 def _row(path: Path, index: int, row: Json, classes: Classes, labels: Mapping[int, int]) -> Row:

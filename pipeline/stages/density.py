@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 from dmnet.core import config as settings
 from dmnet.core.artifact import Artifact, Item, Items, Product
 from dmnet.core.dataset import Dataset, Labels
+from dmnet.core.errors import MissingInputError
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_size
 from dmnet.core.listing import Entry
 from dmnet.core.ranges import Range, Settings
-from dmnet.core.records import Annotations, Size
+from dmnet.core.records import Annotations, DensityMap, Size
 from dmnet.core.spread import spread
 from dmnet.density.ground_truth import (
     SigmaConfig,
@@ -97,6 +98,26 @@ def report_capped(artifact: Artifact) -> None:
             "kernel, as the published code does; density.sigma.above=error refuses them",
             capped,
         )
+
+
+def map_of(
+    maps: Mapping[str, Path] | None, image_id: str, size: Size, truth: Annotations | None
+) -> DensityMap:
+    """The map of an image: one of ``maps``, or without any that of its objects, made in memory.
+
+    Raises:
+        MissingInputError: there is none, and nothing to make it from.
+        InputError: a damaged map, or one of an image of another size.
+    """
+    if maps is None and truth is not None:
+        return density_map(truth, KernelBank.build([15.0]), stride=4)
+    if maps is None:
+        raise MissingInputError(
+            f"{image_id}: has no annotations to make a map from; give maps with --maps DIR."
+        )
+    if image_id not in maps:
+        raise MissingInputError("there is no density map of it")
+    return density_h5.read_foreign(maps[image_id], size)
 
 
 def label_inputs(entry: Entry) -> tuple[dict[str, Path], dict[str, Any]]:

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dmnet.core.dataset import SPLITS, split_name
+from dmnet.core.dataset import split_name
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.files import write_atomic
 from dmnet.core.images import read_image
@@ -26,7 +26,7 @@ from dmnet.fusion.report.page import ReportConfig, render
 from dmnet.fusion.report.tables import Result
 from dmnet.pipeline.context import STAGES, Context
 from dmnet.pipeline.facts import flattened
-from dmnet.pipeline.outcome import how_many
+from dmnet.pipeline.outcome import add_data, how_many
 from dmnet.pipeline.stages.fuse_eval import RESULTS, read_parts
 
 _log = logging.getLogger(__name__)
@@ -48,10 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="names of runs; the first is the baseline")
-    add("--data", type=Path, default=Path("data"), metavar="DIR", help="the data of the runs")
-    add("--split", "--mode", choices=[*SPLITS, "test"], default="val", help="part of the data")
+    add_data(add)
     add("--artifacts", type=Path, default=Path("artifacts"), metavar="DIR", help="their artifacts")
-    add("--sizes", type=Path, metavar="CSV", help="image sizes instead of image files")
     add("--result", choices=RESULTS, default="fused", help="whose scores are compared")
     add("--bootstrap", type=how_many, default=200, metavar="N",
         help="resamplings of the images behind intervals and differences; 0 for none")  # fmt: skip

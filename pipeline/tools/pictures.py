@@ -9,20 +9,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dmnet.core import config
 from dmnet.core.dataset import Dataset, open_dataset
 from dmnet.core.errors import DmnetError, MissingInputError
 from dmnet.core.files import write_atomic
 from dmnet.core.formats import density_h5
 from dmnet.core.images import encode_jpeg, read_image
 from dmnet.core.listing import Entry
-from dmnet.core.presets import parse_overrides
+from dmnet.core.presets import from_pairs
 from dmnet.core.records import Image
 from dmnet.cropping.pictures import contact_sheet, crop_picture
 from dmnet.cropping.slicers import CropConfig
-from dmnet.density.ground_truth import density_map
-from dmnet.density.kernels import KernelBank
-from dmnet.pipeline.outcome import exit_code, how_many
+from dmnet.pipeline.outcome import add_data, add_max_bad, exit_code
+from dmnet.pipeline.stages.density import map_of
 
 _log = logging.getLogger(__name__)
 
@@ -31,22 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
     add("ids", nargs="*", metavar="IMAGE", help="image ids; without any, the first four")
-    add("--data", type=Path, default=Path("data"), metavar="DIR",
-        help="data set: a folder, or its data.yaml or COCO JSON")  # fmt: skip
-    add("--split", "--mode", default="val", metavar="NAME",
-        help="part of the data (VisDrone: test is test-dev)")  # fmt: skip
+    add_data(add)
     add("--maps", type=Path, metavar="DIR", help="density maps; without it, ground truth")
     add("--setting", nargs="*", default=[], metavar="KEY=VALUE", help="settings of 'crop'")
     add("--out", type=Path, default=Path("pictures.jpg"), metavar="FILE", help="file to write")
-    add("--max-bad", type=how_many, default=0, metavar="N",
-        help="exit code 0 although up to N images were set aside")  # fmt: skip
+    add_max_bad(add)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write one sheet, a row per image."""
-    dataset = open_dataset(args.data, args.split)
-    given = parse_overrides([f"--crop.{pair}" for pair in args.setting]).get("crop", {})
-    settings = config.build(CropConfig, given, "crop")
+    dataset = open_dataset(args.data, args.split, args.sizes)
+    settings = from_pairs(CropConfig, "crop", args.setting)
     chosen = list(_chosen(dataset, args.ids))
     maps = density_h5.maps_in(args.maps) if args.maps else None
     rows: list[Image] = []
@@ -80,14 +73,5 @@ def _picture(
     assert entry.image is not None
     image = read_image(entry.image)
     truth = dataset.annotations(entry)[0] if entry.annotated else None
-    if maps is not None:
-        if entry.image_id not in maps:
-            raise MissingInputError("there is no density map of it")
-        density = density_h5.read_foreign(maps[entry.image_id], dataset.size(entry))
-    elif truth is not None:
-        density = density_map(truth, KernelBank.build([15.0]), stride=4)
-    else:
-        raise MissingInputError(
-            f"{entry.image}: has no annotations to make a map from; give maps with --maps DIR."
-        )
+    density = map_of(maps, entry.image_id, dataset.size(entry), truth)
     return crop_picture(image, density, settings, truth, entry.image_id)

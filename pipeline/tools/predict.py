@@ -13,7 +13,7 @@ from dmnet.core import config
 from dmnet.pipeline.executors.base import Engine
 from dmnet.pipeline.models import entries
 from dmnet.pipeline.options import add_executor
-from dmnet.pipeline.outcome import at_least_one, exit_code, how_many, number
+from dmnet.pipeline.outcome import add_max_bad, at_least_one, exit_code, number
 from dmnet.pipeline.predict.inputs import Inputs, find_inputs
 from dmnet.pipeline.predict.named import DEFAULT, find
 from dmnet.pipeline.predict.outputs import KINDS, LAYERS, SaveConfig, Totals
@@ -54,8 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="cpu, cuda, cuda:1, or auto")
     add_executor(add)
     add("--force", action="store_true", help="overwrite own files that were changed by hand")
-    add("--max-bad", type=how_many, default=0, metavar="N",
-        help="exit code 0 although up to N pictures were set aside")  # fmt: skip
+    add_max_bad(add, "pictures")
 
 
 def run(args: argparse.Namespace, settings: Mapping[str, Any]) -> int:

@@ -21,10 +21,8 @@ from dmnet.core.formats import density_h5
 from dmnet.cropping import report
 from dmnet.cropping.recall import SliceCounts, merge_counts
 from dmnet.cropping.slicers import CropConfig
-from dmnet.density.ground_truth import density_map
-from dmnet.density.kernels import KernelBank
-from dmnet.pipeline.outcome import at_least_one, exit_code, how_many, number
-from dmnet.pipeline.stages.density import annotated_items, read_item
+from dmnet.pipeline.outcome import add_data, add_max_bad, at_least_one, exit_code, number
+from dmnet.pipeline.stages.density import annotated_items, map_of, read_item
 from dmnet.pipeline.worth import table as slice_worth
 
 _log = logging.getLogger(__name__)
@@ -33,11 +31,7 @@ _log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), metavar="DIR",
-        help="data set: a folder, or its data.yaml or COCO JSON")  # fmt: skip
-    add("--split", "--mode", default="val", metavar="NAME",
-        help="part of the data (VisDrone: test is test-dev)")  # fmt: skip
-    add("--sizes", type=Path, metavar="CSV", help="image sizes instead of image files")
+    add_data(add)
     add("--maps", type=Path, metavar="DIR",
         help="density maps to cut by; without it, ground truth made in memory")  # fmt: skip
     add("--slicers", nargs="+", metavar="NAME", default=sorted(_standard()),
@@ -51,8 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path("artifacts/slice-report"), metavar="DIR",
         help="where table and figure are written")  # fmt: skip
     add("--workers", type=number(1, 1_024), default=2, metavar="N", help="processes")
-    add("--max-bad", type=how_many, default=0, metavar="N",
-        help="exit code 0 although up to N images were set aside")  # fmt: skip
+    add_max_bad(add)
     slice_worth.add_arguments(parser.add_argument_group("with a detector"))
 
 
@@ -149,13 +142,8 @@ def _count_item(
     """Counts of every setting on one image, or why it cannot be used."""
     try:
         annotations, _ = read_item(labels, item)
-        if maps is None:
-            density = density_map(annotations, KernelBank.build([15.0]), stride=4)
-        elif item.id in maps:
-            density = density_h5.read_foreign(maps[item.id], annotations.size)
-        else:
-            return "there is no density map of it"
-    except InputError as error:
+        density = map_of(maps, item.id, annotations.size, annotations)
+    except (InputError, MissingInputError) as error:
         return str(error)
     return report.count_image(annotations, density, settings, detector_input)
 

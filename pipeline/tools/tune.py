@@ -13,13 +13,13 @@ from typing import Any
 
 from dmnet.core import config
 from dmnet.core.artifact import Artifact
-from dmnet.core.dataset import SPLITS, open_dataset
+from dmnet.core.dataset import open_dataset
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.journal import read_header
 from dmnet.cropping.slicers import CropConfig
 from dmnet.detectors.load import Detector
 from dmnet.fusion.fuse import FuseConfig
-from dmnet.pipeline.outcome import exit_code, how_many, number
+from dmnet.pipeline.outcome import add_data, add_max_bad, exit_code, how_many, number
 from dmnet.pipeline.worth import choice
 from dmnet.pipeline.worth import stream as measuring
 from dmnet.pipeline.worth.choice import Prices, Trial
@@ -37,12 +37,9 @@ _log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), metavar="DIR",
-        help="folder that holds VisDrone2019-DET-<split>/{images,annotations}")  # fmt: skip
-    add("--split", choices=[*SPLITS, "test"], default="train", help="part of the data")
+    add_data(add, "train")
     add("--judged", action="store_true",
         help="also on a split to be judged by; scores on it then prove nothing")  # fmt: skip
-    add("--sizes", type=Path, metavar="CSV", help="image sizes instead of image files")
     measuring.add_arguments(parser)
     add("--maps", type=Path, metavar="DIR", help="predicted density maps, instead of --weights")
     add("--limit", type=how_many, default=100, metavar="N",
@@ -79,8 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, default=Path("artifacts/tune"), metavar="DIR",
         help="where tune.yaml, the table and all detections are written")  # fmt: skip
-    add("--max-bad", type=how_many, default=0, metavar="N",
-        help="exit code 0 although up to N images were set aside")  # fmt: skip
+    add_max_bad(add)
 
 
 def run(args: argparse.Namespace) -> int:

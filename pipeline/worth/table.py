@@ -12,7 +12,7 @@ from dmnet.core import config
 from dmnet.core.artifact import Artifact
 from dmnet.core.dataset import open_dataset
 from dmnet.core.errors import ConfigError, MissingInputError
-from dmnet.core.presets import parse_overrides
+from dmnet.core.presets import from_pairs
 from dmnet.cropping.slicers import CropConfig
 from dmnet.detectors.packing import PackConfig
 from dmnet.fusion.fuse import FuseConfig
@@ -63,8 +63,7 @@ def named_setting(text: str) -> tuple[str, CropConfig]:
     label, *pairs = text.split() or [""]
     if not label:
         raise ConfigError("--setting: needs a name, such as 'mine slicer=grid tile=800'")
-    given = parse_overrides([f"--crop.{pair}" for pair in pairs]).get("crop", {})
-    return label, config.build(CropConfig, given, "crop")
+    return label, from_pairs(CropConfig, "crop", pairs)
 
 
 def setups_of(args: argparse.Namespace) -> list[Setup]:
@@ -87,8 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if not entries:
         raise MissingInputError(f"{dataset.root}: no image of this split has annotations to score")
     gear, setups = Gear.of(args), setups_of(args)
-    given = parse_overrides([f"--fusion.{pair}" for pair in args.fusion])
-    fusion = config.build(FuseConfig, given.get("fusion", {}), "fusion")
+    fusion = from_pairs(FuseConfig, "fusion", args.fusion)
     settings = {
         "setups": [[s.name, config.resolved(s.crop), s.packed, s.whole_side] for s in setups],
         "pack": config.resolved(_pack(args)),

@@ -105,6 +105,7 @@ def test_whole_images_can_be_compared(root: Path, capsys: pytest.CaptureFixture[
         (("good", "good"), "each named once"),
         (("good", "nobody"), "make fuse-eval RUN=nobody MODE=val"),
         (("good", "poor", "--split", "train"), "has no finished scores of train"),
+        (("good", "poor", "--split", "valid"), "has no finished scores of valid"),
     ],
 )
 def test_what_cannot_be_compared(
