@@ -114,6 +114,11 @@ class Dataset:
         return self.labels.classes
 
     @property
+    def images(self) -> dict[str, Path]:
+        """Image files by image id."""
+        return {e.image_id: e.image for e in self.entries if e.image is not None}
+
+    @property
     def with_image(self) -> tuple[Entry, ...]:
         """The entries that have an image file."""
         return tuple(entry for entry in self.entries if entry.image is not None)

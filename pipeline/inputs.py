@@ -229,7 +229,7 @@ def _of_another_run(context: Context, folder: Path, crops: CropSet) -> FoundDete
     check_elsewhere(folder, "detect")
     _check_classes(context, folder)
     records = read_journal(folder)
-    images = {e.image_id: e.image for e in context.dataset.with_image if e.image is not None}
+    images = context.dataset.images
     by_parent = crops.by_parent()
     for parent in crops.parents:
         height, width = parent.size
@@ -299,8 +299,10 @@ def truth_digest(context: Context) -> str:
     made = context.once(
         ("truth", dataset.root), lambda: {path: stamp(path) for path in sorted(files)}
     )
-    pictures = [entry.image for entry in dataset.with_image if entry.image is not None]
-    context.once(("pictures", dataset.root), lambda: {path: _state(path) for path in pictures})
+    context.once(
+        ("pictures", dataset.root),
+        lambda: {path: _state(path) for path in dataset.images.values()},
+    )
     rows = [[entry.image_id, entry.rows] for entry in dataset.entries if entry.rows is not None]
     other = [rows, dataset.labels.facts] if rows or dataset.labels.facts else []
     return digest([[[name, made[path][2]] for name, path in entries], dict(dataset.sizes), *other])

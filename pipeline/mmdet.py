@@ -105,7 +105,7 @@ def validation(context: Context, config: Any) -> Part:
     """
     split = config.validate_on or "val"
     dataset = context.dataset_of(split)
-    images = {entry.image.name: entry.image for entry in dataset.with_image if entry.image}
+    images = {path.name: path for path in dataset.images.values()}
     if not images:
         raise MissingInputError(f"{dataset.root}: holds no image to score epochs on.")
     if config.validation is not None:

@@ -1,4 +1,4 @@
-"""COCO ground truth, one JSON file a set; results are in `coco_results`, data sets in `coco_folder`.
+"""COCO ground truth, one JSON file a set; `coco_results` has results, `coco_folder` data sets.
 
 Image ids count from 1 in the order of sorted file names where this module writes them; categories
 are the data set's classes with their ids. Boxes are ``x, y, width, height``. Rows with ``iscrowd``

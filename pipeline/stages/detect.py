@@ -69,7 +69,7 @@ def plan(context: Context) -> Plan:
     crops = load_crops(context)
     source, trained = find_detector(context)
     by_parent = crops.crops.by_parent()
-    images = {e.image_id: e.image for e in context.dataset.with_image if e.image is not None}
+    images = context.dataset.images
     items = []
     for parent in crops.crops.parents:
         path = images.get(parent.image_id, context.dataset.root / "images" / parent.file_name)

@@ -252,7 +252,7 @@ def _report(
     results: Results,
     scores: ByProtocol,
 ) -> bytes:
-    images = {e.image_id: e.image for e in context.dataset.with_image if e.image is not None}
+    images = context.dataset.images
     page = render(
         f"{context.split}: whole image, crops, fused",
         truths,

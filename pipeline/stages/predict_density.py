@@ -57,11 +57,7 @@ def plan(context: Context) -> Plan:
     """One map for every image."""
     config = context.config("predict-density", Config)
     weights, trained = find_weights(context)
-    items = [
-        Item(entry.image_id, {"image": entry.image})
-        for entry in context.dataset.with_image
-        if entry.image is not None
-    ]
+    items = [Item(name, {"image": path}) for name, path in context.dataset.images.items()]
     named = context.config("train-density", DensityTraining).network
     outside = named if is_outside(named) else None
     return Plan(

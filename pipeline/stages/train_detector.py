@@ -36,11 +36,7 @@ def plan(context: Context) -> Plan:
     if config.crops:
         crops = load_crops(context)
         files["crops"], made = crops.path, (*made, *crops.upstream)
-    images = {
-        entry.image_id: entry.image
-        for entry in context.dataset.with_image
-        if entry.image is not None
-    }
+    images = context.dataset.images
     if not images:
         raise MissingInputError(f"{context.dataset.root}: holds no image to train on.")
     files |= {f"image {name}": path for name, path in images.items()}
@@ -86,8 +82,7 @@ def find_judge(context: Context, config: Config) -> Judge | None:
     path = Path(config.validation)
     if not path.is_file():
         raise MissingInputError(f"train-detector.validation: no such file: {path}. {ways}.")
-    images = {entry.image_id: entry.image for entry in dataset.with_image if entry.image}
-    samples = read_coco(path, images)
+    samples = read_coco(path, dataset.images)
     if not samples:
         raise MissingInputError(
             f"train-detector.validation: {path} annotates no image of {dataset.root}. {ways}."

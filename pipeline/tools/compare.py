@@ -228,7 +228,7 @@ def _page(
     bootstrap: int,
     result: str,
 ) -> str:
-    images = {e.image_id: e.image for e in context.dataset.with_image if e.image is not None}
+    images = context.dataset.images
     return render(
         " against ".join(each.name for each in runs),
         truths,

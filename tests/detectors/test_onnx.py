@@ -22,18 +22,8 @@ from dmnet.core.onnx import open_session, run
 from dmnet.core.overlaps import overlap_matrix
 from dmnet.core.presets import read_yaml
 from dmnet.detectors.load import Detector
-from dmnet.detectors.onnx import (
-    OnnxDecoding,
-    OnnxDetector,
-    _resized,
-    class_table,
-    grid,
-    load,
-    network_input,
-    place,
-    select,
-    to_corners,
-)
+from dmnet.detectors.onnx import OnnxDetector, _resized, load, network_input, place
+from dmnet.detectors.onnx_decoding import OnnxDecoding, class_table, grid, select, to_corners
 from tests.campaigns.seeds import constant_onnx
 
 onnx = pytest.importorskip("onnx")

@@ -146,7 +146,7 @@ def test_damaged_weights(tmp_path: Path) -> None:
 def test_class_indices_of_onnx_settings() -> None:
     from dmnet.core.classes import VISDRONE
     from dmnet.core.errors import ConfigError
-    from dmnet.detectors.onnx import OnnxDecoding, class_table
+    from dmnet.detectors.onnx_decoding import OnnxDecoding, class_table
 
     for entry in ("1000000000000=1", "9" * 5000 + "=1", "²=1", "0=²"):
         with pytest.raises(ConfigError, match=r"class_map"):

@@ -129,7 +129,9 @@ def test_boxes_without_area_or_beyond_the_image(tmp_path: Path) -> None:
     data["annotations"][0]["bbox"] = [1, 2, -3, 4]
     data["annotations"][1]["bbox"] = [15, 2, 9, 4]
     path = put(tmp_path, data)
-    (ann,), warnings = coco.read_ground_truth_with_warnings(path)
+    truth = coco.read(path)
+    (image,) = truth.images
+    ann, warnings = coco.annotations_of(path, truth.classes, "a", image.size, image.rows)
     assert ann.boxes.tolist() == [[15, 2, 20, 6]]
     assert warnings == [
         f"{path}: annotations[0]: box left 1, top 2, width -3, height 4 has no area; row dropped",
