@@ -7,10 +7,16 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 pytest_plugins = ("tests.browser",)
+
+hypothesis.settings.register_profile(
+    "any machine", deadline=None
+)  # a busy one is slow now and then
+hypothesis.settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parent.parent
 
