@@ -23,10 +23,11 @@ from dmnet.core.records import Detections
 
 def write(sources: Sequence[Detections]) -> bytes:
     """Render; rows keep their order."""
-    return (json.dumps([_rows(found) for found in sources]) + "\n").encode()
+    return (json.dumps([rows_of(found) for found in sources]) + "\n").encode()
 
 
-def _rows(found: Detections) -> list[list[float | int]]:
+def rows_of(found: Detections) -> list[list[float | int]]:
+    """Detections as rows, JSON-ready."""
     boxes = np.round(to_xywh(found.boxes), 3).tolist()
     columns = zip(boxes, found.scores.tolist(), found.labels.tolist(), strict=True)
     return [[*box, score, label] for box, score, label in columns]
@@ -34,7 +35,7 @@ def _rows(found: Detections) -> list[list[float | int]]:
 
 def write_windows(found: Iterable[tuple[Window, Detections]]) -> bytes:
     """Render windows with their detections, one a line, in order."""
-    rows = (json.dumps({"window": list(w), "detections": _rows(d)}) for w, d in found)
+    rows = (json.dumps({"window": list(w), "detections": rows_of(d)}) for w, d in found)
     return ("[" + ",\n".join(rows) + "]\n").encode()
 
 
@@ -46,7 +47,7 @@ def read(path: Path) -> list[Detections]:
     """
     loaded = read_json(path)
     try:
-        return [_detections(rows) for rows in loaded]
+        return [of_rows(rows) for rows in loaded]
     except (ValueError, TypeError, OverflowError) as error:
         raise InputError(path, f"not a file of detections ({error})") from error
 
@@ -62,13 +63,18 @@ def read_windows(path: Path) -> Mapping[Window, Detections]:
         found = {}
         for row in loaded:
             x1, y1, x2, y2 = map(int, row["window"])
-            found[x1, y1, x2, y2] = _detections(row["detections"])
+            found[x1, y1, x2, y2] = of_rows(row["detections"])
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise InputError(path, f"not a file of windows and detections ({error!r})") from error
     return found
 
 
-def _detections(rows: Any) -> Detections:
+def of_rows(rows: Any) -> Detections:
+    """Detections of rows.
+
+    Raises:
+        ValueError, TypeError, OverflowError: they are something else, or too many.
+    """
     table = np.asarray(rows, dtype=np.float64).reshape(-1, 6)
     if len(table) > limits.OBJECTS:
         raise ValueError(f"more than {limits.OBJECTS:,} detections")

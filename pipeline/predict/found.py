@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dmnet.core import limits
 from dmnet.core.boxes import Window, from_xywh, to_xywh
 from dmnet.core.errors import InputError
+from dmnet.core.formats.parts import of_rows, rows_of
 from dmnet.core.reading import read_json
 from dmnet.core.records import Detections, Size
 from dmnet.pipeline.predict.result import Result
@@ -45,12 +45,12 @@ class Found:
 
     def plain(self) -> dict[str, Any]:
         """JSON-ready form."""
-        parts = {name: _rows(each) for name, each in self.parts.items()}
+        parts = {name: rows_of(each) for name, each in self.parts.items()}
         return {
             "size": list(self.size),
             "count": self.count,
             "windows": [list(window) for window in self.windows],
-            "detections": _rows(self.detections),
+            "detections": rows_of(self.detections),
             **({"parts": parts} if parts else {}),
         }
 
@@ -66,28 +66,14 @@ class Found:
             raise ValueError("the count is no number")
         height, width = data["size"]
         windows = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in data["windows"])
-        parts = {str(name): _of_rows(rows) for name, rows in dict(data.get("parts", {})).items()}
-        found = _of_rows(data["detections"])
+        parts = {str(name): of_rows(rows) for name, rows in dict(data.get("parts", {})).items()}
+        found = of_rows(data["detections"])
         return cls((int(height), int(width)), found, windows, count, parts)
 
 
 def _rounded(found: Detections) -> Detections:
     boxes = from_xywh(np.round(to_xywh(found.boxes), 3))
     return Detections(boxes, found.scores, found.labels)
-
-
-def _rows(found: Detections) -> list[list[float]]:
-    """Left, top, width, height, score, label."""
-    boxes = np.round(to_xywh(found.boxes), 3).tolist()
-    columns = zip(boxes, found.scores.tolist(), found.labels.tolist(), strict=True)
-    return [[*box, score, label] for box, score, label in columns]
-
-
-def _of_rows(rows: Any) -> Detections:
-    table = np.asarray(rows, dtype=np.float64).reshape(-1, 6)
-    if len(table) > limits.OBJECTS or not (np.abs(table) < 2**53).all():
-        raise ValueError("too many detections, or one that is not finite")
-    return Detections(from_xywh(table[:, :4]), table[:, 4], table[:, 5].astype(np.int64))
 
 
 def read_found(path: Path, made_from: str | None = None) -> Found | None:
