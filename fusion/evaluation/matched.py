@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from dmnet.fusion.evaluation.matching import (
     match,
     rank_in_group,
 )
-from dmnet.fusion.evaluation.precision_recall import average_precision, cumulated, precision_of
+from dmnet.fusion.evaluation.precision_recall import average_precisions, cumulated, precision_of
 from dmnet.fusion.evaluation.scored_images import ScoredImage
 
 _SHIFT = 1 << 20  # labels fit below
@@ -141,8 +142,8 @@ def ap_table(table: Matched, weights: Floats | None = None) -> Floats:
             share = weights[table.image[mine]]
             total = float(weights[table.truth_image[truth]].sum())
         if total > 0:
-            tp, fp = cumulated(table.chosen[mine], share)
-            out[position] = average_precision(tp, fp, total, "coco" if table.is_coco else "voc")
+            rule: Literal["voc", "coco"] = "coco" if table.is_coco else "voc"
+            out[position] = average_precisions(table.chosen[mine], total, rule, share)
     return out
 
 

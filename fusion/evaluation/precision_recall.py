@@ -39,6 +39,25 @@ def precision_of(tp: Floats | Ints, fp: Floats | Ints) -> Floats:
     return np.asarray(tp / np.maximum(1, tp + fp))
 
 
+def average_precisions(
+    chosen: Ints, total: float, rule: Literal["voc", "coco"], weights: Floats | None = None
+) -> Floats:
+    """`average_precision` from matches, one threshold after another: a tenth of the memory.
+
+    Args:
+        chosen: ``(N, T)`` as `cumulated` takes it.
+        total: number of ground-truth rows, above 0.
+        rule: see `average_precision`.
+        weights: ``(N,)`` how often each detection counts; once if None.
+
+    Returns:
+        ``(T,)`` in 0 to 1.
+    """
+    columns = (chosen[:, [each]] for each in range(chosen.shape[1]))
+    each = [average_precision(*cumulated(one, weights), total, rule) for one in columns]
+    return np.concatenate([*each, np.zeros(0)])
+
+
 def average_precision(
     tp: Floats | Ints, fp: Floats | Ints, total: float, rule: Literal["voc", "coco"]
 ) -> Floats:
@@ -58,7 +77,8 @@ def average_precision(
         return np.zeros(tp.shape[1])
     envelope = np.maximum.accumulate(precision_of(tp, fp)[::-1], axis=0)[::-1]
     if rule == "voc":
-        return np.asarray((np.diff(tp, axis=0, prepend=0) / total * envelope).sum(axis=0))
+        steps = np.diff(tp, axis=0, prepend=0) / total * envelope
+        return np.asarray(np.cumsum(steps, axis=0)[-1])  # one by one, whatever T is
     recall = tp / total
     return np.array([_at_steps(recall[:, t], envelope[:, t]) for t in range(tp.shape[1])])
 

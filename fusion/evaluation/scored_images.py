@@ -15,7 +15,7 @@ from dmnet.core.overlaps import Floats
 from dmnet.core.records import Annotations, Detections, Size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ScoredImage:
     """Ground truth and detections of one image.
 

@@ -19,7 +19,7 @@ from dmnet.core.classes import IGNORED_REGION
 from dmnet.core.overlaps import Floats, Ints
 from dmnet.core.records import Size
 from dmnet.fusion.evaluation.matching import Rows, by_score, flat, match
-from dmnet.fusion.evaluation.precision_recall import average_precision, cumulated
+from dmnet.fusion.evaluation.precision_recall import average_precisions
 from dmnet.fusion.evaluation.scored_images import ScoredImage
 
 CAPS = (1, 10, 100, 500)
@@ -163,9 +163,8 @@ def count(images: Iterable[ScoredImage], classes: Collection[int]) -> VisDroneTa
         order = by_score(rows_d.group, found[within, 4])
         for row, label in enumerate(labels):
             mine = chosen[order[label_d[order] == label]]
-            tp, fp = cumulated(mine)
             total = max(1, int(positives[label]))
-            recall[row, :, column] = tp[-1] / total * 100 if len(tp) else 0.0
+            recall[row, :, column] = (mine >= 0).sum(axis=0) / total * 100
             if cap == CAPS[-1]:
-                precision[row] = 100 * average_precision(tp, fp, total, "voc")
+                precision[row] = 100 * average_precisions(mine, total, "voc")
     return VisDroneTables(labels, precision, recall, images_with[list(labels)])
