@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -58,6 +58,16 @@ class Matched:
     def counts(self) -> NDArray[np.bool_]:
         """Ground truth in the recall's denominator: COCO leaves ignored rows out, ``(M,)``."""
         return ~self.truth_ignore | (not self.is_coco)
+
+    def with_truth_of(self, other: Matched) -> Matched:
+        """The same with the arrays of another table's equal ground truth: held once in memory."""
+        return replace(
+            self,
+            truth_image=other.truth_image,
+            truth_row=other.truth_row,
+            truth_label=other.truth_label,
+            truth_ignore=other.truth_ignore,
+        )
 
 
 def matched(

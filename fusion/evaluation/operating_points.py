@@ -116,7 +116,8 @@ def truth_xywh(table: Matched) -> Floats:
 
 def _gather(parts: list[Floats], image: Ints, row: Ints) -> Floats:
     start = np.cumsum([0, *(len(part) for part in parts)])
-    return np.concatenate([*parts, np.zeros((0, 6))])[start[image] + row, :4]
+    boxes = [part[:, :4] for part in parts]
+    return np.concatenate([*boxes, np.zeros((0, 4))])[start[image] + row]
 
 
 def _column(table: Matched, iou: float) -> int:
@@ -210,7 +211,6 @@ def best_overlaps(table: Matched) -> tuple[Floats, Ints, Floats, Ints]:
     size = len(table.label)
     own, other = np.zeros(size), np.zeros(size)
     own_row, other_row = np.full(size, -1), np.full(size, -1)
-    boxes_d, boxes_t = from_xywh(found_xywh(table)), from_xywh(truth_xywh(table))
     order_d = np.argsort(table.image, kind="stable")
     edges_d = np.searchsorted(table.image[order_d], np.arange(len(table.images) + 1))
     edges_t = np.searchsorted(table.truth_image, np.arange(len(table.images) + 1))
@@ -220,7 +220,10 @@ def best_overlaps(table: Matched) -> tuple[Floats, Ints, Floats, Ints]:
         t = t[~table.truth_ignore[t]]
         if len(d) == 0 or len(t) == 0:
             continue
-        overlap = overlap_matrix(boxes_d[d], boxes_t[t])
+        here = table.images[image]
+        boxes_d = from_xywh(here.found[table.row[d], :4])
+        boxes_t = from_xywh(here.truth[table.truth_row[t], :4])
+        overlap = overlap_matrix(boxes_d, boxes_t)
         same = table.label[d][:, None] == table.truth_label[t][None, :]
         for mask, value, row in ((same, own, own_row), (~same, other, other_row)):
             part = np.where(mask, overlap, 0.0)

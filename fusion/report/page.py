@@ -181,12 +181,12 @@ def _matched(
     images = scored_images(truths, {})
     if protocol.startswith("coco"):
         images = coco_images(images)
-    return {
-        result.name: matched(
-            with_found(images, result.detections), protocol, classes=classes.scored
-        )
-        for result in results
-    }
+    tables: dict[str, Matched] = {}
+    for result in results:
+        found = with_found(images, result.detections)
+        table = matched(found, protocol, classes=classes.scored)
+        tables[result.name] = table.with_truth_of(next(iter(tables.values()), table))
+    return tables
 
 
 def _viewer(
