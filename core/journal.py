@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from sys import intern
 from typing import Any, NamedTuple
 
 from dmnet.core import limits
@@ -87,7 +88,7 @@ def _take_usual(journal: Journal, line: bytes, place: int) -> bool:
     known = finished or _BEGUN.fullmatch(line)
     if known is None or line[-2:] != b"}\n" or damaged(line[:-1]):
         return False
-    name = known[1].decode()
+    name = intern(known[1].decode())
     if finished:
         journal.records.found(name, place, bad=False, partial=b',"set_aside":{' in line)
         journal.begun.discard(name)

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from sys import intern
 
 from dmnet.core.errors import InputError
 from dmnet.core.images import image_id_of
@@ -45,7 +46,7 @@ def read_sizes(path: Path, split: str | None = None) -> dict[str, Size]:
             if sides not in known:
                 known[sides] = _size(path, row, rows.line_num)
             size = known[sides]
-            if sizes.setdefault(image_id_of(row["image"]), size) != size:
+            if sizes.setdefault(intern(image_id_of(row["image"])), size) != size:
                 raise InputError(path, f"image {row['image']} occurs with two sizes", rows.line_num)
     except csv.Error as error:
         raise InputError(path, f"not a table ({error})", rows.line_num + 1) from error

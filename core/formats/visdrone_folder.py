@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from sys import intern
 
 from dmnet.core.classes import VISDRONE
 from dmnet.core.errors import InputError, MissingInputError, printable
@@ -122,5 +123,5 @@ def _by_stem(
         elif stem in found:
             problems.append(f"{path}: same name as {found[stem].name}; {name} is left out")
         else:
-            found[stem] = path
+            found[intern(stem)] = path
     return found, problems, linked

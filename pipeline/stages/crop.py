@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -212,45 +213,50 @@ def _crop_files(
             yield f"annotations/{name.removesuffix('.jpg')}.txt", text.encode()
 
 
-def _parents(good: Good, numbers: Mapping[str, int]) -> Iterator[crop_format.Parent]:
+def _numbers(dataset: Dataset, ids: list[str]) -> list[int]:
+    """COCO ids of images, in the order of ``ids``."""
+    numbers = dataset.numbers
+    by_id = {entry.image_id: numbers.get(entry.file_name, 0) for entry in dataset.entries}
+    return [by_id[image_id] for image_id in ids]
+
+
+def _parents(
+    dataset: Dataset, good: Good, ids: list[str], numbers: list[int]
+) -> Iterator[crop_format.Parent]:
     """The images, in the order of their file names."""
-    ids = list(good)
-    names = [good[image_id].value["file_name"] for image_id in ids]
-    for index in sorted(range(len(ids)), key=names.__getitem__):
-        height, width = good[ids[index]].value["size"]
-        yield crop_format.Parent(numbers[names[index]], names[index], (height, width))
+    for entry in dataset.entries:
+        if entry.image_id in good:
+            height, width = good[entry.image_id].value["size"]
+            number = numbers[bisect_left(ids, entry.image_id)]
+            yield crop_format.Parent(number, entry.file_name, (height, width))
 
 
 def _crops(
-    good: Good, numbers: Mapping[str, int], places: list[str]
+    good: Good, ids: list[str], numbers: list[int], places: list[bytes]
 ) -> Iterator[crop_format.CropImage]:
     """The crops, in the order of their file names."""
-    ids = list(good)
     for number, place in enumerate(places, start=1):
-        name, index, which = place.split("\0")
-        value = good[ids[int(index)]].value
-        x1, y1, x2, y2 = value["windows"][int(which)]
-        parent = numbers[value["file_name"]]
-        yield crop_format.CropImage(number, name, parent, (x1, y1, x2, y2))
-
-
-def _name(place: str) -> str:
-    return place.partition("\0")[0]
+        name, index, which = place.decode().split("\0")
+        x1, y1, x2, y2 = good[ids[int(index)]].value["windows"][int(which)]
+        yield crop_format.CropImage(number, name, numbers[int(index)], (x1, y1, x2, y2))
 
 
 def sum_up(config: Config, dataset: Dataset, artifact: Artifact) -> None:
-    """Write ``crops.json``; of a million images too, so nothing but the crops' names is kept."""
+    """Write ``crops.json``; of a million images too, so little but the crops' names is kept."""
     good = artifact.good
-    places: list[str] = []
+    ids = list(good)
+    numbers = _numbers(dataset, ids)
+    places: list[bytes] = []  # in the order of text too, and smaller
     pixels = whole = 0
     for index, (image_id, record) in enumerate(good.items()):
         whole += record.value["size"][0] * record.value["size"][1]
         for which, (x1, y1, x2, y2) in enumerate(record.value["windows"]):
             pixels += (x2 - x1) * (y2 - y1)
-            places.append(f"{crop_file_name((x1, y1, x2, y2), image_id)}\0{index}\0{which}")
-    places.sort(key=_name)
-    numbers = dataset.numbers
-    pieces = crop_format.rendered(_parents(good, numbers), _crops(good, numbers, places))
+            name = crop_file_name((x1, y1, x2, y2), image_id)
+            places.append(f"{name}\0{index}\0{which}".encode())
+    places.sort()
+    parents = _parents(dataset, good, ids, numbers)
+    pieces = crop_format.rendered(parents, _crops(good, ids, numbers, places))
     artifact.output("crops.json", in_blocks(pieces))
     _log.info(
         "crops: %d of %d images, %.2f per image, %.3f of the pixels",
