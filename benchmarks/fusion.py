@@ -17,7 +17,8 @@ from table import SHARED, Row, seconds, show
 
 from dmnet.core.records import Detections
 from dmnet.fusion.fuse import fuse_image
-from dmnet.fusion.merge import nmm, nms
+from dmnet.fusion.merge import nmm
+from dmnet.fusion.suppress import nms
 
 COUNT = 33_337
 SIZE = (1080, 1920)

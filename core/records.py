@@ -26,6 +26,9 @@ Labels = NDArray[np.int64]
 """``(N,)`` int64 category ids."""
 
 
+_COLUMNS = ("labels", "score", "truncation", "occlusion")
+
+
 def _column(values: object, length: int, dtype: type, name: str) -> NDArray[np.generic]:
     column: NDArray[np.generic] = np.asarray(values, dtype=dtype)
     if column.shape != (length,):
@@ -58,10 +61,9 @@ class Annotations:
     def __post_init__(self) -> None:
         """Check once that the columns are parallel."""
         object.__setattr__(self, "boxes", as_boxes(self.boxes))
-        for name in ("labels", "score", "truncation", "occlusion"):
-            object.__setattr__(
-                self, name, _column(getattr(self, name), len(self.boxes), np.int64, name)
-            )
+        for name in _COLUMNS:
+            column = _column(getattr(self, name), len(self.boxes), np.int64, name)
+            object.__setattr__(self, name, column)
 
     def __len__(self) -> int:
         """Number of rows, ignored regions and others included."""
@@ -69,14 +71,7 @@ class Annotations:
 
     def __getitem__(self, index: NDArray[np.generic] | slice) -> Annotations:
         """Select rows by mask, indices or slice."""
-        return replace(
-            self,
-            boxes=self.boxes[index],
-            labels=self.labels[index],
-            score=self.score[index],
-            truncation=self.truncation[index],
-            occlusion=self.occlusion[index],
-        )
+        return replace(self, **{name: getattr(self, name)[index] for name in ("boxes", *_COLUMNS)})
 
     @property
     def ignore(self) -> NDArray[np.bool_]:

@@ -29,18 +29,6 @@ from dmnet.fusion.suppress import (
     suppressors,
 )
 
-__all__ = [
-    "RULES",
-    "MergeConfig",
-    "Rule",
-    "legacy_topn_fault",
-    "merge",
-    "nmm",
-    "nms",
-    "soft_nms",
-    "wbf",
-]
-
 
 def nmm(
     boxes: ArrayLike,
@@ -274,13 +262,16 @@ def _rule_of(config: MergeConfig) -> tuple[Rule, Any]:
     return rule, own_settings(rule.Config, config)
 
 
+def _alone(rule: Callable[[Detections, MergeConfig], Detections]) -> Rule:
+    """A rule that does not ask which detector a row came from."""
+    return Rule(lambda found, config, group, weight: rule(found, config))
+
+
 def _columns(found: Detections) -> tuple[Boxes, Floats, Labels]:
     return found.boxes, found.scores, found.labels
 
 
-def _nms(
-    found: Detections, config: MergeConfig, group: Ints | None, weight: Floats | None
-) -> Detections:
+def _nms(found: Detections, config: MergeConfig) -> Detections:
     keep = nms(
         *_columns(found),
         config.iou,
@@ -291,9 +282,7 @@ def _nms(
     return found[keep]
 
 
-def _soft_nms(
-    found: Detections, config: MergeConfig, group: Ints | None, weight: Floats | None
-) -> Detections:
+def _soft_nms(found: Detections, config: MergeConfig) -> Detections:
     keep, scores = soft_nms(
         *_columns(found),
         config.iou,
@@ -306,9 +295,7 @@ def _soft_nms(
     return Detections(found.boxes[keep], scores, found.labels[keep])
 
 
-def _nmm(
-    found: Detections, config: MergeConfig, group: Ints | None, weight: Floats | None
-) -> Detections:
+def _nmm(found: Detections, config: MergeConfig) -> Detections:
     joined = nmm(
         *_columns(found),
         config.iou,
@@ -320,17 +307,13 @@ def _nmm(
     return Detections(*joined)
 
 
-def _legacy(
-    found: Detections, config: MergeConfig, group: Ints | None, weight: Floats | None
-) -> Detections:
+def _legacy(found: Detections, config: MergeConfig) -> Detections:
     top = config.top_n if config.top_n > 0 else len(found)
     agnostic = config.class_agnostic
     return found[legacy_topn_fault(*_columns(found), config.iou, top, class_agnostic=agnostic)]
 
 
-def _none(
-    found: Detections, config: MergeConfig, group: Ints | None, weight: Floats | None
-) -> Detections:
+def _none(found: Detections, config: MergeConfig) -> Detections:
     return found[descending(found.scores)]
 
 
@@ -358,11 +341,11 @@ def _wbf(
 
 
 RULES: dict[str, Rule] = {
-    "nms": Rule(_nms),
-    "soft-nms": Rule(_soft_nms),
-    "nmm": Rule(_nmm),
+    "nms": _alone(_nms),
+    "soft-nms": _alone(_soft_nms),
+    "nmm": _alone(_nmm),
     "wbf": Rule(_wbf),
-    "none": Rule(_none),
-    "legacy_topn_fault": Rule(_legacy),
+    "none": _alone(_none),
+    "legacy_topn_fault": _alone(_legacy),
 }
 """The merge rules by name."""

@@ -58,13 +58,26 @@ def evaluate(
     check_protocol(protocol)
     truth = read_truth(gt, sizes, split)
     images, warnings = read_found(dt, truth)
+    name = dt.stem if name is None else name
+    return score_read(truth, images, protocol, ignore_regions, name, warnings)
+
+
+def score_read(
+    truth: TruthSet,
+    images: Sequence[ScoredImage],
+    protocol: str,
+    ignore_regions: bool,
+    name: str,
+    warnings: Sequence[str],
+) -> Scores:
+    """Score detections read from a file; the warnings come in the order of the files."""
     scores = score_images(
         images,
         protocol,
         classes=truth.classes.scored,
         ignore_regions=ignore_regions,
         crowd=truth.is_json,
-        name=dt.stem if name is None else name,
+        name=name,
         path=truth.path,
     )
     return replace(scores, warnings=(*summarised(truth), *warnings, *scores.warnings))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from dmnet.core.records import Detections, Image
 from dmnet.fusion.evaluation.bootstrap import Comparison, Interval, compare, intervals, resample
 from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.error_types import ErrorCost, error_costs
-from dmnet.fusion.evaluation.evaluate import check_protocol, score_images, summarised
+from dmnet.fusion.evaluation.evaluate import check_protocol, score_read
 from dmnet.fusion.evaluation.inputs import read_found, read_truth
 from dmnet.fusion.evaluation.matched import Matched, matched
 from dmnet.fusion.evaluation.operating_points import (
@@ -22,7 +22,6 @@ from dmnet.fusion.evaluation.operating_points import (
     confusion,
     operating_point,
 )
-from dmnet.fusion.evaluation.scored_images import ScoredImage, TruthSet
 from dmnet.fusion.evaluation.scores import Scores
 from dmnet.fusion.report.page import ReportConfig, render
 from dmnet.fusion.report.tables import Result
@@ -91,7 +90,7 @@ def analyse(
     all_scores: list[Scores] = []
     for dt, name in zip(dts, names_of(dts), strict=True):
         scored, warnings = read_found(dt, truth)
-        all_scores.append(_scores(truth, scored, protocol, ignore_regions, name, warnings))
+        all_scores.append(score_read(truth, scored, protocol, ignore_regions, name, warnings))
         if protocol.startswith("coco"):
             scored = coco_images(scored, ignore_regions=ignore_regions, crowd=truth.is_json)
         tables.append(matched(scored, protocol, classes=truth.classes.scored))
@@ -149,7 +148,7 @@ def report_files(
         scored, warnings = read_found(dt, truth)
         found: dict[str, Detections] = {s.image_id: s.detections() for s in scored}
         scores = [
-            _scores(truth, scored, protocol, ignore_regions, name, warnings)
+            score_read(truth, scored, protocol, ignore_regions, name, warnings)
             for protocol in protocols
         ]
         results.append(Result(name, found, scores))
@@ -187,26 +186,6 @@ def names_of(paths: Sequence[Path]) -> list[str]:
         name if names.count(name) == 1 else f"{name} ({number})"
         for number, name in enumerate(names, start=1)
     ]
-
-
-def _scores(
-    truth: TruthSet,
-    scored: Sequence[ScoredImage],
-    protocol: str,
-    ignore_regions: bool,
-    name: str,
-    warnings: Sequence[str],
-) -> Scores:
-    scores = score_images(
-        scored,
-        protocol,
-        classes=truth.classes.scored,
-        ignore_regions=ignore_regions,
-        crowd=truth.is_json,
-        name=name,
-        path=truth.path,
-    )
-    return replace(scores, warnings=(*summarised(truth), *warnings, *scores.warnings))
 
 
 def _without_nan(value: Any) -> Any:

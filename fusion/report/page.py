@@ -77,30 +77,6 @@ class RunFacts:
     """Every setting by its full name."""
 
 
-@dataclass(frozen=True)
-class _Page:
-    """Everything the template prints."""
-
-    title: str
-    subtitle: str
-    cards: list[tuple[str, str, str]]
-    tables: list[dict[str, Any]]
-    classes: list[dict[str, Any]]
-    points: list[dict[str, Any]]
-    point_protocol: str
-    intervals: list[dict[str, Any]]
-    curves: str
-    errors: str
-    matrix: dict[str, Any]
-    confusions: list[dict[str, Any]]
-    viewer: str
-    against: str
-    sections: list[tuple[str, str]]
-    warnings: list[str]
-    facts: Mapping[str, str]
-    settings: Mapping[str, str]
-
-
 def render(
     title: str,
     truths: Sequence[Annotations],
@@ -138,31 +114,31 @@ def render(
     best = best_f1(main_table)
     pictures = image if image is not None and config.pictures > 0 else None
     costs = {name: error_costs(table) for name, table in found.items()}
-    page = _Page(
-        title=title,
-        subtitle=subtitle,
-        cards=_cards(main, best),
-        tables=tables.score_tables(results),
-        classes=tables.class_tables(results),
-        points=tables.points(found, config.score_threshold),
-        point_protocol=config.protocol,
-        intervals=tables.intervals(found, config.bootstrap, config.against),
-        curves=_embedded_svg(plots.precision_recall(found)) if len(truths) else "",
-        errors=_embedded_svg(plots.error_bars(costs)),
-        matrix=tables.matrix(main_table, best.threshold),
-        confusions=_confusions(main_table, best.threshold, pictures, config.confusions),
-        viewer=_viewer(truths, results, main_table, best, pictures, overlay, config, classes),
-        against=_against(results, config),
-        sections=list(sections),
-        warnings=[
+    page = {
+        "title": title,
+        "subtitle": subtitle,
+        "cards": _cards(main, best),
+        "tables": tables.score_tables(results),
+        "classes": tables.class_tables(results),
+        "points": tables.points(found, config.score_threshold),
+        "point_protocol": config.protocol,
+        "intervals": tables.intervals(found, config.bootstrap, config.against),
+        "curves": _embedded_svg(plots.precision_recall(found)) if len(truths) else "",
+        "errors": _embedded_svg(plots.error_bars(costs)),
+        "matrix": tables.matrix(main_table, best.threshold),
+        "confusions": _confusions(main_table, best.threshold, pictures, config.confusions),
+        "viewer": _viewer(truths, results, main_table, best, pictures, overlay, config, classes),
+        "against": _against(results, config),
+        "sections": list(sections),
+        "warnings": [
             f"{result.name}, {score.protocol}: {text}"
             for result in results
             for score in result.scores
             for text in score.warnings
         ],
-        facts=run.facts,
-        settings=run.settings,
-    )
+        "facts": run.facts,
+        "settings": run.settings,
+    }
     style = "\n".join(asset(name) for name in ("page.css", "viewer.css", "report.css"))
     return fill("report.html.j2", page=page, style=style, policy=POLICY)
 

@@ -33,25 +33,28 @@ def number(value: float, unit: str = "fraction") -> str:
     return f"{100 * value:.2f}" if unit == "fraction" else f"{value:.2f}"
 
 
+def _by_protocol(results: Sequence[Result]) -> dict[str, dict[str, Scores]]:
+    """Scores by protocol, then by result."""
+    found: dict[str, dict[str, Scores]] = {}
+    for result in results:
+        for score in result.scores:
+            found.setdefault(score.protocol, {})[result.name] = score
+    return found
+
+
 def score_tables(results: Sequence[Result]) -> list[dict[str, Any]]:
     """One table per protocol: results in rows, metrics in columns, the best of a column marked."""
-    protocols = dict.fromkeys(s.protocol for result in results for s in result.scores)
     out = []
-    for protocol in protocols:
-        found = [
-            (result.name, score)
-            for result in results
-            for score in result.scores
-            if score.protocol == protocol
-        ]
-        metrics = list(dict.fromkeys(key for _, score in found for key in score.summary))
-        values = [[score.summary.get(key, math.nan) for key in metrics] for _, score in found]
+    for protocol, found in _by_protocol(results).items():
+        scores = list(found.values())
+        metrics = list(dict.fromkeys(key for score in scores for key in score.summary))
+        values = [[score.summary.get(key, math.nan) for key in metrics] for score in scores]
         out.append(
             {
                 "protocol": protocol,
-                "ignored": any(score.ignore_regions for _, score in found),
+                "ignored": any(score.ignore_regions for score in scores),
                 "metrics": metrics,
-                "rows": _marked([name for name, _ in found], values, found[0][1].unit),
+                "rows": _marked(list(found), values, scores[0].unit),
             }
         )
     return out
@@ -83,13 +86,7 @@ def _marked(
 def class_tables(results: Sequence[Result]) -> list[dict[str, Any]]:
     """One table per protocol: classes in rows, AP and AP50 of every result in columns."""
     out = []
-    for protocol in dict.fromkeys(s.protocol for result in results for s in result.scores):
-        found = {
-            result.name: score
-            for result in results
-            for score in result.scores
-            if score.protocol == protocol
-        }
+    for protocol, found in _by_protocol(results).items():
         first = next(iter(found.values()))
         rows = []
         for label, facts in first.classes.items():

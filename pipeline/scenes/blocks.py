@@ -26,12 +26,23 @@ from dmnet.pipeline.scenes.plan import Plan, Rect, disc, inset, rect_outline
 _BAY, _DEPTH, _AISLE = 2.5, 5.2, 6.4
 
 
-def _flip(plan: Plan, rect: Rect) -> Callable[[float, float], tuple[float, float]]:
-    """A map of ``(s, t)`` to the rectangle's ``(u, v)``, s along either axis at random."""
+Place = Callable[[float, float], tuple[float, float]]
+"""A map of ``(s, t)`` to a rectangle's ``(u, v)``."""
+
+
+def _flip(plan: Plan, rect: Rect) -> tuple[Place, float, float, bool]:
+    """A `Place` with s along either axis at random; the lengths of s and t; whether s is v."""
     u1, _, v1, _ = rect
+    along, across = _sides(rect)
     if plan.rng.random() < 0.5:
-        return lambda s, t: (u1 + s, v1 + t)
-    return lambda s, t: (u1 + t, v1 + s)
+        return lambda s, t: (u1 + s, v1 + t), along, across, False
+    return lambda s, t: (u1 + t, v1 + s), across, along, True
+
+
+def _pave(plan: Plan, rect: Rect, materials: list[str], low: float, high: float) -> None:
+    """Cover a rectangle with one of the materials, its tint between two bounds."""
+    material = str(plan.rng.choice(materials))
+    plan.paint(material, [rect_outline(rect)], plan.rng.uniform(low, high))
 
 
 def _sides(rect: Rect) -> tuple[float, float]:
@@ -41,14 +52,9 @@ def _sides(rect: Rect) -> tuple[float, float]:
 def parking(plan: Plan, rect: Rect) -> None:
     """Rows of bays, most of them taken; trees on the islands."""
     rng = plan.rng
-    plan.paint(
-        str(rng.choice(["asphalt", "worn", "concrete"])), [rect_outline(rect)], rng.uniform(-10, 14)
-    )
-    place = _flip(plan, rect)
-    along, across = _sides(rect)
-    if place(1.0, 0.0)[0] == rect[0]:
-        along, across = across, along
-    turn = 0.0 if place(1.0, 0.0)[0] != rect[0] else np.pi / 2
+    _pave(plan, rect, ["asphalt", "worn", "concrete"], -10, 14)
+    place, along, across, flipped = _flip(plan, rect)
+    turn = np.pi / 2 if flipped else 0.0
     taken = rng.uniform(0.55, 0.95)
     t, lines = 1.0, []
     while t + 2 * _DEPTH < across:
@@ -56,16 +62,8 @@ def parking(plan: Plan, rect: Rect) -> None:
         for row in (t, t + _DEPTH):
             for k in range(count + 1):
                 s = 3 + k * _BAY
-                lines.append(
-                    np.array(
-                        [
-                            place(s - 0.06, row + 0.2),
-                            place(s + 0.06, row + 0.2),
-                            place(s + 0.06, row + _DEPTH),
-                            place(s - 0.06, row + _DEPTH),
-                        ]
-                    )
-                )
+                line = rect_outline((s - 0.06, s + 0.06, row + 0.2, row + _DEPTH))
+                lines.append(np.array([place(*corner) for corner in line]))
                 if k < count and rng.random() < taken:
                     _park(plan, place(s + _BAY / 2, row + _DEPTH / 2), turn)
         if rng.random() < 0.4:
@@ -95,12 +93,9 @@ def square(plan: Plan, rect: Rect) -> None:
     plan.paint(str(rng.choice(["grass", "water", "hedge"])), [disc(middle, radius)])
     for k in range(14):
         angle = k * 2 * np.pi / 14
-        spot = (
-            middle[0] + (radius + 1.5) * np.cos(angle),
-            middle[1] + (radius + 1.5) * np.sin(angle),
-        )
+        u, v = np.array(middle) + (radius + 1.5) * np.array([np.cos(angle), np.sin(angle)])
         if rng.random() < 0.6:
-            plan.add(PEOPLE, spot, angle + rng.normal(0, 0.2))
+            plan.add(PEOPLE, (u, v), angle + rng.normal(0, 0.2))
     for _ in range(int(rng.integers(4, 9))):
         _group(plan, _inside(rng, inset(rect, 2.0)), rect, int(rng.integers(3, 14)), PEDESTRIAN)
     for _ in range(int(rng.integers(1, 4))):
@@ -113,12 +108,8 @@ def square(plan: Plan, rect: Rect) -> None:
 def market(plan: Plan, rect: Rect) -> None:
     """Stalls on tricycles in rows, motors beside them, a crowd between."""
     rng = plan.rng
-    plan.paint(
-        str(rng.choice(["concrete", "worn", "brick"])), [rect_outline(rect)], rng.uniform(-12, 6)
-    )
-    place, (along, across) = _flip(plan, rect), _sides(rect)
-    flipped = place(1.0, 0.0)[0] == rect[0]
-    along, across = (across, along) if flipped else (along, across)
+    _pave(plan, rect, ["concrete", "worn", "brick"], -12, 6)
+    place, along, across, flipped = _flip(plan, rect)
     turn = np.pi / 2 if flipped else 0.0
     start, stop = np.sort(rng.uniform(0.0, 1.0, 2))
     start, stop = min(start, 0.35) * along, max(stop, 0.65) * along
@@ -140,9 +131,7 @@ def depot(plan: Plan, rect: Rect) -> None:
     rng = plan.rng
     label = int(rng.choice([TRUCK, BUS]))
     plan.paint("soil" if label == TRUCK else "concrete", [rect_outline(rect)], rng.uniform(-10, 8))
-    place, (along, across) = _flip(plan, rect), _sides(rect)
-    flipped = place(1.0, 0.0)[0] == rect[0]
-    along, across = (across, along) if flipped else (along, across)
+    place, along, across, flipped = _flip(plan, rect)
     turn = 0.0 if flipped else np.pi / 2
     for t in np.arange(8.0, across - 7, 20.0):
         for s in np.arange(3.0, along - 3, rng.uniform(3.6, 4.6)):
@@ -178,11 +167,7 @@ def park(plan: Plan, rect: Rect) -> None:
 def houses(plan: Plan, rect: Rect) -> None:
     """Buildings with paved ground, a few cars and trees between them."""
     rng = plan.rng
-    plan.paint(
-        str(rng.choice(["concrete", "pavement", "grass"])),
-        [rect_outline(rect)],
-        rng.uniform(-14, 6),
-    )
+    _pave(plan, rect, ["concrete", "pavement", "grass"], -14, 6)
     tall = bool(rng.random() < 0.3)
     width, depth = _sides(rect)
     columns = max(1, int(width / rng.uniform(20, 40)))
@@ -213,11 +198,7 @@ def field(plan: Plan, rect: Rect) -> None:
     for a, b in pairwise(shares):
         width = rect[1] - rect[0]
         strip = (rect[0] + a * width, rect[0] + b * width, rect[2], rect[3])
-        plan.paint(
-            str(rng.choice(["crops", "meadow", "soil", "grass"])),
-            [rect_outline(strip)],
-            rng.uniform(-10, 10),
-        )
+        _pave(plan, strip, ["crops", "meadow", "soil", "grass"], -10, 10)
     for _ in range(int(rng.integers(0, 4))):
         plan.tree(_inside(rng, rect), rng.uniform(1.5, 3.0))
 
@@ -296,9 +277,8 @@ def _group(plan: Plan, at: tuple[float, float], rect: Rect, count: int, label: i
 
 def _inside(rng: np.random.Generator, rect: Rect) -> tuple[float, float]:
     u1, u2, v1, v2 = rect
-    return float(rng.uniform(min(u1, u2), max(u1, u2))), float(
-        rng.uniform(min(v1, v2), max(v1, v2))
-    )
+    u = float(rng.uniform(min(u1, u2), max(u1, u2)))
+    return u, float(rng.uniform(min(v1, v2), max(v1, v2)))
 
 
 def _within(at: tuple[float, float], rect: Rect, margin: float) -> bool:
@@ -313,18 +293,8 @@ def _ring(rect: Rect, side: int) -> Points:
     return np.array([outer[side], outer[k], inner[k], inner[side]])
 
 
-CROWDED: dict[str, Callable[[Plan, Rect], None]] = {
-    "parking": parking,
-    "square": square,
-    "market": market,
-    "depot": depot,
-}
+CROWDED = {block.__name__: block for block in (parking, square, market, depot)}
 """Blocks full of objects."""
 
-EMPTY: dict[str, Callable[[Plan, Rect], None]] = {
-    "park": park,
-    "houses": houses,
-    "field": field,
-    "water": water,
-}
+EMPTY = {block.__name__: block for block in (park, houses, field, water)}
 """Blocks with few objects or none."""

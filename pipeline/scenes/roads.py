@@ -128,10 +128,8 @@ def _mark(plan: Plan, road: Road, start: float, stop: float) -> None:
         across += np.sign(across) * road.median / 2
         starts = np.arange(start + 26, stop - 27, 6.0)
         dashes += [road.quad(s, s + 2.6, across - 0.09, across + 0.09) for s in starts]
-        for near, far in (
-            (start + 7, start + 24),
-            (stop - 24, stop - 7),
-        ):  # solid before a crossing
+        # solid before a crossing
+        for near, far in ((start + 7, start + 24), (stop - 24, stop - 7)):
             dashes.append(road.quad(near, far, across - 0.09, across + 0.09))
     edge = road.half - 0.3
     dashes += [road.quad(start + 7, stop - 7, t - 0.08, t + 0.08) for t in (-edge, edge)]

@@ -17,7 +17,8 @@ from dmnet.core.errors import ConfigError
 from dmnet.core.overlaps import Metric, overlap_matrix
 from dmnet.core.records import Detections
 from dmnet.fusion import suppress as module
-from dmnet.fusion.merge import MergeConfig, legacy_topn_fault, merge, nmm, nms, soft_nms, wbf
+from dmnet.fusion.merge import MergeConfig, merge, nmm, wbf
+from dmnet.fusion.suppress import legacy_topn_fault, nms, soft_nms
 
 
 def crowd(rng: np.random.Generator, count: int, classes: int = 3) -> tuple[np.ndarray, ...]:
