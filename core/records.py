@@ -325,23 +325,3 @@ class DensityMap:
         wide = np.add.reduceat(self.values, rows, axis=0, dtype=np.float64)
         both = np.add.reduceat(wide, cols, axis=1)
         return DensityMap(both.astype(np.float32), stride, self.size)
-
-    def full(self, keep: str = "count") -> DensityMap:
-        """Repeat each cell over its pixels.
-
-        Args:
-            keep: ``count`` divides by the number of pixels a cell covers inside the image, so the
-                sum is kept; ``value`` repeats the value as older software does (sums grow by
-                stride^2).
-        """
-        if self.stride == 1:
-            return self
-        s, (h, w) = self.stride, self.size
-        big = np.repeat(np.repeat(self.values, s, axis=0), s, axis=1)[:h, :w]
-        if keep == "count":
-            tall = np.minimum(s, h - np.arange(0, h, s)).repeat(s)[:h].astype(np.float32)
-            wide = np.minimum(s, w - np.arange(0, w, s)).repeat(s)[:w].astype(np.float32)
-            big = big / (tall[:, None] * wide[None, :])
-        elif keep != "value":
-            raise ValueError(f"keep must be 'count' or 'value', got {keep!r}")
-        return DensityMap(np.ascontiguousarray(big, dtype=np.float32), 1, self.size)

@@ -150,11 +150,6 @@ def _resized(image: Image, cells: Cells, side: int, stride: int) -> tuple[Image,
     return image, resized * (cells.sum() / total) if total > 0 else resized
 
 
-def as_tensor(image: Image, scaling: Scaling) -> Tensor:
-    """Scaled ``(3, h, w)`` float32 tensor of an ``(h, w, 3)`` uint8 image."""
-    return torch.from_numpy(scaling.apply(image))
-
-
 class Shrunk:
     """Samples as they enter a network, but for augmentation: shrunk pictures and their targets.
 
@@ -239,7 +234,8 @@ class AugmentedPairs(Dataset[tuple[Tensor, Tensor]]):
         image, cells = self.samples[index]
         rng = item_rng(self.seed, self.epoch, index)
         image, cells = augment(image, cells, self.how, self.scaling.mean, rng)
-        return as_tensor(image, self.scaling), torch.from_numpy(cells)[None]
+        pixels = torch.from_numpy(self.scaling.apply(image))
+        return pixels, torch.from_numpy(cells)[None]
 
 
 def _same_size(path: Path, image: Image, density: DensityMap) -> None:

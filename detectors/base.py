@@ -296,20 +296,19 @@ def _mapping(own: Classes, classes: Classes, table: Sequence[int]) -> str:
     )
 
 
-def checkpoint_meta(net: DetectionNet, **more: Any) -> dict[str, Any]:
-    """Metadata of a network's weights file; ``more`` is JSON-ready (config, data, metrics)."""
-    return {
+def save_net(net: DetectionNet, state: Mapping[str, Tensor] | None = None, **more: Any) -> bytes:
+    """Bytes of a weights file of ``net`` (or of ``state``, its moving average, say).
+
+    ``more`` goes to the metadata; it is JSON-ready (config, data, metrics).
+    """
+    meta = {
         "architecture": net.architecture,
         "classes": list(class_names(net).names),
         "input": net.input_scaling,
         "settings": net.settings,
         **more,
     }
-
-
-def save_net(net: DetectionNet, state: Mapping[str, Tensor] | None = None, **more: Any) -> bytes:
-    """Bytes of a weights file of ``net`` (or of ``state``, its moving average, say)."""
-    return weights_bytes(state or net.state_dict(), checkpoint_meta(net, **more))
+    return weights_bytes(state or net.state_dict(), meta)
 
 
 def load_net(

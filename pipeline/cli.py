@@ -195,7 +195,7 @@ def _dispatch(verb: str, rest: list[str]) -> int:
         from dmnet.pipeline.chain import recorded_data
 
         context = replace(context, data=recorded_data(context) or context.data)
-    run = _VERBS.get(verb, _merge(stage) if verb == "merge" else _stage(verb))
+    run = _VERBS.get(verb, partial(_merge, stage) if verb == "merge" else partial(_stage, verb))
     bad: dict[str, str] = {}
     for split in _splits(context):
         bad |= run(replace(context, split=split))
@@ -255,24 +255,18 @@ def _parted(arguments: list[str]) -> tuple[list[str], list[str]]:
     return plain, given
 
 
-def _stage(verb: str) -> Callable[[Context], dict[str, str]]:
-    def run(context: Context) -> dict[str, str]:
-        from dmnet.pipeline.run import execute
+def _stage(verb: str, context: Context) -> dict[str, str]:
+    from dmnet.pipeline.run import execute
 
-        return execute(context, verb, print)
-
-    return run
+    return execute(context, verb, print)
 
 
-def _merge(stage: str) -> Callable[[Context], dict[str, str]]:
-    def run(context: Context) -> dict[str, str]:
-        from dmnet.pipeline.merge import merge
+def _merge(stage: str, context: Context) -> dict[str, str]:
+    from dmnet.pipeline.merge import merge
 
-        if not stage:
-            raise ConfigError(f"merge: name the stage, one of {', '.join(STAGES)}")
-        return merge(context, stage, print)
-
-    return run
+    if not stage:
+        raise ConfigError(f"merge: name the stage, one of {', '.join(STAGES)}")
+    return merge(context, stage, print)
 
 
 def _all(context: Context) -> dict[str, str]:

@@ -120,59 +120,22 @@ def ground_truth_json(
     yield f'], "categories": {json.dumps(categories(classes))}}}'.encode()
 
 
-def ground_truth(
-    items: Iterable[Annotations],
-    file_names: Mapping[str, str],
-    *,
-    ignored: bool,
-    ids: Mapping[str, int] | None = None,
-    classes: Classes = VISDRONE,
-) -> Json:
-    """Build a ground-truth file in memory, see `ground_truth_json`.
-
-    Args:
-        items: annotations of the images, in any order.
-        file_names: file name by image id.
-        ignored: also write the rows that are not to be scored. Only then is the way back exact for
-            every row.
-        ids: COCO ids by file name, where some images of the set are left out; None counts.
-        classes: of the annotations.
-    """
-    ordered = sorted(items, key=lambda ann: file_names[ann.image_id])
-    names = [file_names[ann.image_id] for ann in ordered]
-    images = [(name, ann.size) for name, ann in zip(names, ordered, strict=True)]
-    rows = (ann if ignored else ann.objects for ann in ordered)
-    made = ground_truth_json(images, rows, image_ids(names) if ids is None else ids, classes)
-    data: Json = json.loads(b"".join(made))
-    return data
-
-
 def _annotation_rows(ann: Annotations, image_id: int, first: int) -> list[Json]:
     xywh = np.round(to_xywh(ann.boxes), 6)
-    columns = zip(
-        _plain(xywh),
-        _plain(xywh[:, 2] * xywh[:, 3]),
-        [ann.classes.ids_of[label] for label in ann.labels.tolist()],
-        ann.ignore.astype(int).tolist(),
-        ann.score.tolist(),
-        ann.truncation.tolist(),
-        ann.occlusion.tolist(),
-        strict=True,
-    )
+    ignore = ann.ignore.astype(int).tolist()
+    columns = {
+        "category_id": [ann.classes.ids_of[label] for label in ann.labels.tolist()],
+        "bbox": _plain(xywh),
+        "area": _plain(xywh[:, 2] * xywh[:, 3]),
+        "iscrowd": ignore,
+        "ignore": ignore,
+        "score": ann.score.tolist(),
+        "truncation": ann.truncation.tolist(),
+        "occlusion": ann.occlusion.tolist(),
+    }
     return [
-        {
-            "id": first + index,
-            "image_id": image_id,
-            "category_id": category,
-            "bbox": box,
-            "area": area,
-            "iscrowd": ignore,
-            "ignore": ignore,
-            "score": score,
-            "truncation": truncation,
-            "occlusion": occlusion,
-        }
-        for index, (box, area, category, ignore, score, truncation, occlusion) in enumerate(columns)
+        {"id": number, "image_id": image_id, **dict(zip(columns, row, strict=True))}
+        for number, row in enumerate(zip(*columns.values(), strict=True), start=first)
     ]
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from dmnet.core.boxes import Window
 from dmnet.core.errors import InputError
-from dmnet.core.formats.coco import image_ids
 from dmnet.core.images import image_id_of
 from dmnet.core.reading import bad_name, read_json
 from dmnet.core.records import Size
@@ -80,39 +79,9 @@ class CropSet:
             names[crop.id] = crop.file_name if name == own else f"{name}{suffix}"
         return names
 
-    @classmethod
-    def build(
-        cls,
-        parents: Mapping[str, Size],
-        windows: Iterable[tuple[str, Window, str]],
-        ids: Mapping[str, int] | None = None,
-    ) -> CropSet:
-        """Give ids, 1-based in the order of sorted file names.
-
-        Args:
-            parents: size of every image by its file name.
-            windows: ``(parent's file name, window, crop's file name)``.
-            ids: the parents' ids by file name, where some images of the set are left out; None
-                counts.
-        """
-        ids = image_ids(parents) if ids is None else ids
-        listed = sorted(windows, key=lambda entry: entry[2])
-        return cls(
-            tuple(Parent(ids[name], name, parents[name]) for name in sorted(parents)),
-            tuple(
-                CropImage(index, name, ids[parent], window)
-                for index, (parent, window, name) in enumerate(listed, start=1)
-            ),
-        )
-
-
-def write(crops: CropSet) -> str:
-    """Render, one image a line."""
-    return "".join(rendered(crops.parents, crops.crops))
-
 
 def rendered(parents: Iterable[Parent], crops: Iterable[CropImage]) -> Iterator[str]:
-    """As `write`, piece by piece: parents and crops, each in id order."""
+    """Render the file piece by piece, one image a line: parents and crops, each in id order."""
     yield '{"parents": ['
     yield from _lines(
         {"id": p.id, "file_name": p.file_name, "width": p.size[1], "height": p.size[0]}

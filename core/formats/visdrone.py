@@ -97,22 +97,22 @@ def text(ann: Annotations, file_name: str) -> str:
     return write_annotations(ann)
 
 
-def read_results(path: Path, classes: Classes = VISDRONE) -> Detections:
-    """Read one result file, comma or space separated; rows keep the order of the file.
+def result_rows(path: Path, classes: Classes = VISDRONE) -> NDArray[np.float64]:
+    """Rows ``(N, 6)`` of one result file: left, top, width, height, score, category.
 
-    Fractional boxes and scores are accepted, truncation and occlusion are not read.
+    The columns are separated by commas or spaces; rows keep the order of the file. Fractional
+    boxes and scores are accepted, truncation and occlusion are not read.
 
     Raises:
         InputError: a row that is not eight finite numbers, a negative width or height, or a
             category that does not exist; names file and line.
     """
     values, lines = read_rows(path, 8, COLUMNS)
-    labels = whole(path, values[:, 5], lines, "category")
-    check_categories(path, labels, lines, classes)
-    bad = np.flatnonzero((values[:, 2] < 0) | (values[:, 3] < 0))
+    check_categories(path, whole(path, values[:, 5], lines, "category"), lines, classes)
+    bad = np.flatnonzero((values[:, 2:4] < 0).any(axis=1))
     if len(bad):
         raise InputError(path, "negative width or height", int(lines[bad[0]]))
-    return Detections(from_xywh(values[:, :4]), values[:, 4], labels)
+    return values[:, :6]
 
 
 def write_results(det: Detections, limit: int | None = MAX_RESULTS) -> str:

@@ -133,8 +133,8 @@ def silence_ignored(
     return {**outputs, "cls_logits": logits}
 
 
-class RetinaHead(retinanet.RetinaNetHead):  # type: ignore[misc]
-    """RetinaNet's head; background in ignored regions has no loss."""
+class _Deaf:
+    """A head whose loss does not count background in ignored regions."""
 
     ignore_share = 0.5
 
@@ -145,27 +145,22 @@ class RetinaHead(retinanet.RetinaNetHead):  # type: ignore[misc]
         anchors: list[Tensor],
         matched: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Focal loss and L1 on matched anchors."""
+        """The losses of the head itself, once `silence_ignored` has been at its outputs."""
         heard = silence_ignored(outputs, anchors, matched, targets, self.ignore_share)
-        losses: dict[str, Tensor] = super().compute_loss(targets, heard, anchors, matched)
+        losses: dict[str, Tensor] = super().compute_loss(targets, heard, anchors, matched)  # type: ignore[misc]
         return losses
 
 
-class FcosHead(fcos.FCOSHead):  # type: ignore[misc]
-    """FCOS's head; background in ignored regions has no loss."""
+class RetinaHead(_Deaf, retinanet.RetinaNetHead):  # type: ignore[misc]
+    """RetinaNet's head: focal loss and L1 on matched anchors."""
 
-    ignore_share = 0.5
 
-    def compute_loss(
-        self,
-        targets: list[Target],
-        outputs: dict[str, Tensor],
-        anchors: list[Tensor],
-        matched: list[Tensor],
-    ) -> dict[str, Tensor]:
-        """Focal loss, GIoU and centre-ness on matched points, over the points of all processes."""
-        heard = silence_ignored(outputs, anchors, matched, targets, self.ignore_share)
-        losses: dict[str, Tensor] = super().compute_loss(targets, heard, anchors, matched)
-        points = torch.stack([(index >= 0).sum() for index in matched]).sum().float()
+class FcosHead(_Deaf, fcos.FCOSHead):  # type: ignore[misc]
+    """FCOS's head: focal loss, GIoU and centre-ness on matched points."""
+
+    def compute_loss(self, *given: Any) -> dict[str, Tensor]:
+        """The losses over the points of all processes."""
+        losses = super().compute_loss(*given)
+        points = torch.stack([(index >= 0).sum() for index in given[-1]]).sum().float()
         part = shared_part(points)
         return {name: loss * part for name, loss in losses.items()}

@@ -121,25 +121,18 @@ def as_coco(
 
 
 def _dictionaries(number: int, rows: Floats, areas: Floats, crowd: NDArray[np.bool_]) -> list[Json]:
-    columns = zip(
-        rows[:, :4].tolist(),
-        rows[:, 4].tolist(),
-        rows[:, 5].astype(np.int64).tolist(),
-        areas.tolist(),
-        crowd.astype(int).tolist(),
-        strict=True,
-    )
+    ignored = crowd.astype(int).tolist()
+    columns = {
+        "category_id": rows[:, 5].astype(np.int64).tolist(),
+        "bbox": rows[:, :4].tolist(),
+        "area": areas.tolist(),
+        "score": rows[:, 4].tolist(),
+        "iscrowd": ignored,
+        "ignore": ignored,
+    }
     return [
-        {
-            "image_id": number,
-            "category_id": label,
-            "bbox": box,
-            "area": area,
-            "score": score,
-            "iscrowd": ignored,
-            "ignore": ignored,
-        }
-        for box, score, label, area, ignored in columns
+        {"image_id": number, **dict(zip(columns, row, strict=True))}
+        for row in zip(*columns.values(), strict=True)
     ]
 
 

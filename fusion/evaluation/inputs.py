@@ -194,12 +194,8 @@ def _read_found_folder(dt: Path, truth: TruthSet) -> tuple[list[Floats], list[st
 
 
 def _found_rows(path: Path, classes: Classes, warnings: list[str]) -> Floats:
-    values, lines = read_rows(path, 8, visdrone.COLUMNS)
-    visdrone.check_categories(path, whole(path, values[:, 5], lines, "category"), lines, classes)
-    bad = np.flatnonzero((values[:, 2:4] < 0).any(axis=1))
-    if len(bad):
-        raise InputError(path, "negative width or height", int(lines[bad[0]]))
-    repeated = len(values) - len(np.unique(values[:, :6], axis=0))
+    rows = visdrone.result_rows(path, classes)
+    repeated = len(rows) - len(np.unique(rows, axis=0))
     if repeated:
         warnings.append(f"{path}: {repeated} rows are exact repetitions; scored as they are")
-    return values[:, :6]
+    return rows

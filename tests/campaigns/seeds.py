@@ -36,6 +36,7 @@ from dmnet.core.presets import read_yaml
 from dmnet.core.records import Annotations, DensityMap, Detections
 from dmnet.core.sizes import read_sizes
 from dmnet.density.kernels import KernelBank
+from tests import written
 from tests.campaigns import grammar
 
 SIZE = (24, 40)
@@ -64,13 +65,13 @@ def _detections() -> Detections:
 
 def _truth() -> list[bytes]:
     names = {"a": "a.jpg"}
-    data = coco.ground_truth([_annotations()], names, ignored=True)
+    data = written.ground_truth([_annotations()], names, ignored=True)
     return [json.dumps(data).encode()]
 
 
 def _crops() -> list[bytes]:
-    found = crops.CropSet.build({"a.jpg": SIZE}, [("a.jpg", (0, 0, 20, 20), "a_0.jpg")])
-    return [crops.write(found).encode()]
+    found = crops.written.crop_set({"a.jpg": SIZE}, [("a.jpg", (0, 0, 20, 20), "a_0.jpg")])
+    return [written.crops_text(found).encode()]
 
 
 def _map() -> DensityMap:
@@ -315,7 +316,7 @@ SEEDS = {
         Seed("visdrone.txt", lambda: [visdrone.write_annotations(_annotations()).encode()],
              lambda path: visdrone.read_annotations(path, "a", SIZE)),
         Seed("results.txt", lambda: [visdrone.write_results(_detections()).encode()],
-             visdrone.read_results),
+             visdrone.result_rows),
         Seed("yolo.txt", lambda: [yolo.write(_annotations()).encode()],
              lambda path: yolo.read(path, "a", SIZE)),
         Seed("voc.xml", lambda: [voc.write(_annotations(), "a.jpg").encode()], voc.read),

@@ -13,9 +13,10 @@ import pytest
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.dataset import Dataset, open_dataset, split_name
 from dmnet.core.errors import InputError, MissingInputError
-from dmnet.core.formats import coco, dota, labelme, visdrone, voc, yolo
+from dmnet.core.formats import dota, labelme, visdrone, voc, yolo
 from dmnet.core.images import encode_jpeg
 from dmnet.core.records import Annotations
+from tests import written
 
 SHIPS = Classes(("ship", "fishing boat"))
 IDS = ("a", "north/a")  # one stem in two folders: two images
@@ -44,7 +45,7 @@ def make_coco(root: Path) -> Path:
     own = Classes(SHIPS.names, ids=(3, 90))
     items = [truth(name) for name in IDS]
     items = [Annotations.of(t.image_id, t.size, t.boxes, t.labels, t.score, own) for t in items]
-    data = coco.ground_truth(items, names, ignored=True, ids={"a.jpg": 7, "north/a.jpg": 4},
+    data = written.ground_truth(items, names, ignored=True, ids={"a.jpg": 7, "north/a.jpg": 4},
                              classes=own)  # fmt: skip
     put(root / "annotations" / "instances_val2017.json", json.dumps(data))
     pictures(root / "val2017")

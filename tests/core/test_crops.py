@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dmnet.core.errors import InputError
 from dmnet.core.formats import crops
 from dmnet.core.formats.crops import CropSet
+from tests import written
 
 PARENT = {"id": 1, "file_name": "a b.v2.jpg", "width": 100, "height": 50}
 IMAGE = {
@@ -21,20 +22,20 @@ IMAGE = {
 }  # fmt: skip
 
 
-def written(folder: Path, data: object) -> Path:
+def put(folder: Path, data: object) -> Path:
     path = folder / "crops.json"
     path.write_text(data if isinstance(data, str) else json.dumps(data), encoding="utf-8")
     return path
 
 
 def test_nothing(tmp_path: Path) -> None:
-    empty = CropSet.build({}, [])
-    assert crops.read(written(tmp_path, crops.write(empty))) == empty == CropSet((), ())
+    empty = written.crop_set({}, [])
+    assert crops.read(put(tmp_path, written.crops_text(empty))) == empty == CropSet((), ())
     assert empty.by_parent() == {}
 
 
 def test_ids_count_in_the_order_of_file_names() -> None:
-    found = CropSet.build(
+    found = written.crop_set(
         {"b.jpg": (50, 100), "a.jpg": (50, 100)},
         [("b.jpg", (0, 0, 9, 9), "2.jpg"), ("b.jpg", (1, 1, 9, 9), "1.jpg")],
     )
@@ -49,17 +50,19 @@ def test_ids_count_in_the_order_of_file_names() -> None:
 
 def test_a_number_of_an_image_that_is_left_out_stays_free() -> None:
     ids = {"a.jpg": 1, "b.jpg": 2, "c.jpg": 3}
-    found = CropSet.build({"c.jpg": (5, 5), "a.jpg": (5, 5)}, [("c.jpg", (0, 0, 5, 5), "x")], ids)
+    found = written.crop_set(
+        {"c.jpg": (5, 5), "a.jpg": (5, 5)}, [("c.jpg", (0, 0, 5, 5), "x")], ids
+    )
     assert [(p.id, p.file_name) for p in found.parents] == [(1, "a.jpg"), (3, "c.jpg")]
     assert found.crops[0].parent_id == 3
 
 
 def test_the_contract_by_hand(tmp_path: Path) -> None:
     data = {"parents": [PARENT], "images": [IMAGE]}
-    found = crops.read(written(tmp_path, data))
+    found = crops.read(put(tmp_path, data))
     assert found.parents[0].size == (50, 100) and found.parents[0].image_id == "a b.v2"
     assert found.crops[0].window == (10, 0, 40, 20) and found.crops[0].id == 7
-    assert json.loads(crops.write(found)) == data
+    assert json.loads(written.crops_text(found)) == data
 
 
 def test_names_beyond_ascii_a_byte_order_mark_and_whole_floats(tmp_path: Path) -> None:
@@ -79,11 +82,11 @@ def test_names_beyond_ascii_a_byte_order_mark_and_whole_floats(tmp_path: Path) -
 )
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, corners: list[Any]) -> None:
     windows = [(x, y, x + w, y + h) for x, y, w, h in corners]
-    made = CropSet.build(
+    made = written.crop_set(
         {"p.jpg": (60, 60), "q.jpg": (70, 80)},
         [("pq"[i % 2] + ".jpg", window, f"{window}.jpg") for i, window in enumerate(windows)],
     )
-    path = written(tmp_path_factory.mktemp("crops"), crops.write(made))
+    path = put(tmp_path_factory.mktemp("crops"), written.crops_text(made))
     assert crops.read(path) == made
 
 
@@ -124,7 +127,7 @@ def without(row: dict[str, Any], key: str) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_errors(tmp_path: Path, data: object, said: str) -> None:
-    path = written(tmp_path, data)
+    path = put(tmp_path, data)
     with pytest.raises(InputError, match=said) as raised:
         crops.read(path)
     assert str(path) in str(raised.value)

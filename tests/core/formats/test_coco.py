@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from dmnet.core.errors import InputError
 from dmnet.core.formats import coco, coco_results
 from dmnet.core.records import Annotations, Detections
+from tests import written
 
 
 def put(folder: Path, data: object) -> Path:
@@ -35,7 +36,7 @@ NAMES = {"b": "b.jpg", "a.x": "a.x.png", "c": "c.jpg"}
 
 
 def test_ground_truth_by_hand() -> None:
-    data = coco.ground_truth(example(), NAMES, ignored=False)
+    data = written.ground_truth(example(), NAMES, ignored=False)
     assert data["images"] == [
         {"id": 1, "file_name": "a.x.png", "width": 40, "height": 30},
         {"id": 2, "file_name": "b.jpg", "width": 20, "height": 10},
@@ -56,7 +57,7 @@ def test_ground_truth_by_hand() -> None:
 
 
 def test_rows_not_to_be_scored_are_written_only_when_asked() -> None:
-    rows = coco.ground_truth(example(), NAMES, ignored=True)["annotations"]
+    rows = written.ground_truth(example(), NAMES, ignored=True)["annotations"]
     assert [(r["category_id"], r["iscrowd"], r["ignore"], r["score"]) for r in rows] == [
         (9, 1, 1, 0),
         (4, 0, 0, 1),
@@ -90,14 +91,14 @@ def test_a_file_is_written_piece_by_piece() -> None:
 
 
 def test_no_images_at_all(tmp_path: Path) -> None:
-    data = coco.ground_truth([], {}, ignored=True)
+    data = written.ground_truth([], {}, ignored=True)
     assert (data["images"], data["annotations"]) == ([], [])
     assert coco.read_ground_truth(put(tmp_path, data)) == []
 
 
 def test_every_row_comes_back(tmp_path: Path) -> None:
     items = example()
-    back = coco.read_ground_truth(put(tmp_path, coco.ground_truth(items, NAMES, ignored=True)))
+    back = coco.read_ground_truth(put(tmp_path, written.ground_truth(items, NAMES, ignored=True)))
     assert [ann.image_id for ann in back] == ["a.x", "b", "c"]
     for was, now in zip(sorted(items, key=lambda ann: ann.image_id), back, strict=True):
         assert was.size == now.size
@@ -286,7 +287,7 @@ def test_pycocotools_reads_both(tmp_path: Path) -> None:
     from pycocotools.cocoeval import COCOeval
 
     objects = example()[0]
-    truth = put(tmp_path, coco.ground_truth(example(), NAMES, ignored=True))
+    truth = put(tmp_path, written.ground_truth(example(), NAMES, ignored=True))
     found = objects.objects
     det = Detections(found.boxes, np.full(len(found), 0.9), found.labels)
     results = tmp_path / "results.json"

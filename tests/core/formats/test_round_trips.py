@@ -14,6 +14,7 @@ import pytest
 from dmnet.core.dataset import Dataset, open_dataset
 from dmnet.core.formats import coco, visdrone, voc, yolo
 from dmnet.core.records import Annotations
+from tests import written
 
 SPLITS = [("train", 6471, 353_547, 343_204), ("val", 548, 40_169, 38_759)]
 SPLITS += [("test-dev", 1610, 77_547, 75_102)]
@@ -85,7 +86,7 @@ def test_coco(official: Callable[[str], Case], tmp_path: Path, split: str) -> No
     case = official(split)
     names = {entry.image_id: entry.file_name for entry in case.data.entries}
     path = tmp_path / "all.json"
-    path.write_text(json.dumps(coco.ground_truth(case.items, names, ignored=True)))
+    path.write_text(json.dumps(written.ground_truth(case.items, names, ignored=True)))
     for ann, back in zip(case.items, coco.read_ground_truth(path), strict=True):
         assert_same(ann, back)
 
@@ -108,13 +109,13 @@ def test_third_party_results(thirdparty_detections: Path, tmp_path: Path) -> Non
     """Sorted files come back with every box, score and label as they were."""
     total = 0
     for index, path in enumerate(sorted(thirdparty_detections.glob("*.txt"))):
-        det = visdrone.read_results(path)
+        det = written.read_results(path)
         total += len(det)
         if index % 20:
             continue
         copy = tmp_path / path.name
         copy.write_text(visdrone.write_results(det), encoding="utf-8")
-        back = visdrone.read_results(copy)
+        back = written.read_results(copy)
         assert np.array_equal(back.boxes, det.boxes)
         assert np.array_equal(back.scores, det.scores)
         assert np.array_equal(back.labels, det.labels)

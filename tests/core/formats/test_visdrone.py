@@ -14,6 +14,7 @@ from dmnet.core.classes import VISDRONE
 from dmnet.core.errors import InputError
 from dmnet.core.formats import visdrone
 from dmnet.core.records import Annotations, Detections
+from tests import written
 
 SIZE = (100, 200)
 
@@ -125,14 +126,14 @@ RESULTS = (
 
 
 def test_results_keep_the_order_of_the_file(tmp_path: Path) -> None:
-    det = visdrone.read_results(put(tmp_path, RESULTS))
+    det = written.read_results(put(tmp_path, RESULTS))
     assert det.boxes.tolist() == [[783, 228, 821, 288], [1.5, 2.25, 4.5, 6.25], [5, 5, 5, 14]]
     assert det.scores.tolist() == [0.9700530171394348, 0.2, 0.001]
     assert det.labels.tolist() == [5, 11, 1]
 
 
 def test_an_empty_result_file(tmp_path: Path) -> None:
-    assert len(visdrone.read_results(put(tmp_path, ""))) == 0
+    assert len(written.read_results(put(tmp_path, ""))) == 0
     assert visdrone.write_results(Detections.empty()) == ""
 
 
@@ -149,7 +150,7 @@ def test_an_empty_result_file(tmp_path: Path) -> None:
 def test_bad_results_name_file_and_line(tmp_path: Path, row: str, reason: str) -> None:
     path = put(tmp_path, f"1 2 3 4 .5 4 -1 -1\n{row}\n")
     with pytest.raises(InputError) as caught:
-        visdrone.read_results(path)
+        written.read_results(path)
     assert str(caught.value).startswith(f"{path}:2: {reason}")
 
 
@@ -182,7 +183,7 @@ def test_results_come_back(
     det = Detections(boxes, scores, labels)
     path = tmp_path_factory.mktemp("results") / "a.txt"
     path.write_text(visdrone.write_results(det), encoding="utf-8")
-    back, order = visdrone.read_results(path), np.argsort(-scores, kind="stable")
+    back, order = written.read_results(path), np.argsort(-scores, kind="stable")
     np.testing.assert_allclose(back.boxes, boxes[order], atol=1e-3, rtol=0)
     assert (back.scores == scores[order]).all()
     assert (back.labels == labels[order]).all()

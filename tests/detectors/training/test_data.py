@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from dmnet.core.errors import ConfigError, InputError
-from dmnet.core.formats import coco, voc
-from dmnet.core.formats.crops import CropSet
+from dmnet.core.formats import voc
 from dmnet.core.records import Annotations
 from dmnet.detectors.base import DetectionNet, build_model
 from dmnet.detectors.training import data
@@ -21,6 +20,7 @@ from dmnet.detectors.training.data import DataConfig, TrainingImage
 from dmnet.detectors.training.loader import TrainingData, make_loader, to_target
 from dmnet.detectors.training.pixels import PixelStore
 from dmnet.detectors.training.sampler import EpochBatches
+from tests import written
 
 Scenes = Callable[..., list[TrainingImage]]
 STILL = AugmentConfig(flip=0.0, zoom=(1.0, 1.0), photometric=0.0)
@@ -38,7 +38,7 @@ def files(folder: Path) -> dict[str, Path]:
 
 def write_coco(path: Path, samples: list[TrainingImage]) -> Path:
     names = {s.annotations.image_id: s.image.name for s in samples}
-    truth = coco.ground_truth([s.annotations for s in samples], names, ignored=True)
+    truth = written.ground_truth([s.annotations for s in samples], names, ignored=True)
     path.write_text(json.dumps(truth))
     return path
 
@@ -85,7 +85,7 @@ def test_other_classes_and_names_that_leave(scenes: Scenes, tmp_path: Path) -> N
 
 def test_crops_are_windows_of_their_parents(scenes: Scenes, tmp_path: Path) -> None:
     parent = scenes(1, size=64)[0]
-    crops = CropSet.build(
+    crops = written.crop_set(
         {parent.image.name: (64, 64)}, [(parent.image.name, (8, 4, 40, 24), "c.jpg")]
     )
     ann = Annotations.of("c", (20, 32), [[1, 1, 5, 5]], [4])

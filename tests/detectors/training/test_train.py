@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from dmnet.core.errors import CheckpointError, ConfigError, DmnetError
-from dmnet.core.formats import coco
 from dmnet.core.images import read_image
 from dmnet.core.overlaps import overlap_matrix
 from dmnet.core.records import Size
@@ -30,6 +29,7 @@ from dmnet.detectors.training.augmentation import AugmentConfig
 from dmnet.detectors.training.data import DataConfig, TrainingImage
 from dmnet.detectors.training.settings import TrainConfig
 from dmnet.detectors.training.train import train
+from tests import written
 
 Scenes = Callable[..., list[TrainingImage]]
 QUIET = TrainConfig(epochs=2, batch=2, ema=0.0, warmup_steps=0, clip=0.0)
@@ -298,7 +298,7 @@ def here(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_set(samples: list[TrainingImage], folder: Path) -> None:
     names = {s.annotations.image_id: s.image.name for s in samples}
-    truth = coco.ground_truth([s.annotations for s in samples], names, ignored=True)
+    truth = written.ground_truth([s.annotations for s in samples], names, ignored=True)
     (folder / "gt.json").write_text(json.dumps(truth))
 
 
