@@ -33,7 +33,7 @@ NETWORKS: dict[str, str] = {
 
 FOREIGN: dict[str, str] = {
     "mmdet": "dmnet.detectors.mmdet.detector:load",
-    "onnx": "dmnet.detectors.onnx:load",
+    "onnx": "dmnet.detectors.onnx:OnnxDetector",
     "results": "dmnet.detectors.results:load",
 }
 """Detectors from elsewhere: name -> ``module:load``.

@@ -228,10 +228,3 @@ class OnnxDetector:
             with np.errstate(over="ignore"):
                 scores = 1 / (1 + np.exp(-scores))
         return one[:, :4], scores[:, 1:] * scores[:, :1] if self.how.objectness else scores
-
-
-def load(
-    path: Path, settings: Mapping[str, Any], device: str, classes: Classes | None = None
-) -> OnnxDetector:
-    """Make the detector from plain settings; see `dmnet.detectors.names.FOREIGN`."""
-    return OnnxDetector(path, settings, device, classes)

@@ -22,7 +22,7 @@ from dmnet.fusion.evaluation.operating_points import operating_point_of
 
 @dataclass(frozen=True)
 class Judge:
-    """Images to score on: a whole split, or some training samples."""
+    """Images to score on: a whole split, or samples of the training set or of a file."""
 
     dataset: Dataset | None
     protocol: str
@@ -30,17 +30,6 @@ class Judge:
     samples: Sequence[TrainingImage] = ()
     source: Path | None = None
     """The file that the samples were read from."""
-
-    @classmethod
-    def of(
-        cls,
-        samples: Sequence[TrainingImage],
-        protocol: str,
-        threshold: float,
-        source: Path | None = None,
-    ) -> Judge:
-        """Judge on samples: of the training set, or of a file of annotations."""
-        return cls(None, protocol, threshold, tuple(samples), source)
 
     @property
     def classes(self) -> Classes:

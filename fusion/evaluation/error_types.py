@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.core.overlaps import Floats, Ints
-from dmnet.fusion.evaluation.matched import Matched, set_ap
+from dmnet.fusion.evaluation.matched import TRUTH, Matched, set_ap
 from dmnet.fusion.evaluation.matching import NONE
 from dmnet.fusion.evaluation.operating_points import best_overlaps
 
@@ -110,14 +110,7 @@ def _without_truth(table: Matched, missed: NDArray[np.bool_]) -> Matched:
     """Leave missed objects out; the matches of the others stay as they are."""
     position = np.cumsum(~missed) - 1
     chosen = np.where(table.chosen >= 0, position[table.chosen], table.chosen)
-    return replace(
-        table,
-        chosen=chosen,
-        truth_image=table.truth_image[~missed],
-        truth_row=table.truth_row[~missed],
-        truth_label=table.truth_label[~missed],
-        truth_ignore=table.truth_ignore[~missed],
-    )
+    return replace(table, chosen=chosen, **{name: getattr(table, name)[~missed] for name in TRUTH})
 
 
 def _ap50(table: Matched) -> float:

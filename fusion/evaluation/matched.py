@@ -24,6 +24,9 @@ from dmnet.fusion.evaluation.scored_images import ScoredImage
 
 _SHIFT = 1 << 20  # labels fit below
 
+TRUTH = ("truth_image", "truth_row", "truth_label", "truth_ignore")
+"""The columns of `Matched` that hold ground truth, a row an object."""
+
 
 @dataclass(frozen=True)
 class Matched:
@@ -61,13 +64,7 @@ class Matched:
 
     def with_truth_of(self, other: Matched) -> Matched:
         """The same with the arrays of another table's equal ground truth: held once in memory."""
-        return replace(
-            self,
-            truth_image=other.truth_image,
-            truth_row=other.truth_row,
-            truth_label=other.truth_label,
-            truth_ignore=other.truth_ignore,
-        )
+        return replace(self, **{name: getattr(other, name) for name in TRUTH})
 
 
 def matched(

@@ -32,20 +32,20 @@ class OperatingPoint:
     fn: int
 
 
-def operating_point(
-    table: Matched, threshold: float, *, label: int | None = None, iou: float = 0.5
-) -> OperatingPoint:
+IOU = 0.5
+"""Least overlap of a match; it has to be one of the table's thresholds."""
+
+
+def operating_point(table: Matched, threshold: float) -> OperatingPoint:
     """Precision, recall, F1 and mean IoU of the matched pairs at a score threshold.
 
     Args:
         table: the matched set.
         threshold: detections with this score or more count.
-        label: one class, or None for all together.
-        iou: one of the table's thresholds; a match needs at least this overlap.
     """
-    chosen, overlap, total = _matches(table, label, iou)
-    score = table.score if label is None else table.score[table.label == label]
-    above = score >= threshold
+    chosen = table.chosen[:, _column(table)]
+    overlap, total = pair_iou(table, chosen), int(table.counts.sum())
+    above = table.score >= threshold
     hit = above & (chosen >= 0)
     tp, fp = int(hit.sum()), int((above & (chosen == NONE)).sum())
     return OperatingPoint(
@@ -64,35 +64,24 @@ def operating_point_of(
     truths: Sequence[Annotations],
     results: Mapping[str, Detections],
     threshold: float,
-    *,
-    iou: float = 0.5,
 ) -> OperatingPoint:
     """`operating_point` of records in memory; ground truth of score 0 is left out."""
     images = coco_images(scored_images(truths, results))
     scored = classes_of(truths).scored
-    table = matched(images, "coco@500", classes=scored, thresholds=np.array([iou]))
-    return operating_point(table, threshold, iou=iou)
+    table = matched(images, "coco@500", classes=scored, thresholds=np.array([IOU]))
+    return operating_point(table, threshold)
 
 
-def best_f1(table: Matched, *, label: int | None = None, iou: float = 0.5) -> OperatingPoint:
+def best_f1(table: Matched) -> OperatingPoint:
     """The operating point of greatest F1; of equal ones that with the highest threshold."""
-    chosen, _, total = _matches(table, label, iou)
-    score = table.score if label is None else table.score[table.label == label]
+    score = table.score
     if len(score) == 0:
-        return operating_point(table, 0.0, label=label, iou=iou)
-    tp, fp = cumulated(chosen)
-    f1 = 2 * tp / np.maximum(1, tp + fp + total)
+        return operating_point(table, 0.0)
+    tp, fp = cumulated(table.chosen[:, _column(table)])
+    f1 = 2 * tp / np.maximum(1, tp + fp + int(table.counts.sum()))
     last = np.append(score[1:] != score[:-1], True)  # equal scores come together
     best = np.flatnonzero(last)[np.argmax(f1[last])]
-    return operating_point(table, float(score[best]), label=label, iou=iou)
-
-
-def _matches(table: Matched, label: int | None, iou: float) -> tuple[Ints, Floats, int]:
-    """Chosen ground truth, its IoU (0 if none), and the number of objects."""
-    chosen = table.chosen[:, _column(table, iou)]
-    mine = np.ones(len(chosen), bool) if label is None else table.label == label
-    objects = table.counts if label is None else table.counts & (table.truth_label == label)
-    return chosen[mine], pair_iou(table, chosen)[mine], int(objects.sum())
+    return operating_point(table, float(score[best]))
 
 
 def pair_iou(table: Matched, chosen: Ints) -> Floats:
@@ -120,10 +109,10 @@ def _gather(parts: list[Floats], image: Ints, row: Ints) -> Floats:
     return np.concatenate([*boxes, np.zeros((0, 4))])[start[image] + row]
 
 
-def _column(table: Matched, iou: float) -> int:
-    close = np.flatnonzero(np.isclose(table.thresholds, iou))
+def _column(table: Matched) -> int:
+    close = np.flatnonzero(np.isclose(table.thresholds, IOU))
     if len(close) == 0:
-        raise ValueError(f"matched at {table.thresholds.tolist()}, not at IoU {iou}")
+        raise ValueError(f"matched at {table.thresholds.tolist()}, not at IoU {IOU}")
     return int(close[0])
 
 
@@ -131,7 +120,7 @@ def _ratio(a: float, b: float) -> float:
     return a / b if b else float("nan")
 
 
-def confusion(table: Matched, threshold: float, *, iou: float = 0.5) -> NDArray[np.int64]:
+def confusion(table: Matched, threshold: float) -> NDArray[np.int64]:
     """Confusion matrix at a score threshold.
 
     Detections keep the match of their own class; those left over are matched, by score, to what is
@@ -140,20 +129,19 @@ def confusion(table: Matched, threshold: float, *, iou: float = 0.5) -> NDArray[
     Args:
         table: the matched set.
         threshold: detections with this score or more count.
-        iou: least overlap of a match, one of the table's thresholds.
 
     Returns:
         ``(C + 1, C + 1)``: row true class, column predicted class, in the order of
         ``table.classes``; the last row counts FP on background, the last column FN.
     """
-    truth, predicted = confusion_pairs(table, threshold, iou=iou)
+    truth, predicted = confusion_pairs(table, threshold)
     size = len(table.classes) + 1
     return np.bincount(truth * size + predicted, minlength=size * size).reshape(size, size)
 
 
-def confusion_pairs(table: Matched, threshold: float, *, iou: float = 0.5) -> tuple[Ints, Ints]:
+def confusion_pairs(table: Matched, threshold: float) -> tuple[Ints, Ints]:
     """True and predicted class position of every entry of the confusion matrix."""
-    chosen, owner = cross_matches(table, threshold, iou=iou)
+    chosen, owner = cross_matches(table, threshold)
     labels = np.array(list(table.classes))
     position = np.full(int(labels.max(initial=0)) + 1, len(labels))
     position[labels] = np.arange(len(labels))
@@ -175,14 +163,14 @@ def confusion_pairs(table: Matched, threshold: float, *, iou: float = 0.5) -> tu
     return np.concatenate(truth), np.concatenate(predicted)
 
 
-def cross_matches(table: Matched, threshold: float, *, iou: float = 0.5) -> tuple[Ints, Ints]:
+def cross_matches(table: Matched, threshold: float) -> tuple[Ints, Ints]:
     """Matches within classes, then across them among what is left.
 
     Returns:
         The ground truth of each detection (or NONE, IGNORED) and the detection of each ground
         truth (or -1).
     """
-    chosen = table.chosen[:, _column(table, iou)].copy()
+    chosen = table.chosen[:, _column(table)].copy()
     chosen[table.score < threshold] = NONE
     owner = np.full(len(table.truth_label), -1)
     hit = np.flatnonzero(chosen >= 0)
@@ -194,7 +182,7 @@ def cross_matches(table: Matched, threshold: float, *, iou: float = 0.5) -> tupl
         table.score[left_d],
         Rows(table.truth_image[left_t], truth_xywh(table)[left_t]),
         np.zeros(len(left_t), dtype=bool),
-        np.array([iou]),
+        np.array([IOU]),
     )[:, 0]
     more = extra >= 0
     chosen[left_d[more]] = left_t[extra[more]]

@@ -68,7 +68,7 @@ def learn(
     judges = [("", judge)] if judge else []
     if config.judge_train:
         some = whole[: config.judge_train]
-        judges.append(("train_", Judge.of(some, config.protocol, config.score_threshold)))
+        judges.append(("train_", Judge(None, config.protocol, config.score_threshold, some)))
 
     def evaluate(net: Any) -> dict[str, float]:
         return {
@@ -92,7 +92,7 @@ def learn(
     )
     last = trained.history[trained.best_epoch - 1]
     value = {"kept": last, "samples": len(samples), **started}
-    shown = judge or Judge.of(whole, config.protocol, config.score_threshold)
+    shown = judge or Judge(None, config.protocol, config.score_threshold, whole)
     return _product(config, (trained.best, trained.history), shown, value, aside, device)
 
 
@@ -149,7 +149,7 @@ def learn_mmdet(
     scored = [row for row in rows if "AP" in row]
     kept = max(scored, key=lambda row: row["AP"]) if scored else rows[-1]
     whole = [sample for sample in samples if sample.window is None]
-    shown = Judge.of(whole, config.protocol, config.score_threshold)
+    shown = Judge(None, config.protocol, config.score_threshold, whole)
     value = {"kept": kept, "samples": count}
     return _product(config, (weights, rows), shown, value, aside, device)
 

@@ -87,7 +87,7 @@ def find_judge(context: Context, config: Config) -> Judge | None:
         raise MissingInputError(
             f"train-detector.validation: {path} annotates no image of {dataset.root}. {ways}."
         )
-    return Judge.of(samples, config.protocol, config.score_threshold, path)
+    return Judge(None, config.protocol, config.score_threshold, samples, path)
 
 
 def annotation_files(

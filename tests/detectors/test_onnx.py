@@ -22,7 +22,7 @@ from dmnet.core.onnx import open_session, run
 from dmnet.core.overlaps import overlap_matrix
 from dmnet.core.presets import read_yaml
 from dmnet.detectors.load import Detector
-from dmnet.detectors.onnx import OnnxDetector, _resized, load, network_input, place
+from dmnet.detectors.onnx import OnnxDetector, _resized, network_input, place
 from dmnet.detectors.onnx_decoding import OnnxDecoding, class_table, grid, select, to_corners
 from tests.campaigns.seeds import constant_onnx
 
@@ -182,7 +182,7 @@ def test_a_yolov8_like_file(tmp_path: Path, transposed: bool) -> None:
     path = constant_model(tmp_path / "m.onnx", [out], [1, 3, 64, 64])
     settings = {"layout": "cxcywh", "objectness": False, "transposed": transposed,
                 "input_size": [64, 64], "class_map": ["0=4", "1=1"]}  # fmt: skip
-    detector = load(path, settings, "cpu")
+    detector = OnnxDetector(path, settings, "cpu")
     assert isinstance(detector, Detector)
     assert detector.predict([]) == []
     small, large = detector.predict(
@@ -198,7 +198,7 @@ def test_classes_without_a_category_are_dropped(tmp_path: Path) -> None:
     out = np.array([[[32, 16, 20, 10, 0.9, 0.0], [9, 9, 4, 4, 0.0, 0.8]]], dtype=np.float32)
     path = constant_model(tmp_path / "m.onnx", [out], [1, 3, 64, 64])
     settings = {"objectness": False, "input_size": [64, 64], "class_map": ["1=6"]}
-    (found,) = load(path, settings, "cpu").predict([np.zeros((64, 64, 3), np.uint8)])
+    (found,) = OnnxDetector(path, settings, "cpu").predict([np.zeros((64, 64, 3), np.uint8)])
     assert found.labels.tolist() == [6]
 
 
@@ -206,7 +206,7 @@ def test_objectness_and_sigmoid(tmp_path: Path) -> None:
     out = np.array([[[32, 16, 20, 10, 0.0, 0.0]]], dtype=np.float32)
     path = constant_model(tmp_path / "m.onnx", [out], ["n", 3, "h", "w"])
     settings = {"activation": "sigmoid", "class_map": ["0=4"], "long_side": 64}
-    (found,) = load(path, settings, "cpu").predict([np.zeros((64, 64, 3), np.uint8)])
+    (found,) = OnnxDetector(path, settings, "cpu").predict([np.zeros((64, 64, 3), np.uint8)])
     assert found.scores == pytest.approx([0.25])
 
 
@@ -215,31 +215,31 @@ def test_errors_name_the_file_and_the_way_out(tmp_path: Path) -> None:
     good = constant_model(tmp_path / "m.onnx", [out], [1, 3, 64, 64])
     ask = {"class_map": ["0=1"], "input_size": [64, 64]}
     with pytest.raises(CheckpointError, match="no such ONNX file"):
-        load(tmp_path / "none.onnx", {}, "cpu")
+        OnnxDetector(tmp_path / "none.onnx", {}, "cpu")
     for name, data in (("empty", b""), ("text", b"not onnx" * 9), ("cut", good.read_bytes()[:60])):
         bad = tmp_path / f"{name}.onnx"
         bad.write_bytes(data)
         with pytest.raises(CheckpointError, match=f"{name}.onnx"):
-            load(bad, ask, "cpu")
+            OnnxDetector(bad, ask, "cpu")
     with pytest.raises(ConfigError, match="does not say what its classes are"):
-        load(good, {}, "cpu")
+        OnnxDetector(good, {}, "cpu")
     with pytest.raises(ConfigError, match=r"set input_size to \[64, 64\]"):
-        load(good, {"class_map": ["0=1"]}, "cpu")
+        OnnxDetector(good, {"class_map": ["0=1"]}, "cpu")
     with pytest.raises(ConfigError, match="did you mean 'strides'"):
-        load(good, {**ask, "stride": [8]}, "cpu")
+        OnnxDetector(good, {**ask, "stride": [8]}, "cpu")
     image = np.zeros((64, 64, 3), np.uint8)
     with pytest.raises(CheckpointError, match="no room for 3 classes"):
-        load(good, {**ask, "class_map": ["2=1"]}, "cpu").predict([image])
+        OnnxDetector(good, {**ask, "class_map": ["2=1"]}, "cpu").predict([image])
     with pytest.raises(CheckpointError, match="5 boxes where strides"):
-        load(good, {**ask, "layout": "yolox"}, "cpu").predict([image])
+        OnnxDetector(good, {**ask, "layout": "yolox"}, "cpu").predict([image])
     with pytest.raises(CheckpointError, match="layout detections"):
-        load(good, {**ask, "layout": "detections"}, "cpu").predict([image])
+        OnnxDetector(good, {**ask, "layout": "detections"}, "cpu").predict([image])
     density = constant_model(tmp_path / "d.onnx", [out], [1, 3, 64, 64], {"kind": "density"})
     with pytest.raises(CheckpointError, match="holds a density network"):
-        load(density, ask, "cpu")
+        OnnxDetector(density, ask, "cpu")
     gray = constant_model(tmp_path / "g.onnx", [out], [1, 1, 64, 64])
     with pytest.raises(CheckpointError, match="expected one"):
-        load(gray, ask, "cpu")
+        OnnxDetector(gray, ask, "cpu")
 
 
 def test_yolox_nano_finds_the_cars_of_a_real_picture(shared: Path) -> None:
@@ -261,12 +261,14 @@ def test_yolox_nano_finds_the_cars_of_a_real_picture(shared: Path) -> None:
 def test_another_side_of_the_input(tmp_path: Path) -> None:
     found = [np.zeros((1, 1, 6), np.float32)]
     described = {"class_map": ["0=1"], "long_side": 64, "objectness": True}
-    free = load(constant_model(tmp_path / "a.onnx", found, [1, 3, "h", "w"]), described, "cpu")
+    free = OnnxDetector(
+        constant_model(tmp_path / "a.onnx", found, [1, 3, "h", "w"]), described, "cpu"
+    )
     assert free.input_shape((100, 200)) == (32, 64)
     assert free.at_side(128).input_shape((100, 200)) == (64, 128)
     assert free.input_shape((100, 200)) == (32, 64)
     fixed = {"class_map": ["0=1"], "input_size": [64, 64]}
-    tied = load(constant_model(tmp_path / "b.onnx", found, [1, 3, 64, 64]), fixed, "cpu")
+    tied = OnnxDetector(constant_model(tmp_path / "b.onnx", found, [1, 3, 64, 64]), fixed, "cpu")
     with pytest.raises(ConfigError, match=r"b.onnx: detect.whole_side 128: .* is fixed"):
         tied.at_side(128)
 
@@ -277,7 +279,7 @@ def test_metadata_that_is_no_text(tmp_path: Path) -> None:
     path = constant_model(tmp_path / "a.onnx", [output], [1, 3, 32, 32], {"note": "aaaaaaaa"})
     path.write_bytes(path.read_bytes().replace(b"aaaaaaaa", b"\xff" * 8))
     with pytest.raises(CheckpointError, match="its metadata is damaged"):
-        load(path, {}, "cpu")
+        OnnxDetector(path, {}, "cpu")
 
 
 @pytest.mark.parametrize("kind", ["INT64", "FLOAT16", "STRING"])
@@ -289,12 +291,12 @@ def test_other_inputs_than_floats_are_refused_at_opening(kind: str, tmp_path: Pa
     with pytest.raises(
         CheckpointError, match=r"a\.onnx: its input 'images' takes tensor\(.*floats"
     ):
-        load(path, ask, "cpu")
+        OnnxDetector(path, ask, "cpu")
 
 
 def test_a_file_that_fails_when_it_runs(tmp_path: Path) -> None:
     path = constant_model(tmp_path / "a.onnx", [np.zeros((1, 5, 7), np.float32)], ["n", 3, 32, 32])
-    detector = load(path, {"class_map": ["0=1"], "input_size": [32, 32]}, "cpu")
+    detector = OnnxDetector(path, {"class_map": ["0=1"], "input_size": [32, 32]}, "cpu")
     feed = {"images": np.zeros((1, 3, 8, 8), np.float32)}
     with pytest.raises(CheckpointError, match=r"a\.onnx: cannot be run on images \(1, 3, 8, 8\)"):
         run(path, detector.session, feed)

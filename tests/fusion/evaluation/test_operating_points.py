@@ -142,9 +142,9 @@ class TestOperatingPoint:
         assert point == operating_point(table_of(self.truth, self.found), 0.5)
         assert operating_point_of([image.annotations(VISDRONE)], {}, 0.5).fn == 3
 
-    def test_one_class(self) -> None:
-        point = operating_point(table_of(self.truth, self.found), 0.5, label=1)
-        assert (point.tp, point.fp, point.fn) == (0, 0, 1)
+    def test_no_detections(self) -> None:
+        point = operating_point(table_of(self.truth, rows()), 0.5)
+        assert (point.tp, point.fp, point.fn) == (0, 0, 3)
         assert math.isnan(point.precision)
         assert (point.recall, point.f1) == (0, 0)
 
@@ -166,8 +166,8 @@ class TestOperatingPoint:
         assert math.isnan(point.f1)
 
     def test_unknown_iou(self) -> None:
-        with pytest.raises(ValueError, match=r"not at IoU 0\.6"):
-            operating_point(matched([], "coco@500", thresholds=np.array([0.5])), 0.5, iou=0.6)
+        with pytest.raises(ValueError, match=r"not at IoU 0\.5"):
+            operating_point(matched([], "coco@500", thresholds=np.array([0.6])), 0.5)
 
 
 def test_confusion_by_hand() -> None:
