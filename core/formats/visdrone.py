@@ -45,26 +45,16 @@ def read_annotations(
             truncation or occlusion that is not a whole number; names file and line.
     """
     values, lines = read_rows(path, 8, COLUMNS)
-    columns = {
-        name: whole(path, values[:, index], lines, name)
+    score, labels, truncation, occlusion = (
+        whole(path, values[:, index], lines, name)
         for index, name in enumerate(("score", "category", "truncation", "occlusion"), start=4)
-    }
-    labels = columns["category"]
+    )
     check_categories(path, labels, lines, classes)
     boxes, keep, warnings = fit(
         np.round(from_xywh(values[:, :4]), 6), size, lambda i: f"{path}:{lines[i]}"
     )
-    annotations = Annotations(
-        image_id,
-        size,
-        boxes,
-        labels,
-        columns["score"],
-        columns["truncation"],
-        columns["occlusion"],
-        classes,
-    )
-    return annotations[keep], warnings
+    found = Annotations(image_id, size, boxes, labels, score, truncation, occlusion, classes)
+    return found[keep], warnings
 
 
 def check_categories(

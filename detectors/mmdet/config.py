@@ -137,15 +137,11 @@ def grey_ignored(loader: Any) -> None:
         for pipeline in ("pipeline", "switch_pipeline"):
             steps = node.get(pipeline)
             if isinstance(steps, list):
-                node[pipeline] = [
-                    part
-                    for step in steps
-                    for part in (
-                        [step, {"type": "DmnetGreyIgnored"}]
-                        if kind(step) == "LoadAnnotations"
-                        else [step]
-                    )
-                ]
+                node[pipeline] = [part for step in steps for part in _with_grey(step)]
+
+
+def _with_grey(step: Any) -> list[Any]:
+    return [step, {"type": "DmnetGreyIgnored"}] if kind(step) == "LoadAnnotations" else [step]
 
 
 def set_epochs(cfg: Any, epochs: int, steps: int) -> None:
