@@ -35,64 +35,48 @@ class Comparison:
     p_value: float
 
 
-def draws(images: int, repeats: int, seed: int = 0) -> Floats:
-    """How often each image counts in each repetition, ``(repeats, images)``."""
-    rng = np.random.default_rng(seed)
+LEVEL = 0.95
+"""Share of the repetitions inside an interval."""
+
+
+def draws(images: int, repeats: int) -> Floats:
+    """How often each image counts in each repetition, ``(repeats, images)``; always the same."""
+    rng = np.random.default_rng(0)
     return rng.multinomial(images, np.full(images, 1 / images), size=repeats).astype(np.float64)
 
 
-def resample(table: Matched, *, repeats: int = 200, seed: int = 0) -> Floats:
+def resample(table: Matched, *, repeats: int = 200) -> Floats:
     """AP, AP50 and AP75 of every repetition, ``(repeats, 3)``.
 
     Args:
         table: the set, matched at the protocol's ten thresholds.
-        repeats: bootstrap repetitions.
-        seed: of the generator; equal seeds draw the same images.
+        repeats: bootstrap repetitions; they draw the same images for every table.
     """
     if not table.images:
         return np.full((1, len(METRICS)), np.nan)
-    times = draws(len(table.images), repeats, seed)
+    times = draws(len(table.images), repeats)
     rows = [_summary(set_ap(table, row)) for row in tqdm(times, "bootstrap", disable=None)]
     return np.array(rows)
 
 
-def intervals(
-    table: Matched,
-    *,
-    repeats: int = 200,
-    level: float = 0.95,
-    seed: int = 0,
-    drawn: Floats | None = None,
-) -> dict[str, Interval]:
+def intervals(table: Matched, drawn: Floats) -> dict[str, Interval]:
     """Percentile intervals of AP, AP50 and AP75.
 
     Args:
         table: the set, matched at the protocol's ten thresholds.
-        repeats: bootstrap repetitions.
-        level: share of the repetitions inside.
-        seed: of the generator.
-        drawn: what `resample` gave for this table, where it is at hand.
+        drawn: what `resample` gave for this table.
     """
     values = _summary(set_ap(table))
-    rows = resample(table, repeats=repeats, seed=seed) if drawn is None else drawn
     return {
-        name: _interval(value, rows[:, column], level)
+        name: _interval(value, drawn[:, column])
         for column, (name, value) in enumerate(zip(METRICS, values, strict=True))
     }
 
 
-def compare(
-    first: Matched,
-    second: Matched,
-    *,
-    repeats: int = 200,
-    level: float = 0.95,
-    seed: int = 0,
-    drawn: tuple[Floats, Floats] | None = None,
-) -> dict[str, Comparison]:
+def compare(first: Matched, second: Matched, drawn: tuple[Floats, Floats]) -> dict[str, Comparison]:
     """Paired bootstrap of two results on the same images, for AP, AP50 and AP75.
 
-    ``drawn`` is what `resample` gave for the two with one seed, where it is at hand.
+    ``drawn`` is what `resample` gave for the two.
 
     Raises:
         ConfigError: the results are not of the same images and protocol.
@@ -103,11 +87,6 @@ def compare(
             f"a paired comparison needs the same images and protocol: {len(names[0])} images under "
             f"{first.protocol}, {len(names[1])} under {second.protocol}"
         )
-    if drawn is None:
-        drawn = (
-            resample(first, repeats=repeats, seed=seed),
-            resample(second, repeats=repeats, seed=seed),
-        )
     difference = drawn[1] - drawn[0]
     values = _summary(set_ap(second)) - _summary(set_ap(first))
     out = {}
@@ -115,7 +94,7 @@ def compare(
         rows = difference[~np.isnan(difference[:, column]), column]
         tail = min((rows <= 0).sum(), (rows >= 0).sum())
         p = min(1.0, 2 * (int(tail) + 1) / (len(rows) + 1))
-        out[name] = Comparison(_interval(float(values[column]), rows, level), p)
+        out[name] = Comparison(_interval(float(values[column]), rows), p)
     return out
 
 
@@ -123,9 +102,9 @@ def _summary(ap: Floats) -> Floats:
     return np.array([ap.mean(), ap[0], ap[5]])
 
 
-def _interval(value: float, rows: Floats, level: float) -> Interval:
+def _interval(value: float, rows: Floats) -> Interval:
     rows = rows[~np.isnan(rows)]
     if len(rows) == 0:
         return Interval(float(value), float("nan"), float("nan"))
-    low, high = np.quantile(rows, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(rows, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(value), float(low), float(high))

@@ -99,7 +99,7 @@ def analyse(
     for number, (table, scores) in enumerate(zip(tables, all_scores, strict=True)):
         against = None
         if drawn and number:
-            against = compare(tables[0], table, drawn=(drawn[0], drawn[number]))
+            against = compare(tables[0], table, (drawn[0], drawn[number]))
         out.append(
             Analysis(
                 scores,
@@ -107,7 +107,7 @@ def analyse(
                 best_f1(table),
                 tuple(error_costs(table)),
                 tuple(tuple(row) for row in confusion(table, score_threshold).tolist()),
-                intervals(table, drawn=drawn[number]) if drawn else {},
+                intervals(table, drawn[number]) if drawn else {},
                 against,
             )
         )

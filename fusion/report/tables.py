@@ -135,13 +135,13 @@ def intervals(
     drawn = {name: resample(table, repeats=repeats) for name, table in tables.items()}
     out = []
     for name, table in tables.items():
-        own = bootstrap_intervals(table, drawn=drawn[name])
+        own = bootstrap_intervals(table, drawn[name])
         cells = [_interval(value) for value in own.values()]
         first, second = (pivot, name) if against == "first" else (name, pivot)
         if name == pivot:
             cells += ["–"] * 3
         else:
-            gaps = compare(tables[first], tables[second], drawn=(drawn[first], drawn[second]))
+            gaps = compare(tables[first], tables[second], (drawn[first], drawn[second]))
             cells += [_difference(value) for value in gaps.values()]
         out.append({"name": name, "cells": cells})
     return out

@@ -192,11 +192,11 @@ def interval_table(tables: Mapping[str, Matched], repeats: int) -> Iterator[str]
     head = ("protocol", "run", "metric", "value", "95 % from", "to", "p")
     rows: list[tuple[str, ...]] = [head]
     for name, table in tables.items():
-        for metric, each in intervals(table, drawn=drawn[name]).items():
+        for metric, each in intervals(table, drawn[name]).items():
             bounds = (each.value, each.low, each.high)
             rows.append((table.protocol, name, metric, *(f"{x:.4f}" for x in bounds), ""))
     for name in others:
-        gaps = compare(tables[first], tables[name], drawn=(drawn[first], drawn[name]))
+        gaps = compare(tables[first], tables[name], (drawn[first], drawn[name]))
         for metric, gap in gaps.items():
             bounds = (gap.difference.value, gap.difference.low, gap.difference.high)
             texts = (*(f"{x:+.4f}" for x in bounds), f"{gap.p_value:.4f}")

@@ -12,7 +12,7 @@ import pytest
 from dmnet.core.classes import VISDRONE
 from dmnet.core.errors import ConfigError
 from dmnet.fusion.evaluation import coco, visdrone
-from dmnet.fusion.evaluation.bootstrap import compare, draws, intervals
+from dmnet.fusion.evaluation.bootstrap import compare, draws, intervals, resample
 from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.error_types import TYPES, error_costs, error_kinds
 from dmnet.fusion.evaluation.matched import Matched, ap_table, curve, set_ap
@@ -247,21 +247,23 @@ class TestErrors:
 class TestBootstrap:
     def test_interval_holds_the_value(self, rng: np.random.Generator) -> None:
         table = matched(coco_images(crowded(rng, images=30)), "coco@500")
-        result = intervals(table, repeats=40)
+        drawn = resample(table, repeats=40)
+        result = intervals(table, drawn)
         assert list(result) == ["AP", "AP50", "AP75"]
         for interval in result.values():
             assert interval.low < interval.value < interval.high
-        assert result == intervals(table, repeats=40)
-        narrow = intervals(table, repeats=40, level=0.5)
-        assert narrow["AP"].high - narrow["AP"].low < result["AP"].high - result["AP"].low
+        assert result == intervals(table, resample(table, repeats=40))
+        ends = [result["AP"].low, result["AP"].high]
+        assert ends == pytest.approx(np.quantile(drawn[:, 0], [0.025, 0.975]).tolist())
 
     def test_one_image_has_no_spread(self, rng: np.random.Generator) -> None:
         table = matched([coco_images(crowded(rng, images=9))[-1]], "coco@500")
-        result = intervals(table, repeats=5)["AP"]
+        result = intervals(table, resample(table, repeats=5))["AP"]
         assert result.low == pytest.approx(result.value) == result.high
 
     def test_no_images(self) -> None:
-        assert math.isnan(intervals(matched([], "coco@500"), repeats=3)["AP"].low)
+        table = matched([], "coco@500")
+        assert math.isnan(intervals(table, resample(table, repeats=3))["AP"].low)
 
     def test_every_draw_has_the_size_of_the_set(self) -> None:
         assert draws(7, 5).sum(axis=1).tolist() == [7] * 5
@@ -274,17 +276,20 @@ class TestBootstrap:
             for image in first
         ]
         tables = [matched(images, "coco@500") for images in (first, worse)]
-        result = compare(*tables, repeats=60)["AP"]
+        drawn = [resample(table, repeats=60) for table in tables]
+        result = compare(tables[0], tables[1], (drawn[0], drawn[1]))["AP"]
         assert result.difference.high < 0
         assert result.p_value < 0.05
-        same = compare(tables[0], tables[0], repeats=20)["AP"]
+        same = compare(tables[0], tables[0], (drawn[0], drawn[0]))["AP"]
         assert same.difference.value == same.difference.low == same.difference.high == 0
         assert same.p_value == 1
 
     def test_compare_other_images(self, rng: np.random.Generator) -> None:
         images = crowded(rng, images=3)
+        tables = [matched(images, "coco@500"), matched(images[:2], "coco@500")]
+        drawn = [resample(table, repeats=2) for table in tables]
         with pytest.raises(ConfigError, match="same images and protocol"):
-            compare(matched(images, "coco@500"), matched(images[:2], "coco@500"))
+            compare(tables[0], tables[1], (drawn[0], drawn[1]))
 
 
 def test_curve() -> None:
