@@ -147,7 +147,8 @@ def _fit(hint: Any, value: Any, where: str) -> Any:
         return {str(key).replace("-", "_"): each for key, each in value.items()}
     if origin is Literal:
         if value not in arguments:
-            raise ConfigError(f"{where}: must be one of {_choices(arguments)}, got {shown(value)}")
+            choices = ", ".join(map(str, arguments))
+            raise ConfigError(f"{where}: must be one of {choices}, got {shown(value)}")
         return value
     if origin is tuple:
         return _fit_tuple(arguments, value, where)
@@ -204,10 +205,6 @@ def _name(hint: Any) -> str:
         "str": "text",
         "bool": "true or false",
     }.get(getattr(hint, "__name__", ""), str(hint))
-
-
-def _choices(values: tuple[Any, ...]) -> str:
-    return ", ".join(str(value) for value in values)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def read(path: Path) -> CocoTruth:
             category, or holds a value that is not finite; names the place.
     """
     data = load(path)
-    if not is_ground_truth(data):
+    if not (isinstance(data, dict) and {"images", "annotations", "categories"} <= data.keys()):
         reason = "no COCO ground truth: it needs images, annotations and categories"
         raise InputError(path, reason)
     images = _images(path, data["images"])
@@ -172,11 +172,6 @@ def read(path: Path) -> CocoTruth:
     refuse_many(path, max(map(len, rows.values()), default=0))
     listed = (CocoImage(*images[key], tuple(rows[key])) for key in sorted(images))
     return CocoTruth(path, classes, tuple(listed))
-
-
-def is_ground_truth(data: object) -> bool:
-    """Whether loaded JSON has the sections of COCO ground truth."""
-    return isinstance(data, dict) and {"images", "annotations", "categories"} <= data.keys()
 
 
 def read_ground_truth(path: Path) -> list[Annotations]:

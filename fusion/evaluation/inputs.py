@@ -55,7 +55,7 @@ def read_truth(gt: Path, sizes: Path | None = None, split: str = "val") -> Truth
     if data.labels.format == "visdrone":
         return _read_truth_folder(data.root / "annotations", sizes, data.classes)
     if data.labels.format == "coco":
-        return replace(read_truth_json(data.labels.source), files=_images(data))
+        return replace(read_truth_json(data.labels.source), files=data.images)
     return _truth_of(data)
 
 
@@ -64,10 +64,6 @@ def _plain(gt: Path, split: str) -> bool:
     if not gt.is_dir() or any((root / "annotations").is_dir() for root in roots(gt, split)):
         return False
     return bool(_texts(gt)) and recognised(gt, split) is None
-
-
-def _images(data: Dataset) -> dict[str, Path]:
-    return {entry.image_id: entry.image for entry in data.with_image if entry.image is not None}
 
 
 def _truth_of(data: Dataset) -> TruthSet:
@@ -81,7 +77,7 @@ def _truth_of(data: Dataset) -> TruthSet:
         images.append(scored_image(truth, Detections.empty()))
         notes += warnings
     return TruthSet(
-        data.root, tuple(images), numbers, data.classes, False, tuple(notes), _images(data)
+        data.root, tuple(images), numbers, data.classes, False, tuple(notes), data.images
     )
 
 
@@ -109,11 +105,7 @@ def read_found(dt: Path, truth: TruthSet) -> tuple[list[ScoredImage], list[str]]
     if not any(len(table) for table in tables):
         warnings.append(f"{dt}: no detections at all")
     pairs = zip(truth.images, tables, strict=True)
-    return [_with(image, table) for image, table in pairs], warnings
-
-
-def _with(image: ScoredImage, found: Floats) -> ScoredImage:
-    return ScoredImage(image.truth, found, image.size, image.image_id, image.areas)
+    return [replace(image, found=table) for image, table in pairs], warnings
 
 
 # --- VisDrone folders ----------------------------------------------------------------------------
