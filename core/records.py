@@ -286,8 +286,8 @@ class DensityMap:
 
     >>> import numpy as np
     >>> full = DensityMap(np.full((8, 12), 0.25, np.float32), 1, (8, 12))
-    >>> full.count, full.pooled(4).values.shape
-    (24.0, (2, 3))
+    >>> full.count
+    24.0
     """
 
     values: NDArray[np.float32]
@@ -311,17 +311,3 @@ class DensityMap:
     def count(self) -> float:
         """Number of objects: the sum over all cells."""
         return float(self.values.sum(dtype=np.float64))
-
-    def pooled(self, stride: int) -> DensityMap:
-        """Sum-pool a full-size map to ``stride``; the count is kept, the border cells are partial.
-
-        Raises:
-            ValueError: this map is not a full-size one.
-        """
-        if self.stride != 1:
-            raise ValueError(f"only a map at stride 1 can be pooled, this one is at {self.stride}")
-        rows = np.arange(0, self.size[0], stride)
-        cols = np.arange(0, self.size[1], stride)
-        wide = np.add.reduceat(self.values, rows, axis=0, dtype=np.float64)
-        both = np.add.reduceat(wide, cols, axis=1)
-        return DensityMap(both.astype(np.float32), stride, self.size)

@@ -119,21 +119,13 @@ def wbf(
     factor = weight[origin]
     order = descending(score * factor)
     order = order[score[order] > 0]
-    groups = [order]
-    if not class_agnostic:
-        groups = [order[label[order] == value] for value in np.unique(label)]
-    parts = [
-        _clusters(array[group], (score * factor)[group], factor[group], iou_threshold)
-        for group in groups
-        if len(group)
-    ]
-    if not parts:
+    if len(order) == 0:
         return np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
-    fused = np.concatenate([part[0] for part in parts])
-    total, members, mass = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
-    first = np.concatenate(
-        [g[part[4]] for g, part in zip((g for g in groups if len(g)), parts, strict=True)]
-    )
+    kinds = np.zeros(len(order)) if class_agnostic else label[order]
+    groups = [order[kinds == value] for value in np.unique(kinds)]
+    parts = [_clusters(array[g], (score * factor)[g], factor[g], iou_threshold) for g in groups]
+    fused, total, members, mass = (np.concatenate([part[i] for part in parts]) for i in range(4))
+    first = np.concatenate([g[part[4]] for g, part in zip(groups, parts, strict=True)])
     if rescale:
         final = total / members * np.minimum(len(weight), members) / weight.sum()
     else:

@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from dmnet.core.boxes import Window, from_xywh
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.formats import visdrone
 from dmnet.core.formats.coco import Json, ground_truth_json, image_ids
 from dmnet.core.formats.crops import CropImage, CropSet, Parent, rendered
-from dmnet.core.records import Annotations, Detections, Size
+from dmnet.core.records import Annotations, DensityMap, Detections, Size
 
 
 def ground_truth(
@@ -74,3 +76,11 @@ def crop_set(
 def crops_text(crops: CropSet) -> str:
     """Render, one image a line."""
     return "".join(rendered(crops.parents, crops.crops))
+
+
+def pooled(density: DensityMap, stride: int) -> DensityMap:
+    """A map at stride 1 sum-pooled; the count is kept, the border cells are partial."""
+    rows, cols = (np.arange(0, side, stride) for side in density.size)
+    wide = np.add.reduceat(density.values, rows, axis=0, dtype=np.float64)
+    both = np.add.reduceat(wide, cols, axis=1)
+    return DensityMap(both.astype(np.float32), stride, density.size)

@@ -14,6 +14,7 @@ from dmnet.cropping.pictures import (
     mask_overlay,
 )
 from dmnet.cropping.slicers import CropConfig
+from tests.written import pooled
 
 SIZE = (150, 200)
 
@@ -42,7 +43,7 @@ def test_overlay_of_an_empty_map_is_grey() -> None:
 
 def test_overlay_shows_the_same_level_at_every_stride() -> None:
     fine = density_overlay(grey(), one_spot(), top=0.02)
-    coarse = density_overlay(grey(), one_spot().pooled(2), top=0.02)
+    coarse = density_overlay(grey(), pooled(one_spot(), 2), top=0.02)
     assert np.abs(fine[50, 65].astype(int) - coarse[50, 65]).max() <= 1
 
 

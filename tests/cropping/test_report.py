@@ -28,6 +28,7 @@ from dmnet.cropping.report import (
     to_json,
 )
 from dmnet.cropping.slicers import CropConfig, slice_image
+from tests.written import pooled
 
 SIZE = (280, 350)
 
@@ -40,7 +41,7 @@ def images(number: int = 3) -> Iterator[tuple[Annotations, DensityMap]]:
         values = np.zeros(SIZE, np.float32)
         values[low[:, 1] + 5, low[:, 0] + 5] = rng.random(12)
         density = DensityMap(values, 1, SIZE)
-        yield Annotations.of(f"{i}", SIZE, boxes, rng.integers(1, 11, 12)), density.pooled(4)
+        yield Annotations.of(f"{i}", SIZE, boxes, rng.integers(1, 11, 12)), pooled(density, 4)
 
 
 SETTINGS: list[Setting] = [

@@ -24,6 +24,7 @@ from dmnet.density.ground_truth import (
     sigmas,
 )
 from dmnet.density.kernels import KernelBank
+from tests.written import pooled
 
 BANK = KernelBank.build()
 
@@ -255,7 +256,7 @@ def test_a_map_at_a_stride_is_the_pooled_one(
     some, config = at((61, 91), *centres), SigmaConfig("geometry")
     full = density_map(some, BANK, config, preset=preset)  # type: ignore[arg-type]
     found = density_map(some, BANK, config, preset=preset, stride=stride)  # type: ignore[arg-type]
-    np.testing.assert_allclose(found.values, full.pooled(stride).values, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(found.values, pooled(full, stride).values, rtol=1e-5, atol=1e-9)
 
 
 def test_the_order_of_objects_does_not_matter_beyond_rounding(rng: np.random.Generator) -> None:

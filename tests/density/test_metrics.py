@@ -6,6 +6,7 @@ import pytest
 from dmnet.core.errors import ConfigError
 from dmnet.core.records import DensityMap
 from dmnet.density.metrics import MeanMap, count_errors, grid_error
+from tests.written import pooled
 
 
 def of(values: object, stride: int = 1) -> DensityMap:
@@ -33,7 +34,7 @@ def test_grid_error_finds_objects_in_the_wrong_place() -> None:
 
 def test_grid_error_compares_maps_of_different_stride() -> None:
     fine = of(np.ones((8, 8)))
-    assert grid_error(fine.pooled(4), fine, 1) == pytest.approx(0)
+    assert grid_error(pooled(fine, 4), fine, 1) == pytest.approx(0)
     with pytest.raises(ValueError, match="different size"):
         grid_error(fine, of(np.ones((4, 4))))
 

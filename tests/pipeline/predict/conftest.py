@@ -15,6 +15,7 @@ from dmnet.pipeline.cli import main
 from dmnet.pipeline.predict import run as running
 from dmnet.pipeline.predict.model import Model
 from dmnet.pipeline.predict.named import Files
+from tests.written import pooled
 
 Predict = Callable[..., int]
 
@@ -61,7 +62,7 @@ class Counter:
         values = np.zeros(image.shape[:2], np.float32)
         for x1, y1, x2, y2 in found.boxes.astype(int):
             values[y1:y2, x1:x2] += 1 / ((x2 - x1) * (y2 - y1))
-        return DensityMap(values, 1, image.shape[:2]).pooled(4)
+        return pooled(DensityMap(values, 1, image.shape[:2]), 4)
 
 
 @pytest.fixture
