@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dmnet.core import forks
 from dmnet.core.errors import (
     EditedArtifactError,
     ForeignArtifactError,
@@ -33,6 +34,7 @@ from dmnet.core.memory import uncollected
 from dmnet.core.products import (
     OWN,
     Item,
+    Items,
     inside,
 )
 from dmnet.core.threads import looked_at
@@ -260,30 +262,50 @@ class Ledger:
         Raises:
             EditedArtifactError: files of known items were changed by hand.
         """
+        pieces = items.parts(forks.parts(len(items))) if isinstance(items, Items) else [items]
         states = bytearray()
         edited: set[str] = set()
         known = 0
         self.first = {}
+        for found in forks.side_by_side(self._look_at, pieces):
+            states += found["states"].encode("latin-1")
+            edited.update(found["edited"])
+            known += found["known"]
+            self.first = found["first"] | self.first
+            for name, files in found["touched"].items():
+                self.records[name] = replace(self.records[name], files=files)
+        gone = () if known == len(self.records) else self._gone(items)
+        for name in gone:
+            if (head := self.records.head(name)) is not None:
+                edited.update(self._files_state(head, {})[1])
+        self._refuse_edited(sorted(edited))
+        return Todo(items, states, gone)
+
+    def _look_at(self, items: Iterable[Item]) -> dict[str, Any]:
+        """What `todo` needs to know of some of the items; JSON-ready."""
+        states = bytearray()
+        edited: list[str] = []
+        touched: dict[str, dict[str, Stamp]] = {}
+        first: dict[str, str] = {}
+        known = 0
         pairs = ((item, self.records.head(item.id)) for item in items)
         with uncollected():
             for item, head in looked_at(pairs, self._paths):
                 known += head is not None
-                state, changed, inputs = self._item_state(item, head)
-                edited.update(changed)
+                state, changed, inputs = self._item_state(item, head, touched)
+                edited += changed
                 states.append(STATES.index(state))
-                if state not in self.first:
-                    self.first[state] = self._described(item, head, inputs)
-        gone = () if known == len(self.records) else self._gone(items)
-        for name in gone:
-            if (head := self.records.head(name)) is not None:
-                edited.update(self._files_state(head)[1])
-        self._refuse_edited(sorted(edited))
-        return Todo(items, states, gone)
+                if state not in first:
+                    first[state] = self._described(item, head, inputs)
+        return {"states": states.decode("latin-1"), "edited": edited, "known": known,
+                "first": first, "touched": touched}  # fmt: skip
 
     def _gone(self, items: Collection[Item]) -> tuple[str, ...]:
         return tuple(sorted(self.records.keys() - {item.id for item in items}))
 
-    def _item_state(self, item: Item, head: Head | Record | None) -> tuple[str, list[str], Inputs]:
+    def _item_state(
+        self, item: Item, head: Head | Record | None, touched: dict[str, dict[str, Stamp]]
+    ) -> tuple[str, list[str], Inputs]:
         """State of an item, its files that were changed by hand, stamps of its inputs.
 
         Nothing is known of the files of an item that was being made when a run was killed.
@@ -293,25 +315,30 @@ class Ledger:
         if not head.key:
             return "stale", [], {}
         key, inputs = self.key(item, head, looked=True)
-        whole, edited = self._files_state(head)
+        whole, edited = self._files_state(head, touched)
         if edited or not whole or head.key != key:
             return "stale", edited, inputs
         return ("aside" if head.error else "fresh"), [], inputs
 
-    def _files_state(self, head: Head | Record) -> tuple[bool, list[str]]:
-        """Whether all files of a record are as they were written, and those changed by hand."""
+    def _files_state(
+        self, head: Head | Record, touched: dict[str, dict[str, Stamp]]
+    ) -> tuple[bool, list[str]]:
+        """Whether all files of a record are as they were written, and those changed by hand.
+
+        Where only a time is another one, the stamps of today go into ``touched`` by id.
+        """
         if not head.key:
             return False, []
-        whole, edited, touched = True, [], False
+        whole, edited, moved = True, [], False
         files = head.files
         for name, known in files.items():
             time = known[1]
             state = self._state(name, known)
             whole &= state == "same"
             edited += [name] if state == "edited" else []
-            touched |= known[1] != time
-        if touched:
-            self.records[head.id] = replace(self.records[head.id], files=files)
+            moved |= known[1] != time
+        if moved:
+            touched[head.id] = files
         return whole, edited
 
     def inspect(self, items: Collection[Item]) -> dict[str, int]:

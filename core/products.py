@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,9 @@ class Item:
 class Items(Collection[Item]):
     """Many items, made anew whenever somebody goes through them: together they take no memory."""
 
-    make: Callable[[], Iterator[Item]]
+    make: Callable[[Sequence[Any]], Iterable[Item]]
+    """Items of some of what they are made of, in order."""
+    of: Sequence[Any]
     count: int
 
     def __len__(self) -> int:
@@ -47,7 +50,12 @@ class Items(Collection[Item]):
 
     def __iter__(self) -> Iterator[Item]:
         """The items in order."""
-        return self.make()
+        return iter(self.make(self.of))
+
+    def parts(self, number: int) -> list[Iterable[Item]]:
+        """The items in so many parts, one after the other."""
+        cuts = [len(self.of) * n // number for n in range(number + 1)]
+        return [self.make(self.of[a:b]) for a, b in itertools.pairwise(cuts)]
 
     def __contains__(self, item: object) -> bool:
         """Whether an item is one of them."""

@@ -96,7 +96,7 @@ def plan(context: Context) -> Plan:
                 "crops": [[crop_names[c.id], c.window] for c in by_parent.get(item.id, [])],
             },
         )
-        for item in annotated_items(context.dataset)
+        for item in annotated_items(context.dataset, context.dataset.with_annotation)
     ]
     return Plan(
         config,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats import density_h5, visdrone
 from dmnet.core.images import encode_jpeg, read_image
 from dmnet.core.journal import read_header, read_journal
+from dmnet.core.listing import Entry
 from dmnet.core.ranges import Range
 from dmnet.core.records import Annotations, DensityMap, Size
 from dmnet.cropping.labels import crop_annotations, crop_file_name
@@ -51,7 +52,7 @@ def plan(context: Context) -> Plan:
     maps = density_source(context) if config.needs == "map" else None
     listed = partial(_items, context.dataset, config, maps)
     numbers = context.dataset.numbers
-    items = Items(listed, len(numbers))
+    items = Items(listed, context.dataset.entries, len(numbers))
     source = maps.source if maps else "none"
     notes = (
         f"crop {context.split}: windows come from ground-truth maps, so scores on them use the "
@@ -141,8 +142,10 @@ def _from_folder(folder: Path) -> Maps:
     return Maps("folder", folder, own=header is not None, files=maps)
 
 
-def _items(dataset: Dataset, config: Config, maps: Maps | None) -> Iterator[Item]:
-    for entry in dataset.entries:
+def _items(
+    dataset: Dataset, config: Config, maps: Maps | None, entries: Iterable[Entry]
+) -> Iterator[Item]:
+    for entry in entries:
         files: dict[str, Path] = {}
         made: dict[str, Stamp] = {}
         facts: dict[str, Any] = {"file_name": entry.file_name}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -58,7 +58,8 @@ def plan(context: Context) -> Plan:
     config = context.config("density", Config)
     bank = context.artifacts / context.run / "kernels.h5"
     dataset = context.dataset
-    items = Items(partial(annotated_items, dataset), sum(1 for _ in annotated_items(dataset)))
+    entries = [e for e in dataset.with_annotation if e.image is not None or dataset.known_size(e)]
+    items = Items(partial(annotated_items, dataset), entries, len(entries))
     sigma = with_class_sigmas(config.sigma, context)
     config = replace(config, sigma=sigma)
     return Plan(
@@ -127,9 +128,9 @@ def label_inputs(entry: Entry) -> tuple[dict[str, Path], dict[str, Any]]:
     return {}, {} if entry.rows is None else {"rows": [list(row) for row in entry.rows]}
 
 
-def annotated_items(dataset: Dataset) -> Iterator[Item]:
-    """Items of all entries with labels; the size is a fact where table or labels give it."""
-    for entry in dataset.with_annotation:
+def annotated_items(dataset: Dataset, entries: Iterable[Entry]) -> Iterator[Item]:
+    """Items of entries with labels; the size is a fact where table or labels give it."""
+    for entry in entries:
         files, facts = label_inputs(entry)
         size = dataset.known_size(entry)
         if size is not None:

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         return slice_worth.run(args)
     settings = _settings(args.slicers, args.setting)
     dataset = open_dataset(args.data, args.split, args.sizes)
-    items = list(annotated_items(dataset))
+    items = list(annotated_items(dataset, dataset.with_annotation))
     if not items:
         raise MissingInputError(
             f"{dataset.root}: no image of this split has annotations; recall needs them."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -145,12 +145,12 @@ def test_the_head_of_a_line_is_its_records(tmp_path: Path, record: Record) -> No
 def test_items_are_made_when_they_are_asked_for() -> None:
     asked: list[int] = []
 
-    def make() -> Iterator[Item]:
-        for index in range(1_000):
+    def make(numbers: Iterable[int]) -> Iterator[Item]:
+        for index in numbers:
             asked.append(index)
             yield Item(str(index))
 
-    listed = parcels(Items(make, 1_000), 1)
+    listed = parcels(Items(make, range(1_000), 1_000), 1)
     assert len(next(listed)) == 16 and len(asked) <= 4 * 16 + 1
     assert [item.id for parcel in listed for item in parcel] == [str(n) for n in range(16, 1_000)]
 
