@@ -135,7 +135,11 @@ class Dataset:
         Every image whose size can be known has one, whether or not it is annotated or readable: an
         image that a stage sets aside leaves the others' numbers as they are.
         """
-        known = [e for e in self.entries if e.image is not None or self.known_size(e)]
+        sizes = self.sizes
+        known = [
+            e for e in self.entries
+            if e.image is not None or e.image_id in sizes or e.size is not None
+        ]  # fmt: skip
         own = {e.file_name: e.number for e in known if e.number is not None}
         return own if len(own) == len(known) else image_ids(entry.file_name for entry in known)
 

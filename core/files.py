@@ -31,9 +31,9 @@ def digest_of_pairs(pairs: Iterable[tuple[str, str | int]]) -> str:
     True
     """
     total = hashlib.blake2b(b"{", digest_size=12)
-    comma = ""
-    for name, value in pairs:
-        total.update(f"{comma}{json.dumps(name)}:{json.dumps(value)}".encode())
+    source, comma = iter(pairs), ""
+    while some := dict(itertools.islice(source, 4_096)):
+        total.update(f"{comma}{json.dumps(some, separators=(',', ':'))[1:-1]}".encode())
         comma = ","
     total.update(b"}")
     return total.hexdigest()
