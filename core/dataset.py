@@ -250,7 +250,7 @@ def recognised(data: Path, split: str) -> Listing | None:
     name, place = outside(data)
     if name:
         return _list_outside(name, place, split)
-    if any(any(root.glob("annotations/*.txt")) for root in visdrone_folder.roots(data, split)):
+    if visdrone_folder.recognised(data, split):
         return None
     finders = (each.find for each in FORMATS.values() if each.find)
     return next((found for finder in finders if (found := finder(data, split))), None)
@@ -298,12 +298,13 @@ def _gaps(listing: Listing, sizes: Mapping[str, Size]) -> tuple[list[str], list[
     if listing.entries and not some_label:
         notes.append("no folder 'annotations': images without annotation")
     for entry in listing.entries:
-        place = entry.annotation or f"{listing.source}: {entry.image_id}"
-        known = entry.size is not None or entry.image_id in sizes or listing.format == "voc"
         if not entry.annotated and some_label:
             notes.append(f"{entry.image}: image without annotation")
-        if entry.image is None and not known:
-            problems.append(f"{place}: annotation without image, and no known size")
-        elif entry.image is None and some_image:
-            notes.append(f"{place}: annotation without image file")
+        if entry.image is None:
+            known = entry.size is not None or entry.image_id in sizes or listing.format == "voc"
+            place = entry.annotation or f"{listing.source}: {entry.image_id}"
+            if not known:
+                problems.append(f"{place}: annotation without image, and no known size")
+            elif some_image:
+                notes.append(f"{place}: annotation without image file")
     return problems, notes

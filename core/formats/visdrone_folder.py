@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from sys import intern
 
@@ -33,9 +34,8 @@ def find(data: Path, split: str) -> Listing:
     folders = () if linked or led else tuple(each for each in (images, annotations) if each)
     if not texts:
         _refuse_unread(data, root, images, annotations)
-    entries = [
-        Entry(stem, pictures.get(stem), texts.get(stem)) for stem in pictures.keys() | texts.keys()
-    ]
+    stems = dict.fromkeys([*pictures, *texts])
+    entries = [Entry(stem, pictures.get(stem), texts.get(stem)) for stem in stems]
     entries.sort(key=lambda entry: (entry.file_name, entry.image_id))
     own = [place for place in (data, root) if (place / CLASS_FILE).is_file()]
     classes = listed_classes(own[0], set) if own else VISDRONE
@@ -67,6 +67,15 @@ def _refuse_unread(data: Path, root: Path, images: Path | None, annotations: Pat
                 f"holds images and {name} ({found.relative_to(data)}), but no data set that can be "
                 f"read: VisDrone has annotations/*.txt. Give {way}",
             )
+
+
+def recognised(data: Path, split: str) -> bool:
+    """Whether a split has VisDrone's annotations."""
+    for root in roots(data, split):
+        with suppress(OSError), os.scandir(root / "annotations") as scan:
+            if any(item.name.endswith(".txt") for item in scan):
+                return True
+    return False
 
 
 def roots(data: Path, split: str) -> list[Path]:
