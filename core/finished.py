@@ -201,10 +201,13 @@ class Records(MutableMapping[str, Record]):
         return head if head is not None and head.id == name else self[name]
 
     def keys_in_order(self) -> Iterator[tuple[str, str]]:
-        """Id and key of every record, in the order of the ids."""
+        """Id and key of every record, in the order of the ids.
+
+        The entries of a line are sorted, and in all before the key, no text follows ``"key":``.
+        """
         for name in sorted(self):
-            if (head := self.head(name)) is not None:
-                yield name, head.key
+            _, _, rest = self.line(name).partition(b'"key":"')
+            yield name, rest[: rest.index(b'"')].decode()
 
     def __setitem__(self, name: str, record: Record) -> None:
         """Keep a record."""

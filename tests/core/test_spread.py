@@ -176,3 +176,16 @@ def test_maps_in_sub_folders_are_found_by_their_image(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert sorted(density_h5.maps_in(tmp_path)) == ["a", "b", "c/d"]
+
+
+def test_the_key_of_a_line_is_found_whatever_stands_before_it() -> None:
+    names = {'"key":"x"': [1, 2, "a"], "key": [3, 4, "b"]}
+    records = Records()
+    for name in ('"key":"y"', "key", "z"):
+        inputs = {key: ['/"key":"p"', *stamp] for key, stamp in names.items()}
+        error = '"key":"e"' if name == "z" else None
+        records[name] = Record(name, f"k{len(name)}", dict(names), inputs, error=error)
+    records["z"] = records["z"].void()
+    found = list(records.keys_in_order())
+    assert found == [('"key":"y"', "k9"), ("key", "k3"), ("z", "")]
+    assert found == [(name, records[name].key) for name in sorted(records)]
