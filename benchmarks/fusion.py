@@ -17,8 +17,10 @@ from table import SHARED, Row, seconds, show
 
 from dmnet.core.records import Detections
 from dmnet.fusion.fuse import fuse_image
-from dmnet.fusion.merge import nmm
+from dmnet.fusion.merge import MergeConfig, nmm
 from dmnet.fusion.suppress import nms
+
+IOU, IOS = MergeConfig(iou=0.5), MergeConfig(iou=0.5, metric="ios")
 
 COUNT = 33_337
 SIZE = (1080, 1920)
@@ -74,8 +76,9 @@ def bench_crowds() -> list[Row]:
     rows: list[Row] = []
     for kind in ("strewn", "clustered"):
         boxes, scores, labels = crowd(COUNT, kind)
-        keep = nms(boxes, scores, labels, 0.5)
-        ours = seconds(lambda b=boxes, s=scores, k=labels: nms(b, s, k, 0.5), 3)
+        found = Detections(boxes, scores, labels)
+        keep = nms(found, IOU)
+        ours = seconds(lambda f=found: nms(f, IOU), 3)
         plain = seconds(lambda b=boxes, s=scores: plain_groups(b, s, 0.5, "iou"))
         tensors = torch.from_numpy(boxes), torch.from_numpy(scores)
         vision = seconds(lambda t=tensors: compiled(*t, 0.5))
@@ -84,8 +87,8 @@ def bench_crowds() -> list[Row]:
         note = f"{len(keep):,} of {COUNT:,} kept, one class"
         rows.append((f"nms, {kind}, against numpy", ours, plain, plain / ours, note))
         rows.append((f"nms, {kind}, against torchvision", ours, vision, vision / ours, note))
-        joined = nmm(boxes, scores, labels, 0.5)[0]
-        ours = seconds(lambda b=boxes, s=scores, k=labels: nmm(b, s, k, 0.5), 3)
+        joined = nmm(found, IOS)
+        ours = seconds(lambda f=found: nmm(f, IOS), 3)
         plain = seconds(lambda b=boxes, s=scores: plain_nmm(b, s, 0.5))
         note = f"joined to {len(joined):,}, intersection over smaller area"
         rows.append((f"nmm, {kind}, against numpy", ours, plain, plain / ours, note))
@@ -96,10 +99,10 @@ def bench_memory() -> list[Row]:
     """Peak working memory of nms at growing N; the full matrix would take 8 N^2 bytes."""
     rows: list[Row] = []
     for count in (COUNT, 4 * COUNT):
-        boxes, scores, labels = crowd(count, "clustered")
-        taken = seconds(lambda b=boxes, s=scores, k=labels: nms(b, s, k, 0.5))
+        found = Detections(*crowd(count, "clustered"))
+        taken = seconds(lambda f=found: nms(f, IOU))
         tracemalloc.start()
-        nms(boxes, scores, labels, 0.5)
+        nms(found, IOU)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         matrix = f"full matrix {8e-9 * count**2:.0f} GB"

@@ -16,122 +16,88 @@ from numpy.typing import ArrayLike
 from dmnet.core.boxes import Boxes
 from dmnet.core.config import own_settings
 from dmnet.core.errors import ConfigError
-from dmnet.core.overlaps import Floats, Ints, Metric, overlap_matrix
+from dmnet.core.overlaps import Floats, Ints, overlap_matrix
 from dmnet.core.plugins import Choice, find
 from dmnet.core.ranges import Count, Factor, NonNegative, Settings, Share
-from dmnet.core.records import Detections, Labels
-from dmnet.fusion.suppress import (
-    columns_of,
-    descending,
-    legacy_topn_fault,
-    nms,
-    soft_nms,
-    suppressors,
-)
+from dmnet.core.records import Detections
+from dmnet.fusion.suppress import descending, legacy_topn_fault, nms, soft_nms, suppressors
 
 
-def nmm(
-    boxes: ArrayLike,
-    scores: ArrayLike,
-    labels: ArrayLike,
-    iou_threshold: float,
-    *,
-    metric: Metric = "ios",
-    class_agnostic: bool = False,
-    plus_one: bool = False,
-    until_stable: bool = False,
-) -> tuple[Boxes, Floats, Labels]:
+def nmm(found: Detections, config: MergeConfig) -> Detections:
     """Greedy non-maximum merging: what `nms` would drop is joined to the box that drops it.
 
     The joined box is the smallest one around its members; score and label are those of the best.
     Source: Akyon et al., "Slicing Aided Hyper Inference" (SAHI), 2022, GREEDYNMM.
 
     Args:
-        boxes: ``(N, 4)`` x1 y1 x2 y2.
-        scores: ``(N,)``.
-        labels: ``(N,)`` category ids.
-        iou_threshold: overlap (of the chosen metric) above which boxes are joined, 0 to 1.
-        metric: ``ios`` (intersection over the smaller area) or ``iou``.
-        class_agnostic: join boxes of different classes too.
-        plus_one: sides are ``x2 - x1 + 1``.
-        until_stable: joined boxes have grown and may overlap anew: repeat until none do, so that
-            merging twice changes nothing.
+        found: boxes with their scores.
+        config: boxes whose overlap (of ``metric``) is above ``iou`` are joined; joined boxes have
+            grown and may overlap anew: ``until_stable`` repeats until none do, so that merging
+            twice changes nothing; ``class_agnostic`` and ``plus_one`` count too.
 
     Returns:
-        Boxes, scores and labels in descending score, ties by input order of the best member.
+        Descending score, ties by input order of the best member.
     """
-    array, score, label = columns_of(boxes, scores, labels)
     while True:
-        owner = suppressors(
-            array, score, label, iou_threshold, class_agnostic, plus_one=plus_one, metric=metric
-        )
-        low, high = array[:, :2].copy(), array[:, 2:].copy()
-        np.minimum.at(low, owner, array[:, :2])
-        np.maximum.at(high, owner, array[:, 2:])
-        order = descending(score)
+        owner = suppressors(found, config)
+        low, high = found.boxes[:, :2].copy(), found.boxes[:, 2:].copy()
+        np.minimum.at(low, owner, found.boxes[:, :2])
+        np.maximum.at(high, owner, found.boxes[:, 2:])
+        order = descending(found.scores)
         keep = order[owner[order] == order]
-        done = len(keep) == len(array) or not until_stable
-        array = np.concatenate([low, high], axis=1)[keep]
-        score, label = score[keep], label[keep]
+        done = len(keep) == len(found) or not config.until_stable
+        joined = np.concatenate([low, high], axis=1)
+        found = Detections(joined, found.scores, found.labels)[keep]
         if done:
-            return array, score, label
+            return found
 
 
 def wbf(
-    boxes: ArrayLike,
-    scores: ArrayLike,
-    labels: ArrayLike,
-    iou_threshold: float,
-    *,
+    found: Detections,
+    config: MergeConfig,
     source: ArrayLike | None = None,
     weights: ArrayLike | None = None,
-    rescale: bool = True,
-    class_agnostic: bool = False,
-) -> tuple[Boxes, Floats, Labels]:
+) -> Detections:
     """Weighted box fusion: clusters of boxes become their mean, weighted by score.
 
     Boxes come in descending weighted score; each joins the cluster whose mean overlaps it most and
     more than the threshold, or starts one. Source: Solovyev et al., "Weighted boxes fusion", 2021.
 
     Args:
-        boxes: ``(N, 4)`` x1 y1 x2 y2.
-        scores: ``(N,)`` above 0, as the detectors gave them.
-        labels: ``(N,)`` category ids.
-        iou_threshold: 0 to 1.
+        found: boxes, with scores above 0 as the detectors gave them.
+        config: ``iou`` is the threshold. ``rescale`` lowers the score of a cluster that fewer boxes
+            than detectors support, as published; without it the score is the members' mean. Crops
+            do not cover the image, so fusing whole image and crops does not rescale.
+            ``class_agnostic`` clusters boxes of different classes too; the first one's label is
+            kept.
         source: ``(N,)`` number of the detector, 0 upwards; one detector if None.
         weights: one weight per detector; 1 if None.
-        rescale: lower the score of a cluster that fewer boxes than detectors support, as
-            published; without it the score is the members' mean. Crops do not cover the image, so
-            fusing whole image and crops does not rescale.
-        class_agnostic: cluster boxes of different classes too; the first one's label is kept.
 
     Returns:
-        Boxes, scores and labels in descending score, ties by order of the clusters.
+        Descending score, ties by order of the clusters.
     """
-    array, score, label = columns_of(boxes, scores, labels)
-    origin = np.zeros(len(array), np.int64) if source is None else np.asarray(source, np.int64)
+    boxes, score, label = found.boxes, found.scores, found.labels
+    origin = np.zeros(len(boxes), np.int64) if source is None else np.asarray(source, np.int64)
     detectors = int(origin.max(initial=0)) + 1
     weight = np.ones(detectors) if weights is None else np.asarray(weights, np.float64)
     if len(weight) < detectors or (weight <= 0).any():
         raise ConfigError(f"wbf needs a weight above 0 for each of {detectors} detectors: {weight}")
-    if not 0 <= iou_threshold <= 1:
-        raise ConfigError(f"the overlap threshold must be between 0 and 1, got {iou_threshold}")
     factor = weight[origin]
     order = descending(score * factor)
     order = order[score[order] > 0]
     if len(order) == 0:
-        return np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
-    kinds = np.zeros(len(order)) if class_agnostic else label[order]
+        return Detections.empty()
+    kinds = np.zeros(len(order)) if config.class_agnostic else label[order]
     groups = [order[kinds == value] for value in np.unique(kinds)]
-    parts = [_clusters(array[g], (score * factor)[g], factor[g], iou_threshold) for g in groups]
+    parts = [_clusters(boxes[g], (score * factor)[g], factor[g], config.iou) for g in groups]
     fused, total, members, mass = (np.concatenate([part[i] for part in parts]) for i in range(4))
     first = np.concatenate([g[part[4]] for g, part in zip(groups, parts, strict=True)])
-    if rescale:
+    if config.rescale:
         final = total / members * np.minimum(len(weight), members) / weight.sum()
     else:
         final = total / mass
     order = descending(final)
-    return fused[order], final[order], label[first][order]
+    return Detections(fused[order], final[order], label[first][order])
 
 
 def _clusters(
@@ -259,85 +225,25 @@ def _alone(rule: Callable[[Detections, MergeConfig], Detections]) -> Rule:
     return Rule(lambda found, config, group, weight: rule(found, config))
 
 
-def _columns(found: Detections) -> tuple[Boxes, Floats, Labels]:
-    return found.boxes, found.scores, found.labels
-
-
-def _nms(found: Detections, config: MergeConfig) -> Detections:
-    keep = nms(
-        *_columns(found),
-        config.iou,
-        class_agnostic=config.class_agnostic,
-        plus_one=config.plus_one,
-        metric=config.metric,
-    )
-    return found[keep]
-
-
-def _soft_nms(found: Detections, config: MergeConfig) -> Detections:
-    keep, scores = soft_nms(
-        *_columns(found),
-        config.iou,
-        class_agnostic=config.class_agnostic,
-        decay=config.decay,
-        sigma=config.sigma,
-        min_score=config.floor,
-        plus_one=config.plus_one,
-    )
-    return Detections(found.boxes[keep], scores, found.labels[keep])
-
-
-def _nmm(found: Detections, config: MergeConfig) -> Detections:
-    joined = nmm(
-        *_columns(found),
-        config.iou,
-        metric=config.metric,
-        class_agnostic=config.class_agnostic,
-        plus_one=config.plus_one,
-        until_stable=config.until_stable,
-    )
-    return Detections(*joined)
-
-
-def _legacy(found: Detections, config: MergeConfig) -> Detections:
-    top = config.top_n if config.top_n > 0 else len(found)
-    agnostic = config.class_agnostic
-    return found[legacy_topn_fault(*_columns(found), config.iou, top, class_agnostic=agnostic)]
-
-
-def _none(found: Detections, config: MergeConfig) -> Detections:
-    return found[descending(found.scores)]
-
-
 def _wbf(
     found: Detections, config: MergeConfig, group: Ints | None, weight: Floats | None
 ) -> Detections:
     """Weighted box fusion of rows whose scores already carry their weight."""
-    raw = found.scores if weight is None else found.scores / weight
-    source, weights = group, None
-    if group is not None and weight is not None:
-        pairs, source = np.unique(np.stack([group, weight]), axis=1, return_inverse=True)
-        source, weights = source.reshape(-1), pairs[1]
-    return Detections(
-        *wbf(
-            found.boxes,
-            raw,
-            found.labels,
-            config.iou,
-            source=source,
-            weights=weights if len(found) else None,
-            rescale=config.rescale,
-            class_agnostic=config.class_agnostic,
-        )
-    )
+    if weight is None or not len(found):
+        return wbf(found, config, group)
+    found = Detections(found.boxes, found.scores / weight, found.labels)
+    if group is None:
+        return wbf(found, config)
+    pairs, source = np.unique(np.stack([group, weight]), axis=1, return_inverse=True)
+    return wbf(found, config, source.reshape(-1), pairs[1])
 
 
 RULES: dict[str, Rule] = {
-    "nms": _alone(_nms),
-    "soft-nms": _alone(_soft_nms),
-    "nmm": _alone(_nmm),
+    "nms": _alone(lambda found, config: found[nms(found, config)]),
+    "soft-nms": _alone(soft_nms),
+    "nmm": _alone(nmm),
     "wbf": Rule(_wbf),
-    "none": _alone(_none),
-    "legacy_topn_fault": _alone(_legacy),
+    "none": _alone(lambda found, config: found[descending(found.scores)]),
+    "legacy_topn_fault": _alone(lambda found, config: found[legacy_topn_fault(found, config)]),
 }
 """The merge rules by name."""

@@ -7,18 +7,17 @@ the number of workers.
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from dmnet.core.boxes import Boxes, as_boxes
-from dmnet.core.errors import ConfigError
+from dmnet.core.boxes import Boxes
 from dmnet.core.overlaps import Floats, Index, Ints, Metric, overlap_matrix
 from dmnet.core.records import Detections, Labels
 
-Decay = Literal["linear", "gaussian"]
-"""How soft-NMS lowers scores."""
+if TYPE_CHECKING:
+    from dmnet.fusion.merge import MergeConfig
 
 _DENSE = 384
 """Up to this many boxes the full matrix is quicker than the grid."""
@@ -26,86 +25,50 @@ _DENSE = 384
 _FIRST_BATCH = 32
 
 
-def columns_of(
-    boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike
-) -> tuple[Boxes, NDArray[np.float64], Labels]:
-    """Boxes, scores and labels as checked arrays of one length.
-
-    Raises:
-        ValueError: lengths differ, or a value is not finite.
-    """
-    detections = Detections(as_boxes(boxes), np.asarray(scores), np.asarray(labels))
-    return detections.boxes, detections.scores, detections.labels
-
-
 def descending(scores: Floats) -> Ints:
     """Indices in descending score, ties by input order, shape ``(N,)``."""
     return np.argsort(-scores, kind="stable")
 
 
-def nms(
-    boxes: ArrayLike,
-    scores: ArrayLike,
-    labels: ArrayLike,
-    iou_threshold: float,
-    *,
-    class_agnostic: bool = False,
-    plus_one: bool = False,
-    metric: Metric = "iou",
-) -> Ints:
+def nms(found: Detections, config: MergeConfig) -> Ints:
     """Greedy non-maximum suppression.
 
     A box is dropped if its overlap with a kept box of higher score (and of its class) is greater
     than the threshold.
 
     Args:
-        boxes: ``(N, 4)`` x1 y1 x2 y2, x1 <= x2 and y1 <= y2.
-        scores: ``(N,)``.
-        labels: ``(N,)`` category ids.
-        iou_threshold: 0 to 1.
-        class_agnostic: compare boxes of different classes too.
-        plus_one: sides are ``x2 - x1 + 1`` (inclusive pixels), as in older software.
-        metric: ``iou``, or ``ios`` for intersection over the smaller area.
+        found: boxes with x1 <= x2 and y1 <= y2.
+        config: its ``iou``, ``class_agnostic``, ``plus_one`` and ``metric`` count.
 
     Returns:
         Indices of the kept boxes in descending score, ties by input order.
     """
-    array, score, label = columns_of(boxes, scores, labels)
-    owner = suppressors(
-        array, score, label, iou_threshold, class_agnostic, plus_one=plus_one, metric=metric
-    )
-    order = descending(score)
+    owner = suppressors(found, config)
+    order = descending(found.scores)
     return np.asarray(order[owner[order] == order])
 
 
-def suppressors(
-    boxes: Boxes,
-    scores: Floats,
-    labels: Labels,
-    threshold: float,
-    class_agnostic: bool = False,
-    *,
-    plus_one: bool = False,
-    metric: Metric = "iou",
-) -> Ints:
+def suppressors(found: Detections, config: MergeConfig) -> Ints:
     """The kept box that each box yields to in greedy suppression (itself if kept), ``(N,)``."""
-    if not 0 <= threshold <= 1:
-        raise ConfigError(f"the overlap threshold must be between 0 and 1, got {threshold}")
-    if plus_one:
-        boxes = boxes + np.array([0.0, 0.0, 1.0, 1.0])
+    boxes, labels = _sides(found, config), found.labels
     owner = np.arange(len(boxes))
-    order = descending(scores)
+    order = descending(found.scores)
     groups = [order]
-    if not class_agnostic and len(boxes) > _DENSE:
+    if not config.class_agnostic and len(boxes) > _DENSE:
         groups = [order[labels[order] == value] for value in np.unique(labels)]
     for group in groups:
         ranked = boxes[group]
         if len(group) <= _DENSE:
-            apart = None if class_agnostic else labels[group]
-            owner[group] = group[_greedy_dense(ranked, apart, threshold, metric)]
+            apart = None if config.class_agnostic else labels[group]
+            owner[group] = group[_greedy_dense(ranked, apart, config.iou, config.metric)]
         else:
-            owner[group] = group[_greedy(ranked, threshold, metric)]
+            owner[group] = group[_greedy(ranked, config.iou, config.metric)]
     return owner
+
+
+def _sides(found: Detections, config: MergeConfig) -> Boxes:
+    """Boxes whose sides are ``x2 - x1``, or ``x2 - x1 + 1`` where that is asked for."""
+    return found.boxes + np.array([0.0, 0.0, 1.0, 1.0]) if config.plus_one else found.boxes
 
 
 def _greedy_dense(boxes: Boxes, labels: Labels | None, threshold: float, metric: Metric) -> Ints:
@@ -172,80 +135,50 @@ def _settle(owner: Ints, source: Ints, target: Ints) -> None:
             owner[mine] = np.minimum(owner[mine], head)
 
 
-def soft_nms(
-    boxes: ArrayLike,
-    scores: ArrayLike,
-    labels: ArrayLike,
-    iou_threshold: float,
-    *,
-    class_agnostic: bool = False,
-    decay: Decay = "gaussian",
-    sigma: float = 0.5,
-    min_score: float = 0.001,
-    plus_one: bool = False,
-) -> tuple[Ints, Floats]:
+def soft_nms(found: Detections, config: MergeConfig) -> Detections:
     """Soft non-maximum suppression: overlapping boxes lose score instead of being dropped.
 
     Source: Bodla et al., "Soft-NMS", ICCV 2017, eq. 3 (linear) and 4 (gaussian).
 
     Args:
-        boxes: ``(N, 4)`` x1 y1 x2 y2.
-        scores: ``(N,)``.
-        labels: ``(N,)`` category ids.
-        iou_threshold: ``linear``: overlap above which a score is multiplied by 1 - IoU;
-            ``gaussian`` does without a threshold.
-        class_agnostic: compare boxes of different classes too.
-        decay: ``gaussian`` multiplies by exp(-IoU^2 / sigma).
-        sigma: width of the gaussian.
-        min_score: boxes that fall below are dropped.
-        plus_one: sides are ``x2 - x1 + 1``.
+        found: boxes with their scores.
+        config: ``decay`` ``linear`` multiplies scores by 1 - IoU where the overlap is above
+            ``iou``; ``gaussian`` multiplies by exp(-IoU^2 / ``sigma``) and does without a
+            threshold. Boxes that fall below ``floor`` are dropped; ``class_agnostic`` and
+            ``plus_one`` count too.
 
     Returns:
-        Indices of the kept boxes in descending final score, and those scores.
+        The kept boxes in descending final score, with those scores.
     """
-    array, score, label = columns_of(boxes, scores, labels)
-    if sigma <= 0:
-        raise ConfigError(f"sigma of soft-nms must be above 0, got {sigma}")
-    if plus_one:
-        array = array + np.array([0.0, 0.0, 1.0, 1.0])
-    final = score.copy()
-    groups = [np.arange(len(array))]
-    if not class_agnostic:
-        groups = [np.flatnonzero(label == value) for value in np.unique(label)]
+    boxes, scores, labels = _sides(found, config), found.scores, found.labels
+    final = scores.copy()
+    groups = [np.arange(len(boxes))]
+    if not config.class_agnostic:
+        groups = [np.flatnonzero(labels == value) for value in np.unique(labels)]
     for group in groups:
-        final[group] = _soften(array[group], score[group], iou_threshold, decay, sigma, min_score)
+        final[group] = _soften(boxes[group], scores[group], config)
     keep = descending(final)
-    keep = keep[final[keep] >= min_score]
-    return keep, final[keep]
+    keep = keep[final[keep] >= config.floor]
+    return Detections(found.boxes[keep], final[keep], labels[keep])
 
 
-def _soften(
-    boxes: Boxes, scores: Floats, threshold: float, decay: Decay, sigma: float, floor: float
-) -> Floats:
+def _soften(boxes: Boxes, scores: Floats, config: MergeConfig) -> Floats:
     """Final scores; the rest shrinks as boxes are chosen or fall below the floor."""
     final = scores.copy()
-    rest = np.flatnonzero(scores >= floor)
+    rest = np.flatnonzero(scores >= config.floor)
     while len(rest):
         best = int(np.argmax(final[rest]))  # the first of equals: input order
         chosen, rest = rest[best], np.delete(rest, best)
         overlap = overlap_matrix(boxes[[chosen]], boxes[rest])[0]
-        if decay == "gaussian":
-            final[rest] *= np.exp(-(overlap**2) / sigma)
+        if config.decay == "gaussian":
+            final[rest] *= np.exp(-(overlap**2) / config.sigma)
         else:
-            final[rest] *= np.where(overlap > threshold, 1 - overlap, 1.0)
-        rest = rest[final[rest] >= floor]
+            final[rest] *= np.where(overlap > config.iou, 1 - overlap, 1.0)
+        rest = rest[final[rest] >= config.floor]
     return final
 
 
-def legacy_topn_fault(
-    boxes: ArrayLike,
-    scores: ArrayLike,
-    labels: ArrayLike,
-    iou_threshold: float,
-    top_n: int,
-    *,
-    class_agnostic: bool = False,
-) -> Ints:
+def legacy_topn_fault(found: Detections, config: MergeConfig) -> Ints:
     """The published fusion with its fault, for comparison only.
 
     After class-wise NMS (+1 areas) the kept boxes, class by class, are cut to the ``top_n`` best,
@@ -255,9 +188,9 @@ def legacy_topn_fault(
     Returns:
         Indices into the input.
     """
-    _, score, label = columns_of(boxes, scores, labels)
-    keep = nms(boxes, scores, labels, iou_threshold, class_agnostic=class_agnostic, plus_one=True)
-    if len(keep) <= top_n:
+    keep = nms(found, replace(config, plus_one=True, metric="iou"))
+    if config.top_n <= 0 or len(keep) <= config.top_n:
         return keep
-    by_class = keep if class_agnostic else keep[np.argsort(label[keep], kind="stable")]
-    return descending(score[by_class])[:top_n]
+    if not config.class_agnostic:
+        keep = keep[np.argsort(found.labels[keep], kind="stable")]
+    return descending(found.scores[keep])[: config.top_n]

@@ -26,7 +26,7 @@ from dmnet.core.errors import InputError, optional
 from dmnet.core.images import MAX_PIXELS
 from dmnet.core.records import Detections, Image, Size
 from dmnet.cropping.windows import starts
-from dmnet.fusion.suppress import nms
+from dmnet.fusion.merge import MergeConfig, merge
 from dmnet.pipeline.predict.settings import RasterConfig
 
 DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
@@ -291,9 +291,8 @@ def joined(
         placed = Detections(boxes, found.scores, found.labels)
         own.append(placed[depth >= margin])
         seam.append(placed[(depth >= -margin) & (depth < margin)])
-    near = Detections.concat(seam)
-    kept = nms(near.boxes, near.scores, near.labels, iou)
-    every = Detections.concat([*own, near[kept]])
+    near = merge(Detections.concat(seam), MergeConfig(iou=iou, top_n=0))
+    every = Detections.concat([*own, near])
     return every[np.argsort(-every.scores, kind="stable")]
 
 

@@ -5,20 +5,39 @@ from __future__ import annotations
 import time
 import tracemalloc
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
 from dmnet.core.boxes import from_xywh
 from dmnet.core.errors import ConfigError
 from dmnet.core.overlaps import Metric, overlap_matrix
 from dmnet.core.records import Detections
+from dmnet.fusion import merge as rules
 from dmnet.fusion import suppress as module
-from dmnet.fusion.merge import MergeConfig, merge, nmm, wbf
-from dmnet.fusion.suppress import legacy_topn_fault, nms, soft_nms
+from dmnet.fusion.merge import MergeConfig, merge
+
+
+def nms(b: ArrayLike, s: ArrayLike, k: ArrayLike, iou: float, **more: Any) -> np.ndarray:
+    return module.nms(Detections(b, s, k), MergeConfig(iou=iou, **more))
+
+
+def soft_nms(b: ArrayLike, s: ArrayLike, k: ArrayLike, iou: float, **more: Any) -> Detections:
+    return module.soft_nms(Detections(b, s, k), MergeConfig(iou=iou, **more))
+
+
+def nmm(b: ArrayLike, s: ArrayLike, k: ArrayLike, iou: float, **more: Any) -> Detections:
+    return rules.nmm(Detections(b, s, k), MergeConfig(iou=iou, metric="ios", **more))
+
+
+def wbf(
+    b: ArrayLike, s: ArrayLike, k: ArrayLike, iou: float, *, rescale: bool = True, **more: Any
+) -> Detections:
+    return rules.wbf(Detections(b, s, k), MergeConfig(iou=iou, rescale=rescale), **more)
 
 
 def crowd(rng: np.random.Generator, count: int, classes: int = 3) -> tuple[np.ndarray, ...]:
@@ -61,7 +80,7 @@ class TestNms:
         assert nms(np.zeros((0, 4)), [], [], 0.5).tolist() == []
 
     def test_bad_threshold(self) -> None:
-        with pytest.raises(ConfigError, match="between 0 and 1, got 70"):
+        with pytest.raises(ValueError, match="iou must be 0 to 1, got 70"):
             nms(self.boxes, [0.5, 0.9, 0.1], [1, 1, 1], 70)
 
 
@@ -75,7 +94,8 @@ def test_golden_cases(shared: Path, case: int, dense: int, monkeypatch: pytest.M
     assert np.array_equal(np.sort(keep), data["keep_class_wise"])
     agnostic = nms(*args, plus_one=True, class_agnostic=True)
     assert np.array_equal(np.sort(agnostic), data["keep_class_agnostic"])
-    fault = legacy_topn_fault(*args, int(data["topn"]))
+    config = MergeConfig(iou=args[3], top_n=int(data["topn"]))
+    fault = module.legacy_topn_fault(Detections(*args[:3]), config)
     assert set(fault.tolist()) == set(data["keep_with_topn_fault"].tolist())
     assert np.all(np.diff(data["scores"][keep]) <= 0)
 
@@ -125,37 +145,37 @@ def test_speed_and_memory_of_a_crowd(rng: np.random.Generator, count: int) -> No
     merged = nmm(boxes, scores, labels, 0.5)
     assert time.perf_counter() - start < 10
     assert peak < 4000 * count
-    assert 0 < len(merged[0]) < len(keep) < count
+    assert 0 < len(merged) < len(keep) < count
 
 
 class TestSoftNms:
     def test_linear_by_hand(self) -> None:
         boxes = [[0, 0, 10, 10], [0, 0, 10, 5], [50, 50, 60, 60]]
-        keep, scores = soft_nms(boxes, [0.9, 0.8, 0.5], [1, 1, 1], 0.4, decay="linear")
-        assert keep.tolist() == [0, 2, 1]
-        assert scores.tolist() == pytest.approx([0.9, 0.5, 0.4])
+        kept = soft_nms(boxes, [0.9, 0.8, 0.5], [1, 1, 1], 0.4, decay="linear")
+        assert kept.boxes.tolist() == [boxes[0], boxes[2], boxes[1]]
+        assert kept.scores.tolist() == pytest.approx([0.9, 0.5, 0.4])
 
     def test_gaussian_by_hand(self) -> None:
         boxes = [[0, 0, 10, 10], [0, 0, 10, 5]]
-        keep, scores = soft_nms(boxes, [0.9, 0.8], [1, 1], 0.4, sigma=0.5)
-        assert keep.tolist() == [0, 1]
-        assert scores[1] == pytest.approx(0.8 * np.exp(-(0.5**2) / 0.5))
+        kept = soft_nms(boxes, [0.9, 0.8], [1, 1], 0.4, sigma=0.5)
+        assert kept.boxes.tolist() == boxes
+        assert kept.scores[1] == pytest.approx(0.8 * np.exp(-(0.5**2) / 0.5))
 
     def test_other_classes_keep_their_scores(self) -> None:
         boxes = [[0, 0, 10, 10], [0, 0, 10, 10]]
-        assert soft_nms(boxes, [0.9, 0.8], [1, 2], 0.4)[1].tolist() == [0.9, 0.8]
-        assert soft_nms(boxes, [0.9, 0.8], [1, 2], 0.4, class_agnostic=True)[1][1] < 0.2
+        assert soft_nms(boxes, [0.9, 0.8], [1, 2], 0.4).scores.tolist() == [0.9, 0.8]
+        assert soft_nms(boxes, [0.9, 0.8], [1, 2], 0.4, class_agnostic=True).scores[1] < 0.2
 
     def test_falls_below_the_floor(self) -> None:
         boxes = [[0, 0, 10, 10], [0, 0, 10, 10]]
-        keep, _ = soft_nms(boxes, [0.9, 0.8], [1, 1], 0.4, decay="linear")
-        assert keep.tolist() == [0]
+        kept = soft_nms(boxes, [0.9, 0.8], [1, 1], 0.4, decay="linear")
+        assert kept.scores.tolist() == [0.9]
 
     def test_empty(self) -> None:
-        assert [len(part) for part in soft_nms(np.zeros((0, 4)), [], [], 0.5)] == [0, 0]
+        assert len(soft_nms(np.zeros((0, 4)), [], [], 0.5)) == 0
 
     def test_bad_sigma(self) -> None:
-        with pytest.raises(ConfigError, match="above 0"):
+        with pytest.raises(ValueError, match="sigma must be above 0"):
             soft_nms(np.zeros((0, 4)), [], [], 0.5, sigma=0)
 
 
@@ -175,37 +195,38 @@ def plain_nmm(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[l
 class TestNmm:
     def test_joins_to_the_smallest_box_around(self) -> None:
         boxes = [[0, 0, 10, 10], [2, 0, 12, 10], [30, 0, 40, 10]]
-        joined, scores, labels = nmm(boxes, [0.5, 0.9, 0.1], [1, 1, 1], 0.5)
-        assert joined.tolist() == [[0, 0, 12, 10], [30, 0, 40, 10]]
-        assert (scores.tolist(), labels.tolist()) == ([0.9, 0.1], [1, 1])
+        joined = nmm(boxes, [0.5, 0.9, 0.1], [1, 1, 1], 0.5)
+        assert joined.boxes.tolist() == [[0, 0, 12, 10], [30, 0, 40, 10]]
+        assert (joined.scores.tolist(), joined.labels.tolist()) == ([0.9, 0.1], [1, 1])
 
     def test_once_or_until_stable(self) -> None:
         boxes = [[0, 0, 10, 10], [6, 0, 16, 10], [3, 0, 13, 10]]
         args = (boxes, [0.9, 0.8, 0.7], [1, 1, 1], 0.6)
-        assert nmm(*args)[0].tolist() == [[0, 0, 13, 10], [6, 0, 16, 10]]
-        assert nmm(*args, until_stable=True)[0].tolist() == [[0, 0, 16, 10]]
+        assert nmm(*args).boxes.tolist() == [[0, 0, 13, 10], [6, 0, 16, 10]]
+        assert nmm(*args, until_stable=True).boxes.tolist() == [[0, 0, 16, 10]]
 
     def test_agrees_with_plain_loop(self, rng: np.random.Generator) -> None:
         boxes, scores, _ = crowd(rng, 600)
         found = nmm(boxes, scores, np.ones(600), 0.5)
         expected = plain_nmm(boxes, scores, 0.5)
-        assert np.column_stack(found[:2]).tolist() == expected
+        assert np.column_stack([found.boxes, found.scores]).tolist() == expected
 
     def test_empty(self) -> None:
-        assert [len(part) for part in nmm(np.zeros((0, 4)), [], [], 0.5)] == [0, 0, 0]
+        assert len(nmm(np.zeros((0, 4)), [], [], 0.5)) == 0
 
 
 class TestWbf:
     def test_mean_is_weighted_by_score(self) -> None:
         boxes = [[0, 0, 10, 10], [2, 0, 12, 10]]
-        fused, scores, _ = wbf(boxes, [0.9, 0.3], [1, 1], 0.5)
-        assert fused[0].tolist() == pytest.approx([0.5, 0, 10.5, 10])
-        assert scores.tolist() == pytest.approx([0.6 * 1])
+        fused = wbf(boxes, [0.9, 0.3], [1, 1], 0.5)
+        assert fused.boxes[0].tolist() == pytest.approx([0.5, 0, 10.5, 10])
+        assert fused.scores.tolist() == pytest.approx([0.6 * 1])
 
     def test_single_box_of_two_detectors_is_rescaled(self) -> None:
         args = ([[0, 0, 10, 10], [50, 0, 60, 10]], [0.9, 0.3], [1, 1], 0.5)
-        assert wbf(*args, source=[0, 1])[1].tolist() == pytest.approx([0.45, 0.15])
-        assert wbf(*args, source=[0, 1], rescale=False)[1].tolist() == pytest.approx([0.9, 0.3])
+        assert wbf(*args, source=[0, 1]).scores.tolist() == pytest.approx([0.45, 0.15])
+        mean = wbf(*args, source=[0, 1], rescale=False)
+        assert mean.scores.tolist() == pytest.approx([0.9, 0.3])
 
     @pytest.mark.parametrize("threshold", [0.4, 0.55, 0.7])
     def test_agrees_with_ensemble_boxes(self, rng: np.random.Generator, threshold: float) -> None:
@@ -223,14 +244,14 @@ class TestWbf:
         source = np.repeat([0, 1, 2], 60)
         joined = (np.concatenate(parts), np.concatenate(scores), np.concatenate(labels))
         fused = wbf(*joined, threshold, source=source, weights=weights)
-        order = np.lexsort((fused[0][:, 0], np.round(fused[1], 5)))
+        order = np.lexsort((fused.boxes[:, 0], np.round(fused.scores, 5)))
         other = np.lexsort((expected[0][:, 0], np.round(expected[1], 5)))
-        np.testing.assert_allclose(fused[1][order], expected[1][other], atol=1e-5)
-        np.testing.assert_allclose(fused[0][order], expected[0][other], atol=1e-5)
-        assert fused[2][order].tolist() == expected[2][other].tolist()
+        np.testing.assert_allclose(fused.scores[order], expected[1][other], atol=1e-5)
+        np.testing.assert_allclose(fused.boxes[order], expected[0][other], atol=1e-5)
+        assert fused.labels[order].tolist() == expected[2][other].tolist()
 
     def test_empty(self) -> None:
-        assert [len(part) for part in wbf(np.zeros((0, 4)), [], [], 0.5)] == [0, 0, 0]
+        assert len(wbf(np.zeros((0, 4)), [], [], 0.5)) == 0
 
     def test_needs_a_weight_for_every_source(self) -> None:
         with pytest.raises(ConfigError, match="weight above 0 for each of 2"):
