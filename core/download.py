@@ -121,7 +121,6 @@ def fetch(
         part = target.with_name(target.name + ".part")
         _gather(url, part, attempts, pause, timeout)
         part.replace(target)
-        _etag_file(part).unlink(missing_ok=True)
     return target
 
 
@@ -191,11 +190,8 @@ def _receive(url: str, part: Path, timeout: float) -> bool:
     """One request, from the end of ``part`` on; True when the file is complete."""
     start = _size(part)
     request = urllib.request.Request(url, headers={"User-Agent": "dmnet"})
-    etag = _etag_file(part)
     if start:
         request.add_header("Range", f"bytes={start}-")
-    if start and etag.exists():  # a file that changed meanwhile is then sent from its beginning
-        request.add_header("If-Range", etag.read_text(encoding="utf-8"))
     try:
         response = _opener(url).open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
@@ -205,12 +201,10 @@ def _receive(url: str, part: Path, timeout: float) -> bool:
         if error.headers.get("Content-Range") == f"bytes */{start}":
             return True  # nothing is missing: the last run ended before the file got its name
         part.unlink(missing_ok=True)
-        etag.unlink(missing_ok=True)
         return False
     with response:
         if response.status != 206 or not _continues(response, start):
             start = 0
-        _remember(response.headers.get("ETag"), etag)
         length = response.headers.get("Content-Length")
         total = None if length is None else start + int(length)
         _append(response, part, start, total)
@@ -221,14 +215,6 @@ def _continues(response: http.client.HTTPResponse, start: int) -> bool:
     return (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
 
 
-def _remember(tag: str | None, path: Path) -> None:
-    """Keep a strong entity tag; a weak one does not vouch for the bytes."""
-    if tag and not tag.startswith("W/"):
-        path.write_text(tag, encoding="utf-8")
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _append(response: http.client.HTTPResponse, part: Path, start: int, total: int | None) -> None:
     bar = tqdm(
         total=total, initial=start, unit="B", unit_scale=True, unit_divisor=1024, desc=part.stem
@@ -237,10 +223,6 @@ def _append(response: http.client.HTTPResponse, part: Path, start: int, total: i
         while block := response.read1(_BLOCK):
             stream.write(block)
             bar.update(len(block))
-
-
-def _etag_file(part: Path) -> Path:
-    return part.with_name(part.name + ".etag")
 
 
 def _size(path: Path) -> int:
