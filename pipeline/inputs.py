@@ -230,11 +230,10 @@ def _of_another_run(context: Context, folder: Path, crops: CropSet) -> FoundDete
     _check_classes(context, folder)
     records = read_journal(folder)
     images = context.dataset.images
-    by_parent = crops.by_parent()
+    cut = crops.windows()
     for parent in crops.parents:
         height, width = parent.size
-        looked = {"whole": [(0, 0, width, height)],
-                  "crops": [crop.window for crop in by_parent[parent.image_id]]}  # fmt: skip
+        looked = {"whole": [(0, 0, width, height)], "crops": cut[parent.image_id]}
         for part, windows in looked.items():
             record = records.get(detected_item(part, parent.image_id))
             if record is None or not record.error:

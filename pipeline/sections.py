@@ -44,7 +44,7 @@ def sections(context: Context, crops: FoundCrops, truths: Sequence[Annotations])
 
 def count_windows(crops: FoundCrops, truths: Sequence[Annotations]) -> SliceCounts:
     """What the crops show of the objects."""
-    windows = {n: [c.window for c in listed] for n, listed in crops.crops.by_parent().items()}
+    windows = crops.crops.windows()
     return merge_counts(count_crops(truth, windows[truth.image_id]) for truth in truths)
 
 
@@ -77,7 +77,7 @@ def _crop_table(crops: FoundCrops, truths: Sequence[Annotations]) -> str:
 
 def overlays(context: Context, crops: FoundCrops) -> Callable[[str], Overlay]:
     """Windows and density of an image for the viewer; maps only where the crops come from them."""
-    windows = {name: [c.window for c in crop] for name, crop in crops.crops.by_parent().items()}
+    windows = crops.crops.windows()
     stage = {"true": "density", "predicted": "predict-density"}.get(crops.source)
 
     def overlay(image_id: str) -> Overlay:

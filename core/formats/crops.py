@@ -61,6 +61,10 @@ class CropSet:
             found[names[crop.parent_id]].append(crop)
         return found
 
+    def windows(self) -> dict[str, list[Window]]:
+        """Windows of every parent's crops by the parent's image id."""
+        return {name: [crop.window for crop in cut] for name, cut in self.by_parent().items()}
+
     def unique_names(self) -> dict[int, str]:
         """A file name for every crop by id: its own, or with its id where another has that name.
 

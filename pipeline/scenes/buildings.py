@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmnet.pipeline.scenes.camera import Camera, Light, Points
-from dmnet.pipeline.scenes.canvas import NOTHING, Canvas, hull, seen, shadow
+from dmnet.pipeline.scenes.canvas import NOTHING, Canvas, hull, seen, shadow, window_of
 from dmnet.pipeline.scenes.ground import Field
 from dmnet.pipeline.scenes.mesh import Builder, Colour, Mesh, rectangle, turned
 from dmnet.pipeline.scenes.palette import BRIGHT
@@ -161,9 +161,8 @@ def _roof_shadow(mesh: Mesh, camera: Camera, light: Light, place: Points, headin
 
 def _speckle(canvas: Canvas, outline: Points, grain: Field, amount: float) -> None:
     """Add grain to the pixels inside an outline."""
-    height, width = canvas.size
-    x1, y1 = np.clip(np.floor(outline.min(axis=0)), 0, [width, height]).astype(int)
-    x2, y2 = np.clip(np.ceil(outline.max(axis=0)), 0, [width, height]).astype(int)
+    low, high = np.floor(outline.min(axis=0)), np.ceil(outline.max(axis=0))
+    x1, y1, x2, y2 = window_of(canvas.size, low, high)
     if x1 >= x2 or y1 >= y2:
         return
     window = (slice(y1, y2), slice(x1, x2))

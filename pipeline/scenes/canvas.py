@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dmnet.core.boxes import Window
 from dmnet.core.records import Image, Size
 from dmnet.pipeline.scenes.camera import Camera, Light, Points
 from dmnet.pipeline.scenes.mesh import Mesh, turned
@@ -22,6 +23,13 @@ def fixed(points: Points) -> NDArray[np.int32]:
     """Half-open pixels as OpenCV's fixed-point numbers, where pixel centres are whole."""
     steps = np.round((points - 0.5) * 2**_SHIFT).clip(-(2**26), 2**26)
     return np.asarray(steps, dtype=np.int32)
+
+
+def window_of(size: Size, low: Points, high: Points) -> Window:
+    """The part of a picture from ``low`` to ``high`` ``(x, y)``, cut to whole pixels inside it."""
+    corners = np.clip([low, high], 0, [size[1], size[0]]).astype(int)
+    x1, y1, x2, y2 = corners.ravel().tolist()
+    return x1, y1, x2, y2
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dmnet.core.classes import IGNORED_REGION
 from dmnet.core.records import Annotations, Image
 from dmnet.pipeline.scenes.buildings import building_shadow, paint_building
 from dmnet.pipeline.scenes.camera import Camera, Light, Points
-from dmnet.pipeline.scenes.canvas import NOTHING, Canvas, Faces, seen, shadow
+from dmnet.pipeline.scenes.canvas import NOTHING, Canvas, Faces, seen, shadow, window_of
 from dmnet.pipeline.scenes.ground import Ground, Textures
 from dmnet.pipeline.scenes.guess import (
     CELL,
@@ -208,9 +208,7 @@ def _fill_free(plan: Plan, ground: Ground, boxes: Boxes) -> None:
 
 def _claim(taken: NDArray[np.uint8], points: Points, *, keep: bool = False) -> bool:
     """Whether the rectangle around the points is free; it is taken from then on unless ``keep``."""
-    height, width = taken.shape
-    x1, y1 = np.clip(points.min(axis=0), 0, [width, height]).astype(int)
-    x2, y2 = np.clip(points.max(axis=0) + 1, 0, [width, height]).astype(int)
+    x1, y1, x2, y2 = window_of(taken.shape, points.min(axis=0), points.max(axis=0) + 1)
     part = taken[y1:y2, x1:x2]
     if part.any():
         return False

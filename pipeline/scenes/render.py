@@ -12,7 +12,7 @@ from dmnet.core.classes import IGNORED_REGION, OTHERS
 from dmnet.core.records import Annotations, Image
 from dmnet.pipeline.scenes.buildings import building_shadow, paint_building
 from dmnet.pipeline.scenes.camera import Camera, Light
-from dmnet.pipeline.scenes.canvas import Canvas, seen, shadow
+from dmnet.pipeline.scenes.canvas import Canvas, seen, shadow, window_of
 from dmnet.pipeline.scenes.ground import Ground, Textures
 from dmnet.pipeline.scenes.lens import soften
 from dmnet.pipeline.scenes.order import drawing_order
@@ -88,20 +88,18 @@ def _dim(camera: Camera, light: Light, item: Item, still: NDArray[np.uint8]) -> 
 
 def look(canvas: Canvas, index: int, label: int, corners: NDArray[np.float64]) -> Seen | None:
     """Measure an object right after it was drawn; None where nothing of it is in the picture."""
-    height, width = canvas.size
     flat = corners.reshape(-1, 2)
     if not len(flat):
         return None
     low, high = flat.min(axis=0), flat.max(axis=0)
-    x1, y1 = np.clip(np.floor(low).astype(int) - 1, 0, [width, height])
-    x2, y2 = np.clip(np.ceil(high).astype(int) + 1, 0, [width, height])
+    x1, y1, x2, y2 = window_of(canvas.size, np.floor(low) - 1, np.ceil(high) + 1)
     mine = canvas.owner[y1:y2, x1:x2] == index
     columns, rows = np.flatnonzero(mine.any(axis=0)), np.flatnonzero(mine.any(axis=1))
     if not len(columns):
         return None
     box = (x1 + columns[0], y1 + rows[0], x1 + columns[-1] + 1, y1 + rows[-1] + 1)
     whole = float(np.prod(np.maximum(high - low, 1.0)))
-    shown = np.minimum(high, [width, height]) - np.maximum(low, 0)
+    shown = np.minimum(high, canvas.size[::-1]) - np.maximum(low, 0)
     inside = float(np.prod(np.maximum(shown, 0.0))) / whole
     return Seen(label, tuple(map(int, box)), int(mine.sum()), inside)  # type: ignore[arg-type]
 
@@ -135,10 +133,8 @@ def blur_group(
     x, y = annotations.boxes[rng.choice(far), 2:]
     scale = float(camera.scale(camera.to_ground(np.array([[x, y]])))[0])
     half = np.array([rng.uniform(3, 9), rng.uniform(1.5, 4)]) * scale
-    height, width = canvas.size
-    low = np.clip(np.array([x, y]) - half, 0, [width, height]).astype(int)
-    high = np.clip(np.array([x, y]) + half, 0, [width, height]).astype(int)
-    region = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+    place = np.array([x, y])
+    region = window_of(canvas.size, place - half, place + half)
     soften(canvas.pixels, region, 1.2 + 0.1 * scale)
     share = visible(annotations.boxes, region)
     kept = annotations[share < 0.5]

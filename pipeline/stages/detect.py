@@ -68,14 +68,13 @@ def plan(context: Context) -> Plan:
     config = context.config("detect", Config)
     crops = load_crops(context)
     source, trained = find_detector(context)
-    by_parent = crops.crops.by_parent()
+    windows = crops.crops.windows()
     images = context.dataset.images
     items = []
     for parent in crops.crops.parents:
         path = images.get(parent.image_id, context.dataset.root / "images" / parent.file_name)
-        windows = [crop.window for crop in by_parent[parent.image_id]]
         number = {"id": parent.id} if source.name == "results" else {}
-        for part, looked in zip(PARTS, (None, windows), strict=True):
+        for part, looked in zip(PARTS, (None, windows[parent.image_id]), strict=True):
             known = {"size": parent.size, "windows": looked, **({} if looked else number)}
             items.append(Item(detected_item(part, parent.image_id), {"image": path}, known))
     classes = context.dataset.classes

@@ -79,14 +79,12 @@ def plan(context: Context) -> Plan:
     config = context.config("fuse-eval", Config)
     crops = load_crops(context)
     found = load_detections(context, crops.crops)
-    by_parent = crops.crops.by_parent()
+    windows = crops.crops.windows()
     items = []
     for parent in crops.crops.parents:
         files, facts = found.item_inputs(parent.image_id)
-        windows = [crop.window for crop in by_parent[parent.image_id]]
-        items.append(
-            Item(parent.image_id, files, {"size": parent.size, "windows": windows, "found": facts})
-        )
+        known = {"size": parent.size, "windows": windows[parent.image_id], "found": facts}
+        items.append(Item(parent.image_id, files, known))
     merging = FuseConfig(**{f.name: getattr(config, f.name) for f in fields(FuseConfig)})
     uncut = merging.merge.top_n == 0 and "visdrone" not in config.protocols
     limit = None if uncut else visdrone.MAX_RESULTS
