@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,9 +18,15 @@ from dmnet.core.config import own_settings
 from dmnet.core.errors import ConfigError
 from dmnet.core.overlaps import Floats, Ints, overlap_matrix
 from dmnet.core.plugins import Choice, find
-from dmnet.core.ranges import Count, Factor, NonNegative, Settings, Share
 from dmnet.core.records import Detections
-from dmnet.fusion.suppress import descending, legacy_topn_fault, nms, soft_nms, suppressors
+from dmnet.fusion.suppress import (
+    RuleConfig,
+    descending,
+    legacy_topn_fault,
+    nms,
+    soft_nms,
+    suppressors,
+)
 
 
 def nmm(found: Detections, config: MergeConfig) -> Detections:
@@ -127,33 +133,11 @@ def _clusters(
 
 
 @dataclass(frozen=True)
-class MergeConfig(Settings):
+class MergeConfig(RuleConfig):
     """How overlapping detections of one image become one."""
 
     method: Annotated[str, Choice(RULES)] = "nms"
     """nms: drop the lower score; soft-nms: lower it; nmm: join the boxes; wbf: average them."""
-    iou: Share = 0.7
-    """Overlap above which two boxes are one object, 0 to 1."""
-    metric: Literal["iou", "ios"] = "iou"
-    """Intersection over union, or over the smaller of the two areas (nms and nmm)."""
-    class_agnostic: bool = False
-    """Merge boxes of different classes too."""
-    top_n: Count = 500
-    """Detections kept per image after merging, best first; 0 keeps all."""
-    min_score: NonNegative = 0.0
-    """Detections below this score are left out before merging."""
-    plus_one: bool = False
-    """Compute sides as x2 - x1 + 1 (inclusive pixels), as older software does."""
-    decay: Literal["linear", "gaussian"] = "gaussian"
-    """soft-nms: multiply scores by 1 - IoU, or by exp(-IoU^2 / sigma)."""
-    sigma: Factor = 0.5
-    """soft-nms: width of the gaussian."""
-    floor: NonNegative = 0.001
-    """soft-nms: boxes whose lowered score falls below this are dropped."""
-    until_stable: bool = False
-    """nmm: repeat until no joined boxes overlap."""
-    rescale: bool = False
-    """wbf: lower the score of boxes that not all detectors found, as published."""
     own: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Settings of a rule that brings its own."""
 

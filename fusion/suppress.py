@@ -7,17 +7,15 @@ the number of workers.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from dmnet.core.boxes import Boxes
 from dmnet.core.overlaps import Floats, Index, Ints, Metric, overlap_matrix
+from dmnet.core.ranges import Count, Factor, NonNegative, Settings, Share
 from dmnet.core.records import Detections, Labels
-
-if TYPE_CHECKING:
-    from dmnet.fusion.merge import MergeConfig
 
 _DENSE = 384
 """Up to this many boxes the full matrix is quicker than the grid."""
@@ -25,12 +23,42 @@ _DENSE = 384
 _FIRST_BATCH = 32
 
 
+@dataclass(frozen=True)
+class RuleConfig(Settings):
+    """What the built-in rules heed; `dmnet.fusion.merge.MergeConfig` says which rule it is."""
+
+    method: str = "nms"
+    """Name of the rule."""
+    iou: Share = 0.7
+    """Overlap above which two boxes are one object, 0 to 1."""
+    metric: Literal["iou", "ios"] = "iou"
+    """Intersection over union, or over the smaller of the two areas (nms and nmm)."""
+    class_agnostic: bool = False
+    """Merge boxes of different classes too."""
+    top_n: Count = 500
+    """Detections kept per image after merging, best first; 0 keeps all."""
+    min_score: NonNegative = 0.0
+    """Detections below this score are left out before merging."""
+    plus_one: bool = False
+    """Compute sides as x2 - x1 + 1 (inclusive pixels), as older software does."""
+    decay: Literal["linear", "gaussian"] = "gaussian"
+    """soft-nms: multiply scores by 1 - IoU, or by exp(-IoU^2 / sigma)."""
+    sigma: Factor = 0.5
+    """soft-nms: width of the gaussian."""
+    floor: NonNegative = 0.001
+    """soft-nms: boxes whose lowered score falls below this are dropped."""
+    until_stable: bool = False
+    """nmm: repeat until no joined boxes overlap."""
+    rescale: bool = False
+    """wbf: lower the score of boxes that not all detectors found, as published."""
+
+
 def descending(scores: Floats) -> Ints:
     """Indices in descending score, ties by input order, shape ``(N,)``."""
     return np.argsort(-scores, kind="stable")
 
 
-def nms(found: Detections, config: MergeConfig) -> Ints:
+def nms(found: Detections, config: RuleConfig) -> Ints:
     """Greedy non-maximum suppression.
 
     A box is dropped if its overlap with a kept box of higher score (and of its class) is greater
@@ -48,7 +76,7 @@ def nms(found: Detections, config: MergeConfig) -> Ints:
     return np.asarray(order[owner[order] == order])
 
 
-def suppressors(found: Detections, config: MergeConfig) -> Ints:
+def suppressors(found: Detections, config: RuleConfig) -> Ints:
     """The kept box that each box yields to in greedy suppression (itself if kept), ``(N,)``."""
     boxes, labels = _sides(found, config), found.labels
     owner = np.arange(len(boxes))
@@ -66,7 +94,7 @@ def suppressors(found: Detections, config: MergeConfig) -> Ints:
     return owner
 
 
-def _sides(found: Detections, config: MergeConfig) -> Boxes:
+def _sides(found: Detections, config: RuleConfig) -> Boxes:
     """Boxes whose sides are ``x2 - x1``, or ``x2 - x1 + 1`` where that is asked for."""
     return found.boxes + np.array([0.0, 0.0, 1.0, 1.0]) if config.plus_one else found.boxes
 
@@ -135,7 +163,7 @@ def _settle(owner: Ints, source: Ints, target: Ints) -> None:
             owner[mine] = np.minimum(owner[mine], head)
 
 
-def soft_nms(found: Detections, config: MergeConfig) -> Detections:
+def soft_nms(found: Detections, config: RuleConfig) -> Detections:
     """Soft non-maximum suppression: overlapping boxes lose score instead of being dropped.
 
     Source: Bodla et al., "Soft-NMS", ICCV 2017, eq. 3 (linear) and 4 (gaussian).
@@ -162,7 +190,7 @@ def soft_nms(found: Detections, config: MergeConfig) -> Detections:
     return Detections(found.boxes[keep], final[keep], labels[keep])
 
 
-def _soften(boxes: Boxes, scores: Floats, config: MergeConfig) -> Floats:
+def _soften(boxes: Boxes, scores: Floats, config: RuleConfig) -> Floats:
     """Final scores; the rest shrinks as boxes are chosen or fall below the floor."""
     final = scores.copy()
     rest = np.flatnonzero(scores >= config.floor)
@@ -178,7 +206,7 @@ def _soften(boxes: Boxes, scores: Floats, config: MergeConfig) -> Floats:
     return final
 
 
-def legacy_topn_fault(found: Detections, config: MergeConfig) -> Ints:
+def legacy_topn_fault(found: Detections, config: RuleConfig) -> Ints:
     """The published fusion with its fault, for comparison only.
 
     After class-wise NMS (+1 areas) the kept boxes, class by class, are cut to the ``top_n`` best,

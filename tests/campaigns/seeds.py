@@ -70,7 +70,7 @@ def _truth() -> list[bytes]:
 
 
 def _crops() -> list[bytes]:
-    found = crops.written.crop_set({"a.jpg": SIZE}, [("a.jpg", (0, 0, 20, 20), "a_0.jpg")])
+    found = written.crop_set({"a.jpg": SIZE}, [("a.jpg", (0, 0, 20, 20), "a_0.jpg")])
     return [written.crops_text(found).encode()]
 
 
