@@ -129,17 +129,22 @@ class Dataset:
         return tuple(entry for entry in self.entries if entry.annotated)
 
     @property
+    def sizable(self) -> tuple[Entry, ...]:
+        """The entries whose image has a known size, or can be asked for it."""
+        sizes = self.sizes
+        return tuple(
+            e for e in self.entries
+            if e.image is not None or e.image_id in sizes or e.size is not None
+        )  # fmt: skip
+
+    @property
     def numbers(self) -> dict[str, int]:
         """COCO image ids by file name: the data set's own, else 1-based in sorted order.
 
         Every image whose size can be known has one, whether or not it is annotated or readable: an
         image that a stage sets aside leaves the others' numbers as they are.
         """
-        sizes = self.sizes
-        known = [
-            e for e in self.entries
-            if e.image is not None or e.image_id in sizes or e.size is not None
-        ]  # fmt: skip
+        known = self.sizable
         own = {e.file_name: e.number for e in known if e.number is not None}
         return own if len(own) == len(known) else image_ids(entry.file_name for entry in known)
 

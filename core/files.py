@@ -33,7 +33,7 @@ def digest_of_pairs(pairs: Iterable[tuple[str, str | int]]) -> str:
     total = hashlib.blake2b(b"{", digest_size=12)
     source, comma = iter(pairs), ""
     while some := dict(itertools.islice(source, 4_096)):
-        total.update(f"{comma}{json.dumps(some, separators=(',', ':'))[1:-1]}".encode())
+        total.update(f"{comma}{compact(some)[1:-1]}".encode())
         comma = ","
     total.update(b"}")
     return total.hexdigest()

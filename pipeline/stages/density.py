@@ -58,7 +58,7 @@ def plan(context: Context) -> Plan:
     config = context.config("density", Config)
     bank = context.artifacts / context.run / "kernels.h5"
     dataset = context.dataset
-    entries = [e for e in dataset.with_annotation if e.image is not None or dataset.known_size(e)]
+    entries = [entry for entry in dataset.sizable if entry.annotated]
     items = Items(partial(annotated_items, dataset), entries, len(entries))
     sigma = with_class_sigmas(config.sigma, context)
     config = replace(config, sigma=sigma)
