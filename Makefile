@@ -24,13 +24,16 @@ READY       = $(VENV)/.ready
 READY_DEV   = $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
 comma      := ,
 
-option      = $(if $($(1)),--$(2) "$($(1))")
-OPTIONS     = --split $(MODE) --data "$(DATA)" --run "$(RUN)" --artifacts "$(ARTIFACTS)" \
-              $(foreach preset,$(CONFIG),--config $(preset)) \
+# Values as they were given, in quotes: neither make nor the shell looks into them.
+quoted      = '$(subst ','\'',$(value $(1)))'
+option      = $(if $(value $(1)),--$(2) $(call quoted,$(1)))
+OWN         = --split $(call quoted,MODE) --run $(call quoted,RUN) --artifacts $(call quoted,ARTIFACTS) \
+              $(foreach preset,$(value CONFIG),--config $(call quoted,preset)) \
               $(call option,WEIGHTS,weights) $(call option,DENSITY,density) \
               $(call option,CROPS,crops) $(call option,DETECTIONS,detections) \
               $(call option,DETECTOR,detector) $(call option,DETECTOR_WEIGHTS,detector-weights) \
-              $(call option,SIZES,sizes) $(call option,EXECUTOR,executor) $(SET)
+              $(call option,SIZES,sizes) $(call option,EXECUTOR,executor) $(value SET)
+OPTIONS     = --data $(call quoted,DATA) $(OWN)
 
 STAGES = density train-density predict-density crop convert train-detector detect fuse-eval all status
 .DEFAULT_GOAL := help
@@ -41,7 +44,7 @@ help: ## this list
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: $(READY) ## the whole pipeline on scenes it draws, to demo/report.html (TRAIN=1: train on them too)
-	$(PY) -m dmnet demo --out demo $(if $(TRAIN),--learn) $(SET)
+	$(PY) -m dmnet demo --out demo $(if $(TRAIN),--learn) $(value SET)
 
 test: $(READY_DEV) ## set up and run the tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(PYTEST)
@@ -57,7 +60,7 @@ docs: ## build the documentation site: site/index.html
 setup: $(READY_DEV) ## only the environment, with EXTRAS=dev,onnx,mmdet,...
 
 data: $(READY) ## download and unpack VisDrone into DATA (MODE=all for every split)
-	$(PY) -m dmnet data --data "$(DATA)" --split $(MODE) $(SET)
+	$(PY) -m dmnet data --data $(call quoted,DATA) --split $(call quoted,MODE) $(value SET)
 
 density: ## ground-truth density maps
 train-density: ## train the density network
@@ -80,60 +83,60 @@ $(TRAININGS): $(READY)
 
 # A run knows its data: DATA is passed on only where it was named.
 status: $(READY)
-	@$(PY) -m dmnet $@ $(if $(filter file default undefined,$(origin DATA)),$(subst --data "$(DATA)",,$(OPTIONS)),$(OPTIONS))
+	@$(PY) -m dmnet $@ $(if $(filter file default undefined,$(origin DATA)),$(OWN),$(OPTIONS))
 
 slice-report: $(READY) ## what each slicer is worth, without a detector
-	$(PY) -m dmnet slice-report --split $(MODE) --data "$(DATA)" $(call option,SIZES,sizes) \
-	  $(call option,MAPS,maps) $(SET)
+	$(PY) -m dmnet slice-report --split $(call quoted,MODE) --data $(call quoted,DATA) $(call option,SIZES,sizes) \
+	  $(call option,MAPS,maps) $(value SET)
 
 tune: $(READY) ## crop, packing and fusion settings for WEIGHTS and DETECTOR_WEIGHTS, chosen on train
-	$(PY) -m dmnet tune --data "$(DATA)" $(if $(filter-out file,$(origin MODE)),--split $(MODE)) \
+	$(PY) -m dmnet tune --data $(call quoted,DATA) $(if $(filter-out file,$(origin MODE)),--split $(call quoted,MODE)) \
 	  $(call option,SIZES,sizes) $(call option,WEIGHTS,weights) $(call option,MAPS,maps) \
-	  $(call option,DETECTOR,detector) $(call option,DETECTOR_WEIGHTS,detector-weights) $(SET)
+	  $(call option,DETECTOR,detector) $(call option,DETECTOR_WEIGHTS,detector-weights) $(value SET)
 
 evaluate: $(READY) ## score any detections: GT=folder-or-json DT=folder-or-json PROTOCOL=visdrone
-	$(if $(and $(GT),$(DT)),,$(error evaluate: say what is scored, GT=folder-or-json of the annotations and DT=folder-or-json of the detections))
-	@$(PY) -m dmnet evaluate --gt "$(GT)" --dt $(DT) --protocol $(or $(PROTOCOL),visdrone) $(SET)
+	$(if $(and $(value GT),$(value DT)),,$(error evaluate: say what is scored, GT=folder-or-json of the annotations and DT=folder-or-json of the detections))
+	@$(PY) -m dmnet evaluate --gt $(call quoted,GT) --dt $(value DT) --protocol $(or $(PROTOCOL),visdrone) $(value SET)
 
 compare: $(READY) ## scores of RUNS="one two ..." side by side, with intervals: compare.html
-	@$(PY) -m dmnet compare $(RUNS) --split $(MODE) --data "$(DATA)" --artifacts "$(ARTIFACTS)" \
-	  $(call option,SIZES,sizes) $(SET)
+	@$(PY) -m dmnet compare $(value RUNS) --split $(call quoted,MODE) --data $(call quoted,DATA) --artifacts $(call quoted,ARTIFACTS) \
+	  $(call option,SIZES,sizes) $(value SET)
 
 info: $(READY) ## what a data set is: DATA=path MODE=split
-	@$(PY) -m dmnet info "$(DATA)" --split $(MODE) $(SET)
+	@$(PY) -m dmnet info $(call quoted,DATA) --split $(call quoted,MODE) $(value SET)
 
 verify: $(READY) ## every file of RUN hashed again: what is damaged, stale or foreign, and what mends it
-	@$(PY) -m dmnet verify "$(RUN)" --artifacts "$(ARTIFACTS)" $(SET)
+	@$(PY) -m dmnet verify $(call quoted,RUN) --artifacts $(call quoted,ARTIFACTS) $(value SET)
 
 licences: $(READY_DEV) ## licences of all dependencies; ADVISORIES=folder of OSV files: known weaknesses too
-	@$(PY) docs/dependencies.py $(if $(ADVISORIES),--advisories "$(ADVISORIES)")
+	@$(PY) docs/dependencies.py $(if $(ADVISORIES),--advisories $(call quoted,ADVISORIES))
 
 doctor: $(READY) ## versions, devices, extras, models, a short speed test, what is missing
-	@$(PY) -m dmnet doctor $(SET)
+	@$(PY) -m dmnet doctor $(value SET)
 
 predict: $(READY) ## objects in your own pictures: IMAGES=folder, MODEL=name, OUT=folder
-	@$(PY) -m dmnet predict $(or $(IMAGES),$(error name pictures: make predict IMAGES=path)) \
-	  $(call option,MODEL,model) $(call option,OUT,out) $(call option,EXECUTOR,executor) $(SET)
+	@$(PY) -m dmnet predict $(or $(value IMAGES),$(error name pictures: make predict IMAGES=path)) \
+	  $(call option,MODEL,model) $(call option,OUT,out) $(call option,EXECUTOR,executor) $(value SET)
 
 export: $(READY) ## a trained network as an ONNX file, checked: WEIGHTS=file OUT=file.onnx
 	$(if $(and $(WEIGHTS),$(OUT)),,$(error export: name the weights and the file to write, WEIGHTS=weights.pt OUT=file.onnx))
-	@$(PY) -m dmnet export --weights "$(WEIGHTS)" --out "$(OUT)" $(SET)
+	@$(PY) -m dmnet export --weights $(call quoted,WEIGHTS) --out $(call quoted,OUT) $(value SET)
 
 campaign: $(READY_DEV) ## try to break it: NAME=kill|kill_verbs|faults|fuzz|settings|stale|soak|raster N=100 (docs/reliability.md)
 	OMP_NUM_THREADS=1 $(PY) -m tests.campaigns.$(NAME) $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 quantise: $(READY) ## a trained YOLOv6 with 8-bit weights: WEIGHTS=file IMAGES=folder OUT=file.pt
 	$(if $(and $(WEIGHTS),$(IMAGES),$(OUT)),,$(error quantise: name weights, images and the file to write, WEIGHTS=weights.pt IMAGES=folder OUT=file.pt))
-	@$(PY) -m dmnet quantise --weights "$(WEIGHTS)" --images "$(IMAGES)" --out "$(OUT)" $(SET)
+	@$(PY) -m dmnet quantise --weights $(call quoted,WEIGHTS) --images $(call quoted,IMAGES) --out $(call quoted,OUT) $(value SET)
 
 pictures: $(READY) ## density, windows and crops of images as a contact sheet: OUT=sheet.jpg
-	@$(PY) -m dmnet pictures --data "$(DATA)" --split $(MODE) $(call option,OUT,out) $(SET)
+	@$(PY) -m dmnet pictures --data $(call quoted,DATA) --split $(call quoted,MODE) $(call option,OUT,out) $(value SET)
 
 demo-data: $(READY) ## draw aerial scenes with annotations, from a seed: OUT=folder
-	@$(PY) -m dmnet demo-data --out "$(or $(OUT),demo-data)" $(SET)
+	@$(PY) -m dmnet demo-data --out $(if $(value OUT),$(call quoted,OUT),demo-data) $(value SET)
 
 bench: $(READY_DEV) $(SAHI)/.ready ## all benchmarks; writes benchmarks/README.md
-	PYTHONPATH=$(SAHI) $(PY) -m benchmarks $(SET)
+	PYTHONPATH=$(SAHI) $(PY) -m benchmarks $(value SET)
 
 # A baseline of benchmarks/detection.py, beside the environment and not in it.
 $(SAHI)/.ready: $(READY)

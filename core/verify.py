@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,19 +113,18 @@ def _measure(path: Path) -> tuple[int, str] | None:
 
 
 def judged(
-    books: Books, found: Mapping[Path, tuple[int, str] | None], run: Path | None = None
+    books: Books, found: Mapping[Path, tuple[int, str] | None], owned: Collection[Path] = ()
 ) -> Iterator[Fault]:
     """Compare claims with what `measured` found.
 
     Args:
         books: of one folder.
         found: of all files that the books name.
-        run: folder of the whole run; inputs in there are artifacts themselves, and their own books
-            tell about them.
+        owned: files that the books of other folders claim: those tell about them.
     """
     yield from books.faults
     for claim in books.claims:
-        if claim.own or run is None or not claim.path.is_relative_to(run.absolute()):
+        if claim.own or claim.path not in owned:
             fault = _fault(claim, found[claim.path])
             if fault is not None:
                 yield fault

@@ -276,7 +276,7 @@ def check_elsewhere(folder: Path, stage: str) -> None:
 def command(context: Context, stage: str, *settings: str, split: str | None = None) -> str:
     """The make command that runs a stage with this run's data, options and settings."""
     split = split or context.split
-    words = [f"make {stage} MODE={split}", f"DATA={shlex.quote(str(context.data))}"]
+    words = [f"make {stage} MODE={shlex.quote(split)}", f"DATA={shlex.quote(str(context.data))}"]
     if context.run != "default":
         words.append(f"RUN={shlex.quote(context.run)}")
     if context.artifacts != Path("artifacts"):

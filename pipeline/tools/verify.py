@@ -46,16 +46,19 @@ def run(args: argparse.Namespace) -> int:
     root = _root(args.artifacts, args.run)
     books = [read_books(folder) for folder in sorted(folders(root), key=partial(_order, root))]
     paths = {claim.path for each in books for claim in each.claims}
+    owned = {claim.path for each in books for claim in each.claims if claim.own}
     found = measured(paths, args.threads or 2 * (os.cpu_count() or 1))
-    count = 0
+    count, places = 0, {root}
     for each in books:
-        faults = list(judged(each, found, root))
-        context = _context(root, each, args.data or _recorded(each, *books))
-        faults += _chain(context, each) if not faults else []
+        faults = list(judged(each, found, owned))
+        context = _context(each, args.data or _recorded(each, *books))
+        if all(fault.kind == "stale" and found[fault.path] is None for fault in faults):
+            faults = _chain(context, each, faults)  # what was moved is looked for where it lies now
         count += len(faults)
+        places |= {context.artifacts / context.run} if context else set()
         for text in _report(root, each, faults, context):
             print(text)
-    faults = list(kernel_faults(root))
+    faults = [fault for place in sorted(places) for fault in kernel_faults(place)]
     for fault in faults:
         print(f"{fault}; remove it, density makes it again")
     size = sum(state[0] for state in found.values() if state)
@@ -103,29 +106,33 @@ def _recorded(*books: Books) -> Path:
     return Path(next((data for data in named if data), "data"))
 
 
-def _context(root: Path, books: Books, data: Path) -> Context | None:
+def _context(books: Books, data: Path) -> Context | None:
     """The run that a folder belongs to; None where it is no stage's."""
-    place = books.folder.relative_to(root).parts
-    if len(place) < 2 or place[-1] not in STAGES:
+    if books.folder.name not in STAGES or len(books.folder.parents) < 4:
         return None
-    split = "/".join(place[:-1])
-    return Context(data=data, split=split, run=root.name, artifacts=root.parent)
+    split, run, artifacts, *_ = books.folder.parents
+    return Context(data=data, split=split.name, run=run.name, artifacts=artifacts)
 
 
-def _chain(context: Context | None, books: Books) -> Iterator[Fault]:
-    """Whether a stage, planned anew on the data at hand, would give what is there."""
+def _chain(context: Context | None, books: Books, gone: list[Fault]) -> list[Fault]:
+    """Whether a stage, planned anew on the data at hand, would give what is there.
+
+    Args:
+        context: of the run; None: no stage's.
+        books: of the stage's folder.
+        gone: inputs that are not where they were; they stand where nothing can be planned.
+    """
     if context is None or books.header is None:
-        return
+        return gone
     stage = books.folder.name
     try:
         why = look(as_made(context, stage), stage).reasons(sums=True)
     except MissingInputError as error:
         _log.warning("%s: the chain cannot be followed: %s", books.folder, error)
-        return
+        return gone
     except DmnetError as error:
         why = [str(error)]
-    if why:
-        yield Fault("stale", books.folder, "; ".join(why))
+    return [Fault("stale", books.folder, "; ".join(why))] if why else []
 
 
 def _report(
