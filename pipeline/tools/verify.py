@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     for each in books:
         faults = list(judged(each, found, owned))
         context = _context(each, args.data or _recorded(each, *books))
-        if all(fault.kind == "stale" and found[fault.path] is None for fault in faults):
-            faults = _chain(context, each, faults)  # what was moved is looked for where it lies now
+        if all(fault.kind == "stale" for fault in faults):
+            faults = _chain(context, each, faults)  # inputs may have been moved with the run
         count += len(faults)
         places |= {context.artifacts / context.run} if context else set()
         for text in _report(root, each, faults, context):
@@ -114,25 +114,26 @@ def _context(books: Books, data: Path) -> Context | None:
     return Context(data=data, split=split.name, run=run.name, artifacts=artifacts)
 
 
-def _chain(context: Context | None, books: Books, gone: list[Fault]) -> list[Fault]:
+def _chain(context: Context | None, books: Books, stale: list[Fault]) -> list[Fault]:
     """Whether a stage, planned anew on the data at hand, would give what is there.
 
     Args:
         context: of the run; None: no stage's.
         books: of the stage's folder.
-        gone: inputs that are not where they were; they stand where nothing can be planned.
+        stale: inputs that changed where they were; they stand where nothing can be planned.
     """
     if context is None or books.header is None:
-        return gone
+        return stale
     stage = books.folder.name
     try:
-        why = look(as_made(context, stage), stage).reasons(sums=True)
+        made = as_made(replace(context, verify=bool(stale)), stage)
+        why = look(made, stage).reasons(sums=True)
     except MissingInputError as error:
         _log.warning("%s: the chain cannot be followed: %s", books.folder, error)
-        return gone
+        return stale
     except DmnetError as error:
         why = [str(error)]
-    return [Fault("stale", books.folder, "; ".join(why))] if why else []
+    return [*stale, Fault("stale", books.folder, "; ".join(why))] if why else []
 
 
 def _report(
@@ -156,7 +157,10 @@ def _report(
 def _mend(books: Books, kinds: set[str], context: Context | None) -> str:
     """What brings a folder back to what it should be."""
     if context is None:
-        return "remove the files named above and run the same command again"
+        return (
+            "remove the files named above and run the same command again (with --force, or without "
+            "this folder, where stage.json is among them)"
+        )
     stage = books.folder.name
     try:
         made = replace(as_made(context, stage), memo={})

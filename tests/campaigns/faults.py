@@ -240,7 +240,8 @@ def _looked_at(run: Path, path: Path) -> list[Fault]:
         return list(kernel_faults(run))
     folder = next(place for place in path.parents if place.parent.parent == run)
     told = read_books(folder)
-    return list(judged(told, measured((claim.path for claim in told.claims), 1), run))
+    owned = {each for each in run.rglob("*") if each.is_file()}
+    return list(judged(told, measured((claim.path for claim in told.claims), 1), owned))
 
 
 def _recorded(world: World) -> list[Path]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from dmnet.pipeline.chain import command
 from dmnet.pipeline.cli import main
+from dmnet.pipeline.context import Context
 
 from .conftest import Run
 
@@ -141,3 +144,62 @@ def test_a_run_that_was_stopped(
     assert code == 1 and "unfinished" in said
     assert set(mend(said)) == {0}
     assert verify(tmp_path, capsys)[0] == 0
+
+
+def test_a_folder_above_the_run_gives_the_commands_of_the_run(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("density/101.h5", "../kernels.h5"):
+        good = (made / name).read_bytes()
+        keep_time(made / name, good[:-1] + b"?")
+    capsys.readouterr()
+    assert main(["verify", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert f"damaged    {made / 'density' / '101.h5'}" in said
+    assert f"damaged    {made.parent / 'kernels.h5'}" in said
+    (made.parent / "kernels.h5").unlink()
+    assert set(mend(said)) == {0}, capsys.readouterr().err
+    assert main(["verify", str(tmp_path)]) == 0
+
+
+def test_data_below_the_folder_that_is_looked_through_counts(
+    made: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = data / "VisDrone2019-DET-val" / "annotations" / "101.txt"
+    keep_time(path, path.read_text().replace("1", "2", 1).encode())
+    assert path.is_relative_to(tmp_path)
+    assert main(["verify", str(tmp_path)]) == 1
+    assert f"stale      {path}: has changed" in capsys.readouterr().out
+
+
+def test_a_run_that_was_moved_with_its_data_is_fine(
+    made: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "else where"
+    moved.mkdir()
+    (tmp_path / "artifacts").rename(moved / "artifacts")
+    data.rename(moved / "data")
+    words = ["verify", "--artifacts", str(moved / "artifacts")]
+    assert main([*words, "--data", str(moved / "data")]) == 0, capsys.readouterr().out
+    assert main(words) == 1  # the data set that it names is gone
+    assert "is gone since" in capsys.readouterr().out
+    path = moved / "data" / "VisDrone2019-DET-val" / "annotations" / "101.txt"
+    keep_time(path, path.read_text().replace("1", "2", 1).encode())
+    assert main([*words, "--data", str(moved / "data")]) == 1
+    assert "1 changed (such as 101" in capsys.readouterr().out
+
+
+def test_make_hands_on_what_a_command_says(made: Path, tmp_path: Path) -> None:
+    """Names with spaces, quotes, dollars and backticks: nothing is expanded or executed."""
+    strange = 'a  $HOME `id` "b" $(shell id) it\'s'
+    context = Context(data=Path(strange), split="v l", run=strange)
+    words = shlex.split(command(context, "crop", f"--crop.threshold {shlex.quote(strange)}"))
+    root = Path(__file__).resolve().parents[2]
+    said = subprocess.run(
+        [*words, "-n", "-o", "ready", "READY=ready", "PY=python"],
+        cwd=root, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert shlex.split(said) == [
+        *("python", "-m", "dmnet", "crop", "--data", strange, "--split", "v l", "--run", strange),
+        *("--artifacts", "artifacts", "--crop.threshold", strange),
+    ]
