@@ -10,7 +10,8 @@ from typing import Any
 
 from dmnet.core.errors import InputError
 from dmnet.core.files import TEMPORARY, file_digest
-from dmnet.core.journal import HEADER, JOURNAL, SINCE, read_header, scan_journal
+from dmnet.core.finished import Records
+from dmnet.core.journal import HEADER, JOURNAL, SINCE, Journal, read_header, scan_journal
 from dmnet.core.products import OWN
 from dmnet.core.threads import map_ahead
 
@@ -68,7 +69,10 @@ def read_books(folder: Path) -> Books:
     except InputError as error:
         header = None
         faults.append(Fault("damaged", folder / HEADER, error.reason))
-    found = scan_journal(folder)
+    try:
+        found = scan_journal(folder)
+    except (InputError, OSError) as error:
+        found = Journal(Records(), set(), [f"1: cannot be read ({error})"])
     for text in found.damaged:
         number, _, why = text.partition(": ")
         faults.append(Fault("damaged", folder / JOURNAL, why, int(number)))

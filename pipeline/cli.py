@@ -52,6 +52,7 @@ _HELP = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    _open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if links.OPTION in arguments:
         token = links.ALLOWED.set(True)
@@ -84,6 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - a fault of the program; never a page of traceback
         return _unexpected(error, arguments)
+
+
+def _open_streams() -> None:
+    """Put the null device where streams were closed: no other file takes their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123 - until the end
 
 
 def _above_the_bars() -> AbstractContextManager[None]:
@@ -129,15 +137,19 @@ def _unexpected(error: Exception, arguments: Sequence[str]) -> int:
     one that scrolled away is lost to whoever has to mend it. What was finished before stays.
     """
     text = "".join(traceback.format_exception(error))
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="dmnet-error-", suffix=".txt", delete=False, errors="backslashreplace"
-    ) as file:
-        file.write(f"dmnet {shlex.join(arguments)}\n\n{text}")
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="dmnet-error-", suffix=".txt", delete=False, errors="backslashreplace"
+        ) as file:
+            file.write(f"dmnet {shlex.join(arguments)}\n\n{text}")
+        details = f"with {file.name}, which holds the details"
+    except OSError as why:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        details = f"({last.filename}:{last.lineno}; no file could hold the details: {why.strerror})"
     reason = printable(str(error).strip().partition("\n")[0])[:300]
     _fail(
         f"unexpected {type(error).__name__}: {reason}. This is a fault of dmnet; please report it "
-        f"with {file.name}, which holds the details. What is done is kept, and the same command "
-        "goes on from there."
+        f"{details}. What is done is kept, and the same command goes on from there."
     )
     return 70
 

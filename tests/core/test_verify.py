@@ -84,3 +84,15 @@ def test_a_missing_header_or_journal(tmp_path: Path) -> None:
     (folder / JOURNAL).write_bytes(journal)
     (folder / HEADER).unlink()
     assert [(f.kind, f.path.name) for f in look(folder)] == [("missing", HEADER)]
+
+
+def test_a_journal_that_cannot_be_read_is_a_fault_of_that_folder(tmp_path: Path) -> None:
+    """As on a broken disc; the sums, which the header names, are looked at nevertheless."""
+    folder = make(tmp_path)
+    (folder / JOURNAL).unlink()
+    (folder / JOURNAL).mkdir()
+    (folder / "sum.json").write_bytes(b"[]")
+    assert [(fault.kind, fault.path.name) for fault in look(folder)] == [
+        ("damaged", JOURNAL),
+        ("damaged", "sum.json"),
+    ]

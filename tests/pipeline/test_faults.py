@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,17 @@ def test_a_fault_of_the_program_is_one_paragraph(
     assert "What is done is kept" in text
     details = kept.read_text()
     assert details.startswith("dmnet density --run 'a b'") and "Traceback" in details
+
+
+def test_a_fault_of_the_program_on_a_full_disc(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_dispatch", lambda *_: 1 // 0)
+    monkeypatch.setattr(cli.tempfile, "tempdir", str(tmp_path / "absent"))
+    assert main(["doctor"]) == 70
+    said = one_paragraph(capsys)
+    assert "unexpected ZeroDivisionError" in said and "test_faults.py:" in said
+    assert "no file could hold the details: No such file or directory" in said
 
 
 @pytest.mark.parametrize(
@@ -186,3 +199,11 @@ def test_links_that_leave_the_data_set_are_followed_only_where_that_is_said(
     data.rename(tmp_path / "moved" / "data")
     data.symlink_to(tmp_path / "moved" / "data")  # the folder itself may be a link
     assert dmnet("density", "--follow-links") == 0
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_were_closed_stop_nothing(closed: str) -> None:
+    """As some schedulers start programs."""
+    words = f'"{sys.executable}" -m dmnet'
+    assert subprocess.run(["sh", "-c", f"{words} --help {closed}"]).returncode == 0
+    assert subprocess.run(["sh", "-c", f"{words} nothing {closed}"]).returncode == 2
