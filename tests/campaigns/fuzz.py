@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,7 +148,7 @@ def run_one(name: str, n: int, seed: int) -> Outcome:
             first += len(verdicts)
             if first < n:
                 why = "hangs" if hung else f"the process died ({child.exitcode})"
-                outcome.fell.append(f"{name} {first}: {why}")
+                outcome.fell.append(f"{first}: {why}")
                 first += 1
     return outcome
 
@@ -184,21 +184,23 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("names", nargs="*", default=list(SEEDS))
     args = parser.parse_args()
-    fallen = 0
+    fell = 0
     for name in args.names:
         start = time.monotonic()
         outcome = run_one(name, args.n, args.seed)
-        fallen += len(outcome.fell)
+        fell += len(outcome.fell)
         print(
             f"{name:16} {outcome.tries:6} tries: {outcome.read} read, {outcome.refused} refused, "
             f"{len(outcome.fell)} fell, {time.monotonic() - start:.0f} s",
             flush=True,
         )
-        kinds = Counter(text.partition(": ")[2] for text in outcome.fell)
-        for text, times in kinds.most_common(10):
-            print(f"    {times} x {text}", flush=True)
-    print(f"fuzz: seed {args.seed}, N {args.n} a reader, {fallen} fell")
-    return 1 if fallen else 0
+        kinds: dict[str, list[str]] = defaultdict(list)
+        for number, _, text in (line.partition(": ") for line in outcome.fell):
+            kinds[text].append(number)
+        for text, numbers in sorted(kinds.items(), key=lambda kind: -len(kind[1]))[:10]:
+            print(f"    {len(numbers)} x {text} (such as try {numbers[0]})", flush=True)
+    print(f"fuzz: seed {args.seed}, N {args.n} a reader, {fell} fell")
+    return 1 if fell else 0
 
 
 if __name__ == "__main__":
