@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _SAID = ("out of memory", "can't allocate memory", "failed to allocate memory", "alloc_failed",
-         "bad_alloc", "bad allocation")  # fmt: skip
-"""How torch (CPU), CUDA libraries and onnxruntime word it."""
+         "bad_alloc", "bad allocation", "can't start new thread")  # fmt: skip
+"""How torch (CPU), CUDA libraries, onnxruntime and Python word it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import itertools
 import logging
 import os
@@ -30,6 +31,7 @@ from dmnet.core import config, links
 from dmnet.core.config_help import describe
 from dmnet.core.dataset import SPLITS, Dataset
 from dmnet.core.errors import ConfigError, DmnetError, MissingInputError, printable
+from dmnet.core.memory import is_out_of_memory
 from dmnet.core.presets import parse_overrides
 from dmnet.pipeline.context import STAGES, Context, stage_module
 from dmnet.pipeline.options import context_of, stage_parser
@@ -84,6 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _fail("interrupted; the same command goes on where this one stopped")
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - a fault of the program; never a page of traceback
+        if is_out_of_memory(error):
+            way = "fewer --workers and smaller settings need less"
+            return _fail(
+                f"not enough memory ({printable(str(error))[:300] or 'MemoryError'}); {way}; what is done is kept"
+            )
         return _unexpected(error, arguments)
 
 
@@ -92,6 +99,8 @@ def _open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123 - until the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names may be any bytes
 
 
 def _above_the_bars() -> AbstractContextManager[None]:

@@ -41,14 +41,14 @@ def run_facts(context: Context, stage: str, settings: Mapping[str, Any]) -> RunF
 
 
 def _command(context: Context, stage: str) -> str:
-    words = [f"make {stage} MODE={context.split} RUN={shlex.quote(context.run)}"]
+    words = [f"make {stage} MODE={shlex.quote(context.split)} RUN={shlex.quote(context.run)}"]
     words.append(f"DATA={shlex.quote(context.data.name)}")
     given = [
-        f"--{section.replace('_', '-')}.{key} {text}"
+        f"--{section.replace('_', '-')}.{key} {shlex.quote(text or 'null')}"
         for section, values in context.settings.items()
         for key, text in flattened(values or {})
     ]
-    return " ".join([*words, f'SET="{" ".join(given)}"'] if given else words)
+    return " ".join([*words, f"SET={shlex.quote(' '.join(given))}"] if given else words)
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

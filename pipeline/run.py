@@ -144,7 +144,7 @@ def _mapped(context: Context) -> list[str]:
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
     """Copy this package's log lines into the artifact's log."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("dmnet")
     logger.addHandler(handler)

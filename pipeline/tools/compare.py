@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from dmnet.fusion.evaluation.scored_images import classes_of, scored_images
 from dmnet.fusion.evaluation.scores import Scores, columns
 from dmnet.fusion.report.page import ReportConfig, render
 from dmnet.fusion.report.tables import Result
+from dmnet.pipeline.chain import command
 from dmnet.pipeline.context import STAGES, Context
 from dmnet.pipeline.facts import flattened
 from dmnet.pipeline.outcome import add_data, how_many
@@ -94,7 +95,7 @@ def read_run(context: Context, name: str, result: str) -> Run:
     if header is None or not header.get("complete") or not path.is_file():
         raise MissingInputError(
             f"{folder}: run '{name}' has no finished scores of {context.split}. Make them with: "
-            f"make fuse-eval RUN={name} MODE={context.split} DATA={context.data}"
+            f"{command(replace(context, run=name), 'fuse-eval')}"
         )
     try:
         protocols = json.loads(path.read_text(encoding="utf-8"))["protocols"]

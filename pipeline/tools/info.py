@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -106,7 +107,8 @@ def text(dataset: Dataset, facts: Facts, longest: int) -> Iterator[str]:
     if facts.annotated:
         yield from _counts(dataset, facts)
     else:
-        yield f"{facts.images} images, none annotated: `dmnet predict {dataset.root}` finds objects"
+        way = f"dmnet predict {shlex.quote(str(dataset.root))}"
+        yield f"{facts.images} images, none annotated: {way} finds objects in them"
     common = [f"{w}x{h} ({n})" for (h, w), n in facts.sizes.most_common(5)]
     more = f" and {len(facts.sizes) - 5} more" if len(facts.sizes) > 5 else ""
     yield f"sizes: {', '.join(common)}{more}"

@@ -103,7 +103,7 @@ def test_whole_images_can_be_compared(root: Path, capsys: pytest.CaptureFixture[
     [
         (("good",), "at least two runs"),
         (("good", "good"), "each named once"),
-        (("good", "nobody"), "make fuse-eval RUN=nobody MODE=val"),
+        (("good", "nobody"), "make fuse-eval MODE=val"),
         (("good", "poor", "--split", "train"), "has no finished scores of train"),
         (("good", "poor", "--split", "valid"), "has no finished scores of valid"),
     ],
@@ -141,7 +141,7 @@ def test_the_report_of_a_run(root: Path, chromium: Any) -> None:
     assert str(root) not in html  # nothing of this machine
     tab = Tab(chromium, report, viewport={"width": 1300, "height": 900})
     page = tab.page
-    assert 'SET="' in page.locator("#facts").inner_text()
+    assert "SET='" in page.locator("#facts").inner_text()
     assert re.search(r"\d\d/\d\d/20\d\d", page.locator("#written").inner_text())
     page.locator("#facts summary").click()
     assert page.get_by_text("fuse-eval.edge-cover", exact=True).is_visible()

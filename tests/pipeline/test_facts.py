@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from dmnet.pipeline.context import Context
@@ -24,12 +25,14 @@ def test_nothing_of_this_machine(tmp_path: Path) -> None:
         data=tmp_path / "mine",
         artifacts=tmp_path,
         run="one",
-        settings={"fuse_eval": {"merge": {"iou": 0.5}}},
+        settings={"fuse_eval": {"merge": {"iou": 0.5}, "inside": "it's"}},
     )
     found = run_facts(context, "fuse-eval", {"merge": {"iou": 0.5}})
-    assert found.facts["command"] == (
-        'make fuse-eval MODE=val RUN=one DATA=mine SET="--fuse-eval.merge.iou 0.5"'
-    )
+    *words, given = shlex.split(found.facts["command"])
+    assert words == ["make", "fuse-eval", "MODE=val", "RUN=one", "DATA=mine"]
+    assert shlex.split(given.removeprefix("SET=")) == [
+        *("--fuse-eval.merge.iou", "0.5", "--fuse-eval.inside", "it's")
+    ]
     assert found.settings == {"fuse-eval.merge.iou": "0.5"}
     assert str(tmp_path) not in str(found)
 

@@ -54,6 +54,18 @@ def test_a_fault_of_the_program_on_a_full_disc(
     assert "no file could hold the details: No such file or directory" in said
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+def test_lack_of_memory_is_no_fault_of_the_program(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dispatch(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_dispatch", dispatch)
+    assert main(["doctor"]) == 2
+    assert "not enough memory" in one_paragraph(capsys)
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -207,3 +219,15 @@ def test_streams_that_were_closed_stop_nothing(closed: str) -> None:
     words = f'"{sys.executable}" -m dmnet'
     assert subprocess.run(["sh", "-c", f"{words} --help {closed}"]).returncode == 0
     assert subprocess.run(["sh", "-c", f"{words} nothing {closed}"]).returncode == 2
+
+
+def test_folders_whose_names_are_no_text(data: Path, tmp_path: Path) -> None:
+    """Bytes that are no UTF-8 are shown escaped; the log is whole."""
+    place = tmp_path / os.fsdecode(b"runs\xff")
+    words = [sys.executable, "-m", "dmnet"]
+    given = ["--data", str(data), "--artifacts", str(place), "--workers", "1"]
+    for verb in ("density", "status"):
+        run = subprocess.run([*words, verb, *given], capture_output=True, text=True)
+        assert run.returncode == 0 and "Traceback" not in run.stderr, run.stderr
+    assert "ARTIFACTS='" in run.stdout and "\\udcff" in run.stdout
+    assert "\\udcff" in (place / "default/val/density/log.txt").read_text()

@@ -22,13 +22,13 @@ def test_info(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_info_on_pictures_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "mine"
+    folder = tmp_path / "my own"
     folder.mkdir()
     for name in ("a", "b"):
         (folder / f"{name}.jpg").write_bytes(encode_jpeg(np.zeros((30, 40, 3), np.uint8)))
     assert main(["info", str(folder), "--out", str(tmp_path / "info.png")]) == 0
     told = capsys.readouterr().out
-    assert f"2 images, none annotated: `dmnet predict {folder}` finds objects" in told
+    assert f"2 images, none annotated: dmnet predict '{folder}' finds objects in them" in told
     assert "sizes: 40x30 (2)" in told and "not drawn" in told
     assert "pedestrian" not in told and "objects by size" not in told
     assert not (tmp_path / "info.png").exists()
