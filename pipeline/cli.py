@@ -87,9 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - a fault of the program; never a page of traceback
         if is_out_of_memory(error):
-            way = "fewer --workers and smaller settings need less"
+            reason = printable(str(error))[:300] or "MemoryError"
             return _fail(
-                f"not enough memory ({printable(str(error))[:300] or 'MemoryError'}); {way}; what is done is kept"
+                f"not enough memory ({reason}); fewer --workers and smaller settings need less; "
+                "what is done is kept"
             )
         return _unexpected(error, arguments)
 
