@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from dmnet.core.errors import InputError, MissingInputError
+from dmnet.core.files import bytes_digest
 from dmnet.core.finished import Record
 from dmnet.core.products import Item, Product
 from dmnet.core.shards import read_shards
@@ -63,16 +64,22 @@ def recall(parts: Parts, item: Item) -> Product:
     """What a part holds of an item.
 
     Raises:
-        InputError: the reason why it was set aside there, or a file that cannot be read.
+        InputError: the reason why it was set aside there, or a file that cannot be read or is
+            damaged.
     """
     folder, record = parts[item.id]
     if record.error is not None:
         place, _, reason = record.error.partition(": ")
         raise InputError(place, reason)
     files: dict[str, bytes] = {}
-    for name in record.files:
+    for name, known in record.files.items():
         try:
             files[name] = (folder / name).read_bytes()
         except OSError as error:
             raise InputError(folder / name, f"cannot be read ({error.strerror})") from error
+        if bytes_digest(files[name]) != known[2]:
+            raise InputError(
+                folder / name,
+                "not the bytes that were written; make this part again with --force --verify",
+            )
     return Product(files, record.value, tuple(record.warnings), record.set_aside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -100,3 +101,20 @@ def test_a_training_has_no_parts(dmnet: Run, capsys: pytest.CaptureFixture[str])
     assert "is one piece of work; use torchrun" in capsys.readouterr().err
     assert dmnet("density", "--shard", "3/2") == 2
     assert "write it as 1/8 to 8/8, got '3/2'" in capsys.readouterr().err
+
+
+def test_a_damaged_part_is_not_merged(
+    dmnet: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One flipped bit under the same size and time, which ordinary runs trust."""
+    assert dmnet("density", "--run", "parts", "--shard", "1/1") == 0
+    path = tmp_path / "artifacts/parts/val/density.shards/1-of-1/101.h5"
+    state, data = path.stat(), bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert merge(tmp_path, "density") == 1
+    said = capsys.readouterr().err
+    assert f"{path}: not the bytes that were written" in said and "--force --verify" in said
+    again = ["--shard", "1/1", "--force", "--verify"]
+    assert dmnet("density", "--run", "parts", *again) == merge(tmp_path, "density") == 0
