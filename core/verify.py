@@ -111,7 +111,7 @@ def measured(paths: Iterable[Path], threads: int) -> dict[Path, tuple[int, str] 
 
 def _measure(path: Path) -> tuple[int, str] | None:
     try:
-        return path.stat().st_size, file_digest(path)
+        return (path.stat().st_size, file_digest(path)) if path.is_file() else None
     except OSError:
         return None
 

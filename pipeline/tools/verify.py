@@ -18,8 +18,9 @@ from pathlib import Path
 
 from dmnet.core.errors import DmnetError, MissingInputError
 from dmnet.core.files import bytes_digest
+from dmnet.core.journal import HEADER
 from dmnet.core.verify import Books, Fault, judged, measured, read_books
-from dmnet.pipeline.chain import as_made, command, look
+from dmnet.pipeline.chain import KEEPS, as_made, command, look
 from dmnet.pipeline.context import STAGES, Context
 from dmnet.pipeline.outcome import processes
 
@@ -131,7 +132,10 @@ def _chain(context: Context | None, books: Books, stale: list[Fault]) -> list[Fa
         why = look(made, stage).reasons(sums=True)
     except MissingInputError as error:
         _log.warning("%s: the chain cannot be followed: %s", books.folder, error)
-        return stale
+        before = [context.folder(s["stage"], s["split"]) for s in books.header.get("made_from", ())]
+        why = f"gone; {stage} was made from it"
+        lost = [] if stage in KEEPS else [each for each in before if not (each / HEADER).exists()]
+        return [*stale, *(Fault("missing", each, why) for each in lost)]
     except DmnetError as error:
         why = [str(error)]
     return [*stale, Fault("stale", books.folder, "; ".join(why))] if why else []
@@ -151,6 +155,8 @@ def _report(
     kinds = {fault.kind for fault in faults}
     if "foreign" in kinds:
         yield f"{'':<11}foreign files: move them elsewhere"
+    if books.header is None and context is not None:
+        yield f"{'':<11}only {HEADER} held its options and settings: add those it was made with"
     if kinds - {"foreign"}:
         yield f"{'mend':<11}{_mend(books, kinds, context)}"
 
@@ -167,7 +173,8 @@ def _mend(books: Books, kinds: set[str], context: Context | None) -> str:
         made = replace(as_made(context, stage), memo={})
     except DmnetError:
         made = context  # its header cannot be read; the other stages' options are their own
-    options = ["--force --verify"] if "damaged" in kinds else ["--verify"] * ("stale" in kinds)
+    force = "damaged" in kinds or books.header is None
+    options = ["--force --verify"] if force else ["--verify"] * ("stale" in kinds)
     return command(made, stage, *options)
 
 

@@ -96,3 +96,10 @@ def test_a_journal_that_cannot_be_read_is_a_fault_of_that_folder(tmp_path: Path)
         ("damaged", JOURNAL),
         ("damaged", "sum.json"),
     ]
+
+
+def test_a_pipe_in_the_place_of_a_file_never_blocks(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    (folder / "3.out").unlink()
+    os.mkfifo(folder / "3.out")
+    assert [(fault.kind, fault.path.name) for fault in look(folder)] == [("missing", "3.out")]

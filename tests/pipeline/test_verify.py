@@ -203,3 +203,25 @@ def test_make_hands_on_what_a_command_says(made: Path, tmp_path: Path) -> None:
         *("python", "-m", "dmnet", "crop", "--data", strange, "--split", "v l", "--run", strange),
         *("--artifacts", "artifacts", "--crop.threshold", strange),
     ]
+
+
+def test_what_only_the_header_knew_is_asked_for(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command without the settings would make another artifact."""
+    (made / "crop" / "stage.json").unlink()
+    code, said = verify(tmp_path, capsys)
+    assert code == 1 and "the header is gone" in said
+    assert "only stage.json held its options and settings: add those it was made with" in said
+    assert set(mend(said)) == {0}  # all were the usual ones
+    assert verify(tmp_path, capsys)[0] == 0
+
+
+def test_a_stage_that_others_were_made_from_is_gone(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("stage.json", "items.jsonl"):
+        (made / "density" / name).unlink()
+    code, said = verify(tmp_path, capsys)
+    assert code == 1
+    assert f"missing    {made / 'density'}: gone; crop was made from it" in said
