@@ -39,7 +39,17 @@ def _finite(loader: yaml.SafeLoader, node: Any) -> float:
     return value
 
 
+def _whole(loader: yaml.SafeLoader, node: Any) -> int:
+    """Refuse whole numbers of too many digits, in any base: Python cannot even print them."""
+    value = int(loader.construct_yaml_int(node))
+    if abs(value) >= 10**limits.DIGITS:
+        problem = f"a whole number of more than {limits.DIGITS} digits"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    return value
+
+
 yaml.add_constructor("tag:yaml.org,2002:float", _finite, _Loader)
+yaml.add_constructor("tag:yaml.org,2002:int", _whole, _Loader)
 yaml.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str, _Loader)
 
 
@@ -47,7 +57,8 @@ def parse_yaml(text: str) -> Any:
     """Read YAML that holds settings: mappings, lists, text, finite numbers; dates are text.
 
     Raises:
-        ValueError: not YAML, or with aliases, tags of objects, deep nesting, infinite numbers.
+        ValueError: not YAML, or with aliases, tags of objects, deep nesting, infinite or too long
+            numbers.
     """
     try:
         return yaml.load(text, _Loader)

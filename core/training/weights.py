@@ -10,6 +10,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def read_payload(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(path, "no such weights file")
     _check_archive(path)
+    _check_pickles(path)
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -100,6 +102,29 @@ def _check_archive(path: Path) -> None:
         pass  # an older format, or a damaged file; torch.load says which
     if total > 2 * limits.WEIGHTS_BYTES:
         raise CheckpointError(path, f"unpacks to {total:,} bytes, more than the limit")
+
+
+def _check_pickles(path: Path) -> None:
+    """Refuse what torch lets a pickle make beside tensors, in any amount: an array of bytes.
+
+    Raises:
+        CheckpointError: it is there, or a pickle is too large to be looked at.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [info for info in archive.infolist() if info.filename.endswith(".pkl")]
+            if sum(info.file_size for info in pickles) > limits.TEXT_BYTES:
+                raise CheckpointError(path, "its names and settings exceed the limit of a text")
+            found = any(b"bytearray" in archive.read(info) for info in pickles)
+    except (OSError, zlib.error, zipfile.BadZipFile, *DAMAGED):  # an older format, or damaged
+        found = path.stat().st_size > 0 and _holds(path, b"bytearray")
+    if found:
+        raise CheckpointError(path, "refused: it holds an array of bytes, expected tensors")
+
+
+def _holds(path: Path, text: bytes) -> bool:
+    with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
+        return data.find(text) >= 0
 
 
 def _meta(path: Path, payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dmnet.core import links
 from dmnet.core.errors import MissingInputError
 from dmnet.core.images import SUFFIXES
 from dmnet.core.reading import read_text
@@ -69,6 +70,8 @@ def find_inputs(paths: Sequence[str], suffixes: frozenset[str] = KNOWN) -> Input
         for path, name in named:
             if not path.is_file():
                 problems[str(path)] = "no such file"
+            elif Path(text).is_dir() and _leaves(path, Path(text)):
+                problems[str(path)] = f"leads out of {text}; {links.OPTION} says that links may"
             elif path.suffix.lower() in suffixes:
                 found.setdefault(path.resolve(), name)
             elif len(named) == 1:
@@ -83,6 +86,12 @@ def find_inputs(paths: Sequence[str], suffixes: frozenset[str] = KNOWN) -> Input
             "pictures, folders, globs, or a list file (.txt, one path a line)."
         )
     return Inputs(tuple(_with_stems(_unique(found))), problems, left_out)
+
+
+def _leaves(path: Path, folder: Path) -> bool:
+    """Whether a link leads out of the folder that it was found in, and must not."""
+    inside = path.resolve().is_relative_to(folder.resolve())
+    return not (inside or links.ALLOWED.get())
 
 
 def _named(text: str) -> Iterator[tuple[Path, str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from dmnet.core.formats.coco_results import results_rows
 from dmnet.core.images import encode_jpeg
 from dmnet.core.ranges import Settings, Share
 from dmnet.core.records import Annotations, Detections, Image
+from dmnet.core.tables import csv_text
 from dmnet.detectors.packing import Usage
 from dmnet.fusion.report.viewer import density_png, picture_jpeg
 from dmnet.pipeline.predict.found import Found
@@ -212,9 +211,7 @@ def with_line(image: Image, line: Sequence[int]) -> Image:
 
 
 def _csv(rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return csv_text(rows).encode()
 
 
 Summary = Callable[[Iterable[Row], Classes], Iterator[bytes]]

@@ -8,6 +8,9 @@ raster, become 0 to 255.
 
 from __future__ import annotations
 
+import os
+import struct
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,7 @@ from dmnet.core import limits
 from dmnet.core.boxes import Boxes, Window, as_boxes
 from dmnet.core.errors import InputError, optional
 from dmnet.core.images import MAX_PIXELS
+from dmnet.core.reading import opened
 from dmnet.core.records import Detections, Image, Size
 from dmnet.cropping.windows import starts
 from dmnet.fusion.merge import MergeConfig, merge
@@ -146,20 +150,54 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """The library and an open data set; every way it can fail is an InputError."""
     rasterio = optional("rasterio", "geo")
     gdal = optional("rasterio._err", "geo").CPLE_BaseError  # what GDAL says and rasterio lets pass
-    errors = (rasterio.errors.RasterioError, gdal, OSError, ValueError)
+    errors = (rasterio.errors.RasterioError, gdal, OSError, ValueError, OverflowError, struct.error)
     try:
+        with opened(path, sys.maxsize) as stream:
+            if _tag_bytes(stream) > path.stat().st_size:
+                raise InputError(path, "its tags say that they hold more than the whole file")
         with (
             warnings.catch_warnings(
                 action="ignore", category=rasterio.errors.NotGeoreferencedWarning
             ),
-            rasterio.Env(GDAL_CACHEMAX=CACHE),
+            # files beside it (.msk, .ovr, .aux.xml) may lead to any other, and are not looked at
+            rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
             rasterio.open(path, driver=DRIVERS[path.suffix.lower()]) as source,
         ):
+            if source.tags(ns="OVERVIEWS"):
+                raise InputError(path, "names its overviews in another file, which is not read")
             yield rasterio, source
     except InputError:
         raise
     except errors as error:
         raise InputError(path, f"damaged or unreadable raster ({error})") from error
+
+
+_UNITS = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Bytes of a value by its type in a TIFF tag, where they are not 1."""
+
+
+def _tag_bytes(stream: BinaryIO) -> int:
+    """Bytes that the tags of a TIFF declare, which GDAL takes into memory at once; else 0.
+
+    Many tags may name the same bytes. It stops where they exceed the file. Source: TIFF 6.0, and
+    BigTIFF.
+    """
+    head, size = stream.read(16), os.fstat(stream.fileno()).st_size
+    if head[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return 0
+    order, big = "<" if head[:2] == b"II" else ">", b"+" in head[2:4]
+    pointer, count = (struct.Struct(order + kind) for kind in ("QQ" if big else "LH"))
+    entry, total = struct.Struct(order + ("HHQ8x" if big else "HHL4x")), 0
+    (place,) = pointer.unpack_from(head, 8 if big else 4)
+    while place and total <= size:
+        stream.seek(place)
+        (tags,) = count.unpack(stream.read(count.size))
+        total += tags * entry.size
+        if total <= size:
+            listed = entry.iter_unpack(stream.read(tags * entry.size))
+            total += sum(values * _UNITS.get(kind, 1) for _, kind, values in listed)
+            (place,) = pointer.unpack(stream.read(pointer.size))
+    return total
 
 
 def _colours(rasterio: Any, source: Any) -> tuple[int, ...]:

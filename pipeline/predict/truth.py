@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dmnet.core import links
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.dataset import Labels
 from dmnet.core.errors import InputError
@@ -40,11 +41,16 @@ class LabelFile:
 
 
 def label_file(image: Path) -> LabelFile | None:
-    """The first label file of a picture in one of `PLACES`; None where there is none."""
+    """The first label file of a picture in one of `PLACES`; None where there is none.
+
+    Links are not followed, unless ``--follow-links`` says so.
+    """
     image = image.resolve()
     for name, folder, suffix in PLACES:
         path = _moved(image, folder) if folder else image
         if path is None or not (file := path.with_suffix(suffix)).is_file():
+            continue
+        if file.resolve() != file and not links.ALLOWED.get():
             continue
         if name == "labelme" and not labelme.is_labelme(file):
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -16,6 +17,9 @@ import cv2
 from dmnet.core import limits
 from dmnet.core.errors import InputError
 from dmnet.core.records import Image, Size
+
+CONTAINERS = "avi,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2"
+"""What FFmpeg may take a file for; play lists and the like, which open other files, are not."""
 
 CHUNK = 1 << 20
 """Bytes of a piece of a written video."""
@@ -71,6 +75,7 @@ def _letters(capture: Any) -> bytes:
 
 @contextmanager
 def _capture(path: Path) -> Iterator[Any]:
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", f"format_whitelist;{CONTAINERS}")
     # FFmpeg alone: OpenCV's own reader of AVI ends the process where a header is odd, and others
     # take a name for a pattern of names
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)

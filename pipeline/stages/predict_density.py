@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from dmnet.core.plugins import is_outside
 from dmnet.core.products import out_of_memory
 from dmnet.core.ranges import Margin, Pixels, Range, Settings
 from dmnet.core.spread import spread
+from dmnet.core.tables import csv_text
 from dmnet.core.work import Stream
 from dmnet.density.metrics import count_errors
 from dmnet.pipeline.chain import require
@@ -136,11 +135,8 @@ def count_all(dataset: Dataset, artifact: Artifact) -> None:
                 true[entry.image_id] = len(dataset.annotations(entry)[0].objects)
             except InputError as error:
                 _log.warning("no true count of %s: %s", entry.image_id, error)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["image", "predicted", "true"])
-    table.writerows([name, f"{count:.4f}", true.get(name, "")] for name, count in predicted.items())
-    artifact.output("counts.csv", text.getvalue().encode())
+    rows = [(name, f"{count:.4f}", true.get(name, "")) for name, count in predicted.items()]
+    artifact.output("counts.csv", csv_text([("image", "predicted", "true"), *rows]).encode())
     if true:
         mae, rmse = count_errors([predicted[name] for name in true], list(true.values()))
         _log.info("counts of %d annotated images: MAE %.4g, RMSE %.4g", len(true), mae, rmse)

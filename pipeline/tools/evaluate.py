@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import logging
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from typing import Any
 from dmnet.core.dataset import split_name
 from dmnet.core.errors import ConfigError, MissingInputError
 from dmnet.core.files import write_atomic
+from dmnet.core.tables import csv_text
 from dmnet.fusion.evaluation.evaluate import PROTOCOLS, evaluate
 from dmnet.fusion.evaluation.scores import Scores, columns
 from dmnet.fusion.report.analyse import Analysis, analyse, report_files
@@ -103,10 +102,8 @@ def _rendered(scores: list[Scores], details: list[dict[str, Any]], path: Path) -
         for row, detail in zip(data, details, strict=False):
             row["analysis"] = {name: part for name, part in detail.items() if name != "scores"}
         return (json.dumps(data[0] if len(data) == 1 else data, indent=1) + "\n").encode()
-    text = io.StringIO()
     rows = [row for each in scores for row in each.csv_rows()[1:]]
-    csv.writer(text, lineterminator="\n").writerows([scores[0].csv_rows()[0], *rows])
-    return text.getvalue().encode()
+    return csv_text([scores[0].csv_rows()[0], *rows]).encode()
 
 
 def _analysis(each: Analysis, protocol: str, threshold: float) -> Iterator[str]:

@@ -232,6 +232,8 @@ def test_hdf5_declares_too_much_or_no_numbers(tmp_path: Path) -> None:
         ("[" * 100 + "]" * 100, "nested more than 32 levels"),
         ("crop: {threshold: .nan}", "not a finite number"),
         ("crop: {threshold: " + "1" * 5000 + "}", "not a YAML file of settings"),
+        ("crop: {threshold: 0x" + "f" * 5000 + "}", "a whole number of more than 15 digits"),
+        ("crop: {window: [" + ":".join(["59"] * 3000) + ", 1]}", "more than 15 digits"),
         ("crop: !!python/object/apply:os.system [ls]", "not a YAML file of settings"),
         ("crop: !!int x", "not a YAML file of settings"),
         ("crop: !!bool x", "not a YAML file of settings"),

@@ -60,3 +60,18 @@ def test_what_weights_unpack_to_has_a_limit(
     monkeypatch.setattr(limits, "WEIGHTS_BYTES", 2000)
     with pytest.raises(CheckpointError, match=r"a\.pt: unpacks to .* more than the limit"):
         read_weights(path)
+
+
+class _Bytes:
+    """What torch unpickles beside tensors, as large as the file says."""
+
+    def __reduce__(self) -> tuple[type[bytearray], tuple[int]]:
+        return bytearray, (1_000,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_arrays_of_bytes_are_refused_before_they_are_made(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"w": torch.zeros(1), "x": _Bytes()}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"a\.pt: refused: it holds an array of bytes"):
+        read_weights(path)

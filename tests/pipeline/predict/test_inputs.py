@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dmnet.core import links
 from dmnet.core.errors import MissingInputError
 from dmnet.pipeline.predict.inputs import find_inputs
 
@@ -84,3 +85,21 @@ def test_nothing_to_predict_on(tmp_path: Path) -> None:
         find_inputs([str(tmp_path / "none")])
     with pytest.raises(MissingInputError, match="not a picture by its name"):
         find_inputs([str(tmp_path / "a.doc")])
+
+
+def test_links_that_lead_out_of_a_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "given/a.jpg", "elsewhere/secret.jpg")
+    folder = tmp_path / "given"
+    (folder / "b.jpg").symlink_to(tmp_path / "elsewhere" / "secret.jpg")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "c.jpg").symlink_to(folder / "a.jpg")
+    found = find_inputs([str(folder)])
+    assert [each.id for each in found.files] == ["a.jpg"]
+    assert "--follow-links" in found.problems[str(folder / "b.jpg")]
+    (tmp_path / "link").symlink_to(folder)  # the folder itself may be one
+    assert ids(tmp_path / "link") == ["a.jpg"]
+    token = links.ALLOWED.set(True)
+    try:
+        assert ids(folder) == ["a.jpg", "b.jpg"]
+    finally:
+        links.ALLOWED.reset(token)

@@ -277,3 +277,47 @@ def test_a_raster_that_declares_too_much_is_set_aside_and_the_others_go_on(
     assert predict(huge, scene, *BLOCKS, "--max-bad", "1") == 0
     assert "declares 200001x200001 pixels" in capsys.readouterr().err
     assert "found/town.json" in tree(tmp_path / "out")
+
+
+ELSEWHERE = """<VRTDataset rasterXSize="900" rasterYSize="700">
+<VRTRasterBand dataType="Byte" band="1"><SimpleSource>
+<SourceFilename relativeToVRT="0">{}</SourceFilename><SourceBand>1</SourceBand>
+</SimpleSource></VRTRasterBand></VRTDataset>"""
+
+
+def test_files_beside_a_raster_lead_nowhere(scene: Path, tmp_path: Path) -> None:
+    """GDAL takes what lies beside a file for its mask, also where that reads another one."""
+    (tmp_path / "elsewhere").mkdir()
+    blank = write_raster(tmp_path / "elsewhere" / "blank.tif", np.zeros((1, *SIZE), np.uint8))
+    (tmp_path / "town.tif.msk").write_text(ELSEWHERE.format(blank))
+    assert raster.open_raster(scene, RasterConfig()).read((0, 0, 900, 700))[1]
+
+
+def test_overviews_in_other_files_are_refused(scene: Path, tmp_path: Path) -> None:
+    with rasterio.open(scene, "r+") as target:
+        target.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=str(tmp_path / "other.tif"))
+    with pytest.raises(InputError, match=r"town\.tif: names its overviews in another file"):
+        raster.open_raster(scene, RasterConfig())
+
+
+def tag_bomb(order: str, big: bool, tags: int = 50) -> bytes:
+    """A TIFF whose tags all name the same 10,000 bytes."""
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", 43 if big else 42)
+    head += struct.pack(order + ("HHQ" if big else "L"), *((8, 0, 16) if big else (8,)))
+    kind = order + ("HHQQ" if big else "HHLL")
+    listed = b"".join(struct.pack(kind, 40_000 + i, 7, 10_000, 0) for i in range(tags))
+    return head + struct.pack(order + ("Q" if big else "H"), tags) + listed + bytes(10_008)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("big", [False, True])
+def test_tags_that_name_the_same_bytes_again_and_again(
+    order: str, big: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tag_bomb(order, big))
+    with pytest.raises(InputError, match=r"a\.tif: its tags say that they hold more than"):
+        raster.open_raster(path, RasterConfig())
+    path.write_bytes(tag_bomb(order, big, tags=1))
+    with pytest.raises(InputError, match=r"damaged or unreadable raster"):
+        raster.open_raster(path, RasterConfig())

@@ -72,3 +72,13 @@ def test_damaged_labels_are_a_warning(
     write(picture.with_suffix(".json"), '{"other": 1}')
     (tmp_path / "annotations" / "north" / "a.1.txt").unlink()
     assert label_file(picture) is None
+
+
+def test_labels_that_are_links_are_not_read(picture: Path, tmp_path: Path) -> None:
+    place = picture.with_suffix(".json")
+    (tmp_path / "secret.json").write_text('{"version": "5", "shapes": []}')
+    place.symlink_to(tmp_path / "secret.json")
+    assert label_file(picture) is None
+    place.unlink()
+    (tmp_path / "secret.json").rename(place)
+    assert label_file(picture) is not None

@@ -295,3 +295,19 @@ def test_frames_beyond_whose_end_a_decoder_writes(tmp_path: Path) -> None:
         else:
             assert len(list(video.frames(opened, [range(2)]))) <= 2
     assert "encode it (H.264)" in " ".join(seen)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile clip.avi\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nclip.avi\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_play_lists_open_no_other_file(
+    text: str, clip: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = clip.with_name("list.mp4")
+    path.write_text(text)
+    with pytest.raises(InputError, match="not a video that can be opened"):
+        video.open_video(path)
