@@ -41,12 +41,15 @@ class Classes:
         """Check that names and ids are unique and parallel.
 
         Raises:
-            ConfigError: no class, a name or id twice, or another number of ids than of names.
+            ConfigError: no class, an empty name, a name or id twice, or another number of ids than
+                of names.
         """
         object.__setattr__(self, "names", tuple(self.names))
         object.__setattr__(self, "ids", tuple(self.ids) or tuple(range(1, len(self.names) + 1)))
         if not self.names:
             raise ConfigError("a data set needs at least one class name")
+        if not all(name.strip() for name in self.names):
+            raise ConfigError("a class has an empty name")
         for what in (self.names, self.ids):
             twice = [each for each in what if what.count(each) > 1]
             if twice:

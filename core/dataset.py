@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dmnet.core import limits
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import (
@@ -149,8 +150,16 @@ class Dataset:
         return own if len(own) == len(known) else image_ids(entry.file_name for entry in known)
 
     def known_size(self, entry: Entry) -> Size | None:
-        """``(height, width)`` from the sizes table or else from the labels, or None."""
-        return self.sizes.get(entry.image_id, entry.size)
+        """``(height, width)`` from the sizes table or else from the labels, or None.
+
+        Raises:
+            InputError: no image is so large.
+        """
+        known = self.sizes.get(entry.image_id, entry.size)
+        if known is not None and known[0] * known[1] > limits.RASTER_PIXELS:
+            reason = f"{entry.image_id} is said to be {known[1]}x{known[0]}, more than any picture"
+            raise InputError(self.labels.source, reason)
+        return known
 
     def size(self, entry: Entry) -> Size:
         """``(height, width)`` of an image: the known one, or else from the image's header.
@@ -201,7 +210,7 @@ def open_dataset(data: Path, split: str, sizes: Path | None = None) -> Dataset:
         sizes: CSV as `read_sizes` reads it; with it no image file is needed to know sizes.
 
     Raises:
-        MissingInputError: no such folder or split.
+        MissingInputError: no such folder or split, or nothing in it.
         InputError: the sizes table or a label file is damaged, or labels cannot be read.
 
     >>> import tempfile
@@ -224,6 +233,10 @@ def _open(data: Path, split: str, sizes: Path | None) -> Dataset:
     listing = found or visdrone_folder.find(data, split)
     split = split if found else canonical_split(split)
     table = {} if sizes is None else read_sizes(sizes, split)
+    if not (listing.entries or listing.problems):
+        raise MissingInputError(
+            f"{data}: a {listing.found} without any image or label in '{split}'."
+        )
     entries, led = without_leaving(listing, outside(data)[1])
     listing = replace(listing, entries=entries)
     lost, notes = _gaps(listing, table)

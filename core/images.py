@@ -107,7 +107,14 @@ def read_size(path: Path, max_pixels: int = MAX_PIXELS) -> Size:
 
 
 def encode_jpeg(image: Image, quality: int = 95) -> bytes:
-    """Encode as JPEG without chroma subsampling; the same pixels give the same bytes."""
+    """Encode as JPEG without chroma subsampling; the same pixels give the same bytes.
+
+    Raises:
+        InputError: a side is longer than the format can hold.
+    """
+    if max(image.shape[:2]) > limits.JPEG_SIDE:
+        height, width = image.shape[:2]
+        raise InputError(f"{width}x{height}", "a JPEG file holds 65,500 pixels a side")
     buffer = io.BytesIO()
     Pil.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()

@@ -9,6 +9,9 @@ from __future__ import annotations
 IMAGE_PIXELS = 150_000_000
 """Pixels of an image, unless a setting ``max_pixels`` says otherwise (3 bytes each in memory)."""
 
+JPEG_SIDE = 65_500
+"""Pixels of a side of a JPEG file, as its library has it."""
+
 MAP_CELLS = IMAGE_PIXELS
 """Cells of a density map: one a pixel of the largest image (at most 8 bytes each)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,13 +10,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dmnet.core.classes import IGNORED_REGION, OTHERS, VISDRONE, Classes
-from dmnet.core.errors import ConfigError, InputError
+from dmnet.core.errors import ConfigError, InputError, printable
 from dmnet.core.images import SUFFIXES, image_id_of
 from dmnet.core.reading import bad_name, read_text
 from dmnet.core.records import Annotations, Size
 
 Read = Callable[[Path, str, Size, Classes], tuple[Annotations, list[str]]]
 """``read(path, image_id, size, classes)`` of a format with one label file an image."""
+
+_log = logging.getLogger(__name__)
 
 CLASS_FILE = "classes.txt"
 """One class name a line, for formats that have no list of their own."""
@@ -104,18 +107,19 @@ def not_a_file(path: Path) -> str:
 def files_in(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """Regular files below a folder by suffix (lower case), in the order of their paths.
 
-    Hidden ones, and those of a name that no reader takes, are left out.
+    Hidden ones are left out; so are those of a name that no reader takes, with a warning.
     """
     wanted, found = frozenset(suffixes), list[Path]()
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(place, name)
-            for name in names
-            if not name.startswith(".")
-            and Path(name).suffix.lower() in wanted
-            and not (bad_name(name) or not_a_file(Path(place, name)))
-        ]
+        for name in names:
+            path = Path(place, name)
+            if name.startswith(".") or path.suffix.lower() not in wanted:
+                continue
+            if why := bad_name(name) or not_a_file(path):
+                _log.warning("%s", printable(f"{path}: its name {why}; it is left out"))
+            else:
+                found.append(path)
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
@@ -175,7 +179,7 @@ def listed_classes(data: Path, names: Callable[[], set[str]]) -> Classes:
     if path.is_file():
         lines = [line.strip() for line in read_text(path).splitlines()]
         return named(path, [line for line in lines if line])
-    found = {name: VISDRONE.label_of(name) for name in names()}
+    found = {name: VISDRONE.label_of(name) for name in names() if name.strip()}
     if set(found.values()) - {IGNORED_REGION, OTHERS} == VISDRONE.scored.keys():
         return VISDRONE
     return named(data, sorted(name for name, label in found.items() if label != IGNORED_REGION))

@@ -65,7 +65,7 @@ def load_detector(
 
     Args:
         source: a name of `DETECTORS`, or ``module:builder`` of an outside package, with ``path``
-            its file, or the weights file alone.
+            its file, or the weights or ONNX file alone.
         path: weights file, ONNX file, results JSON, or MMDetection checkpoint.
         settings: settings of that detector.
         device: torch device, or ``auto``.
@@ -91,6 +91,8 @@ def load_detector(
     if name is None and path is not None:
         resolve(str(source), DETECTORS)
     file = Path(path) if path is not None else (None if name else Path(source))
+    if name is None and file is not None and file.suffix.lower() == ".onnx":
+        name = "onnx"
     if file is None:
         raise ConfigError(f"detector '{name}': give its weights file too")
     if name in FOREIGN:

@@ -12,17 +12,17 @@ from typing import Any
 from tqdm import tqdm
 
 from dmnet.core.boxes import Window
-from dmnet.core.classes import VISDRONE
+from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError, MissingInputError, StaleInputError
 from dmnet.core.files import Stamp, digest, file_digest, stamp
 from dmnet.core.finished import Record
 from dmnet.core.formats import crops as crop_format
 from dmnet.core.formats import parts
-from dmnet.core.formats.coco_results import read_results
+from dmnet.core.formats.coco_results import doubts, read_results
 from dmnet.core.formats.crops import CropSet, Parent
 from dmnet.core.images import read_image
 from dmnet.core.journal import read_header, read_journal
-from dmnet.core.records import Detections, Size
+from dmnet.core.records import Crop, Detections, Size
 from dmnet.core.spread import place
 from dmnet.pipeline.chain import check_elsewhere, command, require
 from dmnet.pipeline.context import Context, Upstream
@@ -197,15 +197,19 @@ def load_detections(context: Context, crops: CropSet) -> FoundDetections:
             "results_crops.json (COCO results; ids as in crops.json, see the README)."
         )
     classes = context.dataset.classes
-    whole, found = (
-        read_results(path, {entry.id for entry in listed}, classes=classes)
-        if path.is_file()
-        else {}
-        for path, listed in ((images, [*crops.parents]), (cuts, [*crops.crops]))
-    )
+    whole = _results(images, {p.id: p.size for p in crops.parents}, classes)
+    found = _results(cuts, {c.id: Crop("", c.window).size for c in crops.crops}, classes)
     by_parent = crops.by_parent()
     ids = {p.image_id: (p.id, [c.id for c in by_parent[p.image_id]]) for p in crops.parents}
     return FoundDetections(context.detections, Foreign(whole, found, ids))
+
+
+def _results(path: Path, sizes: Mapping[int, Size], classes: Classes) -> Mapping[int, Detections]:
+    """Results of images of known sizes, none without the file; what is doubtful is logged."""
+    found = read_results(path, sizes, classes=classes) if path.is_file() else {}
+    for text in doubts((each, sizes[number]) for number, each in found.items()):
+        _log.warning("%s: %s", path, text)
+    return found
 
 
 def _check_classes(context: Context, folder: Path) -> None:

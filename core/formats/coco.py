@@ -199,7 +199,10 @@ def annotations_of(
 
 
 def _row(path: Path, index: int, row: Json, classes: Classes, labels: Mapping[int, int]) -> Row:
-    category, ignored = row.get("category_id"), bool(row.get("iscrowd") or row.get("ignore"))
+    category, marks = row.get("category_id"), (row.get("iscrowd"), row.get("ignore"))
+    if any(mark not in (None, 0, 1) for mark in marks):
+        raise bad(path, "annotations", index, f"iscrowd, ignore {marks!r} are not 0 or 1")
+    ignored = any(marks)
     label = labels.get(category) if type(category) is int else None
     if label is None and ignored and type(category) is int:  # our own files do not list them
         label = classes.labels_of.get(category)
@@ -266,7 +269,9 @@ def _images(path: Path, rows: object) -> dict[int, tuple[int, str, Size]]:
         sides = (row.get("width"), row.get("height"))
         if type(row.get("id")) is not int or not isinstance(row.get("file_name"), str):
             raise bad(path, "images", index, "needs a whole number 'id' and a text 'file_name'")
-        if not all(isinstance(side, int) and side > 0 for side in sides):
+        if not row["file_name"].strip():
+            raise bad(path, "images", index, "'file_name' is empty")
+        if not all(type(side) is int and side > 0 for side in sides):
             raise bad(path, "images", index, "needs 'width' and 'height' above 0")
         name = image_id_of(row["file_name"])
         if row["id"] in images or name in names:

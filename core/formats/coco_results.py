@@ -21,7 +21,7 @@ from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError
 from dmnet.core.formats.coco import Json, bad, box_of, is_finite
 from dmnet.core.reading import opened, refuse_many
-from dmnet.core.records import Detections, DetectionTable
+from dmnet.core.records import Detections, DetectionTable, Size
 
 _CHUNK = 1 << 18
 _MAX_ROW = 1 << 20
@@ -114,6 +114,31 @@ def _by_image(
 
 def _detections(table: NDArray[np.float64]) -> Detections:
     return Detections(from_xywh(table[:, :4]), table[:, 4], table[:, 5].astype(np.int64))
+
+
+def doubts(found: Iterable[tuple[Detections, Size]]) -> Iterator[str]:
+    """What detections look as if they were meant otherwise: other pixels, other scores.
+
+    Args:
+        found: detections of images (or crops) and the ``(height, width)`` of each.
+    """
+    total = beyond = small = strange = 0
+    for each, (height, width) in found:
+        side = np.array([width, height])
+        first, last = each.boxes[:, :2], each.boxes[:, 2:]
+        total += len(each)
+        beyond += int(((first < -0.1 * side) | (last > 1.1 * side)).any(axis=1).sum())
+        small += int((last <= 1).all(axis=1).sum())
+        strange += int(((each.scores < 0) | (each.scores > 1)).sum())
+    if beyond > total / 100:
+        yield (
+            f"{beyond} of {total} boxes reach far beyond their image; are they x, y, width, height "
+            "in its pixels, and the image ids right?"
+        )
+    if small > total / 100:
+        yield f"{small} of {total} boxes lie in the first pixel; are they shares of the image?"
+    if strange:
+        yield f"{strange} of {total} scores lie outside 0 to 1; are they per cent?"
 
 
 def checked(

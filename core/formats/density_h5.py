@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dmnet.core import hdf5
+from dmnet.core import hdf5, limits
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import npy
 from dmnet.core.listing import files_in
@@ -241,8 +241,12 @@ def _checked(path: Path, values: NDArray[Any], stride: int, size: Size) -> Densi
         row, column = bad[0].tolist()
         raise InputError(path, f"{len(bad)} {what} values, the first at row {row}, column {column}")
     if low < 0:
-        count = int((values < 0).sum())
-        raise InputError(path, f"{count} negative values (least {low:.3g}); clamp the map at 0")
+        below = int((values < 0).sum())
+        raise InputError(path, f"{below} negative values (least {low:.3g}); clamp the map at 0")
+    if (count := values.sum(dtype=np.float64)) > limits.OBJECTS:
+        raise InputError(
+            path, f"counts {count:.3g} objects, more than {limits.OBJECTS:,}: scale it"
+        )
     if stride < 1:
         raise InputError(path, f"stride must be at least 1, got {stride}")
     try:

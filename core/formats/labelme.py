@@ -21,7 +21,7 @@ import numpy as np
 from dmnet.core.boxes import Boxes, as_boxes
 from dmnet.core.classes import Classes
 from dmnet.core.errors import InputError
-from dmnet.core.formats.rows import fit
+from dmnet.core.formats.rows import fit, other_size
 from dmnet.core.images import SUFFIXES
 from dmnet.core.listing import Listing, by_id, files_in, images_in, listed_classes, pair
 from dmnet.core.reading import read_json, refuse_many
@@ -74,7 +74,8 @@ def read(path: Path, image_id: str, size: Size, classes: Classes) -> tuple[Annot
         InputError: no LabelMe file, an unknown class, or points that are no numbers; names the
             shape.
     """
-    shapes = list(_shapes(path))
+    data = _load(path)
+    shapes = list(_shapes(path, data))
     raw = as_boxes([_box(path, index, shape) for index, shape in enumerate(shapes)])
     labels = [_label(path, index, shape, classes) for index, shape in enumerate(shapes)]
     scores = [
@@ -82,6 +83,7 @@ def read(path: Path, image_id: str, size: Size, classes: Classes) -> tuple[Annot
         for label, shape in zip(labels, shapes, strict=True)
     ]
     boxes, keep, warnings = fit(raw, size, lambda i: f"{path}: shapes[{i}]")
+    warnings += other_size(path, data.get("imageWidth"), data.get("imageHeight"), size)
     return Annotations.of(image_id, size, boxes, labels, scores, classes)[keep], warnings
 
 
@@ -93,8 +95,8 @@ def _load(path: Path) -> dict[str, Any]:
     return data
 
 
-def _shapes(path: Path) -> Iterator[dict[str, Any]]:
-    for index, shape in enumerate(_load(path)["shapes"]):
+def _shapes(path: Path, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for index, shape in enumerate(data["shapes"]):
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
             raise InputError(path, f"shapes[{index}]: needs a text 'label'")
         if not isinstance(shape.get("flags") or {}, dict):
@@ -121,12 +123,13 @@ def _box(path: Path, index: int, shape: dict[str, Any]) -> list[float]:
 
 def _points(path: Path, index: int, shape: dict[str, Any]) -> Boxes:
     try:
-        points = np.array(shape.get("points"), dtype=np.float64).reshape(-1, 2)
-    except (TypeError, ValueError) as error:
+        points = np.array(shape.get("points"))
+    except ValueError as error:
         raise InputError(path, f"shapes[{index}]: points are not pairs of numbers") from error
-    if len(points) == 0 or not np.isfinite(points).all():
+    pairs = points.dtype.kind in "if" and points.ndim == 2 and points.shape[1] == 2
+    if not pairs or len(points) == 0 or not np.isfinite(points).all():
         raise InputError(path, f"shapes[{index}]: points are not pairs of finite numbers")
-    return points
+    return points.astype(np.float64)
 
 
 def is_labelme(path: Path) -> bool:
@@ -153,7 +156,11 @@ def find(data: Path, split: str) -> Listing | None:
     images, problems = images_in(root)
     ids = {path: name for name, path in images.items()}
     labels, more = by_id(root, files)
-    placed = {_image_of(path, root, ids) or name: path for name, path in labels.items()}
+    placed: dict[str, Path] = {}
+    for name, path in labels.items():
+        first = placed.setdefault(_image_of(path, root, ids) or name, path)
+        if first != path:
+            more.append(f"{path}: labels the same image as {first.name}; it is left out")
     every = files if root == data else files_in(data, [".json"])
     classes = listed_classes(data, lambda: set().union(*map(names_in, every)))
     entries = pair(images, placed)
@@ -168,7 +175,7 @@ def names_in(path: Path) -> set[str]:
     Raises:
         InputError: no LabelMe file.
     """
-    return {shape["label"] for shape in _shapes(path)}
+    return {shape["label"] for shape in _shapes(path, _load(path))}
 
 
 def _holds_labelme(root: Path) -> bool:

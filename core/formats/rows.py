@@ -13,7 +13,7 @@ from dmnet.core import boxes as bx
 from dmnet.core import limits
 from dmnet.core.boxes import Boxes
 from dmnet.core.errors import InputError
-from dmnet.core.reading import read_text
+from dmnet.core.reading import is_whole, read_text
 from dmnet.core.records import Size
 
 
@@ -96,6 +96,19 @@ def whole(
         reason = f"{name} {values[bad[0]]:g} is not a whole number"
         raise InputError(path, reason, int(lines[bad[0]]))
     return column.astype(np.int64)
+
+
+def other_size(path: Path, width: object, height: object, size: Size) -> list[str]:
+    """A warning where a label file says that its image has another size than ``(height, width)``.
+
+    A side that is absent, 0, or no whole number says nothing.
+    """
+    sides = (str(side) for side in (height, width))
+    stated = tuple(int(side) if is_whole(side, 1) else 0 for side in sides)
+    if 0 in stated or stated == size:
+        return []
+    labelled, found = (f"{side[1]}x{side[0]}" for side in (stated, size))
+    return [f"{path}: made for an image of {labelled}, but the image has {found}: do they belong?"]
 
 
 def fit(

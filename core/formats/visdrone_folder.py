@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from sys import intern
@@ -29,7 +30,7 @@ def find(data: Path, split: str) -> Listing:
         InputError: labels of another format lie beside the images.
     """
     root, images, annotations = _folders(data, split)
-    pictures, problems, linked = _by_stem(images, SUFFIXES)
+    pictures, problems, linked = _by_stem(images, SUFFIXES, deep=images != root)
     texts, more, led = _by_stem(annotations, frozenset({".txt"}))
     folders = () if linked or led else tuple(each for each in (images, annotations) if each)
     if not texts:
@@ -53,14 +54,15 @@ def _refuse_unread(data: Path, root: Path, images: Path | None, annotations: Pat
         InputError: names the format and how it is given.
     """
     places = {
-        "YOLO labels": (root / "labels", "*.txt", "a data.yaml with the class names"),
-        "YOLO or other text labels": (images, "*.txt", "a data.yaml with the class names"),
-        "XML labels": (images, "*.xml", "the Pascal VOC layout (Annotations/, JPEGImages/)"),
-        "JSON labels": (annotations, "*.json", "the JSON file itself (DATA=file.json)"),
-        "JSON files": (images, "*.json", "the COCO file itself (DATA=file.json)"),
+        "YOLO labels": (root / "labels", "**/*.txt", "a data.yaml with the class names"),
+        "YOLO or other text labels": (images, "**/*.txt", "a data.yaml with the class names"),
+        "XML labels": (images, "**/*.xml", "the Pascal VOC layout (Annotations/, JPEGImages/)"),
+        "JSON labels": (annotations, "**/*.json", "the JSON file itself (DATA=file.json)"),
+        "JSON files": (images, "**/*.json", "the COCO file itself (DATA=file.json)"),
+        "JSON files beside them": (root, "*.json", "the COCO file itself (DATA=file.json)"),
     }
     for name, (place, pattern, way) in places.items():
-        found = next(iter(sorted(place.rglob(pattern))), None) if place else None
+        found = next(iter(sorted(place.glob(pattern))), None) if place else None
         if found is not None:
             raise InputError(
                 data,
@@ -106,10 +108,22 @@ def _folders(data: Path, split: str) -> tuple[Path, Path | None, Path | None]:
     )
 
 
+def _files(folder: Path, deep: bool, below: str = "") -> Iterator[tuple[str, bool]]:
+    """Path of every file that is not hidden, and whether it is a regular one, no link."""
+    with os.scandir(folder / below) as scan:
+        for item in scan:
+            if item.name.startswith("."):
+                continue
+            if deep and item.is_dir(follow_symlinks=False):
+                yield from _files(folder, deep, f"{below}{item.name}/")
+            else:
+                yield below + item.name, item.is_file(follow_symlinks=False)
+
+
 def _by_stem(
-    folder: Path | None, suffixes: frozenset[str]
+    folder: Path | None, suffixes: frozenset[str], *, deep: bool = True
 ) -> tuple[dict[str, Path], list[str], bool]:
-    """Files of a folder by name without suffix; the first in name order wins.
+    """Files of a folder (``deep``: and below it) by path without suffix; the first in order wins.
 
     Returns:
         The files, a problem for each one left out, and whether one is a symbolic link.
@@ -118,12 +132,11 @@ def _by_stem(
     problems: list[str] = []
     if folder is None:
         return found, problems, False
-    with os.scandir(folder) as scan:
-        files = {item.name: item.is_file(follow_symlinks=False) for item in scan}
+    files = dict(_files(folder, deep))
     linked = False
     for name in sorted(files):
         stem, dot, suffix = name.rpartition(".")
-        if not stem or name.startswith(".") or dot + suffix.lower() not in suffixes:
+        if not stem or dot + suffix.lower() not in suffixes:
             continue
         path = folder / name
         linked |= not files[name]

@@ -23,7 +23,7 @@ from dmnet.core import limits
 from dmnet.core.boxes import as_boxes
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError, MissingInputError
-from dmnet.core.formats.rows import fit, is_number
+from dmnet.core.formats.rows import fit, is_number, other_size
 from dmnet.core.formats.visdrone import number
 from dmnet.core.listing import Listing, by_id, files_in, id_list, images_in, listed_classes, pair
 from dmnet.core.reading import is_whole, read_bytes, refuse_many
@@ -104,12 +104,14 @@ def read(
             value is missing or no number; names the line of a syntax error or the object's number.
     """
     root = _parse(path)
+    wide, high = ((root.findtext(f"size/{name}") or "").strip() for name in ("width", "height"))
     size = size or (_side(path, root, "height"), _side(path, root, "width"))
     objects = root.findall("object")
     refuse_many(path, len(objects))
     rows = [_row(path, element, index, classes) for index, element in enumerate(objects, start=1)]
     raw = np.round(as_boxes([row[:4] for row in rows]) - [1.0, 1.0, 0.0, 0.0], 6)
     boxes, keep, warnings = fit(raw, size, lambda i: f"{path}: object {i + 1}")
+    warnings += other_size(path, wide, high, size)
     columns = np.array([row[4:] for row in rows], np.int64).reshape(len(rows), 4)
     label, score, truncation, occlusion = columns.T
     name = path.stem if image_id is None else image_id
@@ -156,6 +158,8 @@ def find(data: Path, split: str) -> Listing | None:
     if lists:
         wanted = set(id_list(lists[split]))
         entries = tuple(entry for entry in entries if entry.image_id in wanted)
+        lost = sorted(wanted - {entry.image_id for entry in entries})
+        more += [f"{lists[split]}: lists {name}, which is not there" for name in lost]
     found = f"Pascal VOC data set ({folder.name}/*.xml)"
     return Listing("voc", found, data, entries, classes, problems=(*problems, *more), splits=splits)
 
@@ -211,7 +215,8 @@ def _row(path: Path, element: Element, index: int, classes: Classes) -> tuple[fl
         raise InputError(path, f"object {index}: class {name!r} is none of: {known}")
     corners = {child.tag: child.text or "" for child in element.find("bndbox") or ()}
     box = [_number(path, corners.get(side, ""), f"object {index}: {side}") for side in _SIDES]
-    scored = label in classes.scored and (texts.get("difficult") or "0").strip() != "1"
+    hard = _whole(path, texts.get("difficult") or "0", f"object {index}: difficult")
+    scored = label in classes.scored and not hard
     defaults = {"score": str(int(scored))}
     defaults["truncation"] = texts.get("truncated") or "0"
     defaults["occlusion"] = texts.get("occluded") or "0"

@@ -10,7 +10,7 @@ Source: https://docs.ultralytics.com/datasets/detect/.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,7 @@ def find(data: Path, split: str) -> Listing | None:
     for name, path in images.items():
         label = _label_of(root, path)
         entries.append(Entry(name, path, label if label.is_file() else None))
+    problems += _unmatched(root, images.values(), parts[split])
     entries.sort(key=lambda entry: entry.file_name)
     found = f"YOLO data set ({source.name})"
     classes = _classes(source, config.get("names"))
@@ -171,6 +172,8 @@ def _classes(source: Path, names: object) -> Classes:
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list) or not names:
         raise InputError(source, "names: is neither a list of class names nor a mapping of them")
+    if strange := [name for name in names if type(name) not in (str, int, float)]:
+        raise InputError(source, f"names: {strange[0]!r} is no text; put it in quotes")
     return named(source, [str(name) for name in names])
 
 
@@ -226,6 +229,17 @@ def _listed(source: Path, root: Path) -> list[Path]:
             raise InputError(source, f"there is no image {line.strip()!r}", number)
         found.append(path)
     return found
+
+
+def _unmatched(root: Path, images: Collection[Path], parts: list[str]) -> list[str]:
+    """Label files beside those of folders of images that belong to none of them, in one line."""
+    wanted = {_label_of(root, image) for image in images}
+    shared = {image.parent for image in images}  # where other texts lie too
+    folders = {label.parent for label in wanted} - shared
+    if not all((root / part).is_dir() for part in parts):
+        return []
+    lost = [p for f in folders if f.is_dir() for p in files_in(f, [".txt"]) if p not in wanted]
+    return [f"{min(lost)}: labels no image ({len(set(lost))} such files)"] if lost else []
 
 
 def _label_of(root: Path, image: Path) -> Path:

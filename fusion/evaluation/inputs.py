@@ -18,6 +18,7 @@ from dmnet.core.classes import IGNORED_REGION, VISDRONE, Classes
 from dmnet.core.dataset import Dataset, open_dataset, outside, recognised
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import visdrone
+from dmnet.core.formats.coco_results import doubts
 from dmnet.core.formats.rows import read_rows, whole
 from dmnet.core.formats.visdrone_folder import roots
 from dmnet.core.images import SUFFIXES, read_size
@@ -105,16 +106,17 @@ def read_found(dt: Path, truth: TruthSet) -> tuple[list[ScoredImage], list[str]]
     if not any(len(table) for table in tables):
         warnings.append(f"{dt}: no detections at all")
     pairs = zip(truth.images, tables, strict=True)
-    return [replace(image, found=table) for image, table in pairs], warnings
+    images = [replace(image, found=table) for image, table in pairs]
+    sized = ((image.detections(), image.size) for image in images if image.size)
+    return images, warnings + [f"{dt}: {text}" for text in doubts(sized)]
 
 
 # --- VisDrone folders ----------------------------------------------------------------------------
 
 
 def _texts(folder: Path) -> dict[str, Path]:
-    """Txt files of a folder by stem, in the order of their names."""
-    files = sorted(path for path in folder.iterdir() if path.suffix == ".txt" and path.is_file())
-    return {path.stem: path for path in files if not path.name.startswith(".")}
+    """Txt files of a folder by path without suffix, in the order of their paths."""
+    return by_id(folder, files_in(folder, {".txt"}))[0]
 
 
 def _read_truth_folder(folder: Path, sizes: Path | None, classes: Classes) -> TruthSet:

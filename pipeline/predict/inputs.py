@@ -12,6 +12,7 @@ from pathlib import Path
 from dmnet.core import links
 from dmnet.core.errors import MissingInputError
 from dmnet.core.images import SUFFIXES
+from dmnet.core.journal import HEADER
 from dmnet.core.reading import read_text
 
 LISTS = frozenset({".txt", ".lst"})
@@ -53,8 +54,8 @@ def find_inputs(paths: Sequence[str], suffixes: frozenset[str] = KNOWN) -> Input
     """List the files that paths name, sorted by id; a file named twice counts once.
 
     Args:
-        paths: files, folders (searched with their subfolders), globs, or list files (.txt, .lst:
-            one path a line, relative to the list's folder).
+        paths: files, folders (with their subfolders, but for what dmnet wrote there), globs, or
+            list files (.txt, .lst: one path a line, relative to the list's folder).
         suffixes: of files to predict on, in lower case.
 
     Raises:
@@ -98,9 +99,10 @@ def _named(text: str) -> Iterator[tuple[Path, str]]:
     """Files and their names: relative to the folder, the list, or the glob's fixed part."""
     path = Path(text)
     if path.is_dir():
+        made = {header.parent for header in path.rglob(HEADER)} - {path}
         for each in sorted(path.rglob("*")):
             hidden = any(part.startswith(".") for part in each.relative_to(path).parts)
-            if each.is_file() and not hidden:
+            if each.is_file() and not hidden and made.isdisjoint(each.parents):
                 yield each, each.relative_to(path).as_posix()
     elif path.is_file() and path.suffix.lower() in LISTS:
         for line in read_text(path).splitlines():

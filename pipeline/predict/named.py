@@ -130,13 +130,10 @@ def classes_of(detector: Detector) -> Classes:
 
 
 def open_detector(path: Path, settings: Mapping[str, Any], device: str) -> Detector:
-    """A detector by its file; an ONNX file is known by its suffix."""
-    kind = {".onnx": "onnx", ".json": "results"}.get(path.suffix.lower())
-    if kind == "results":
+    """A detector by its file."""
+    if path.suffix.lower() == ".json":
         raise ConfigError(f"{path}: detections of known images, not a detector of new ones")
-    if kind is None:
-        return load_detector(path, settings=settings or None, device=device)
-    return load_detector(kind, path, settings=settings or None, device=device)
+    return load_detector(path, settings=settings or None, device=device)
 
 
 def load(

@@ -18,7 +18,7 @@ from dmnet.core.artifact import Artifact, Item, Product
 from dmnet.core.boxes import Window
 from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.dataset import FORMATS, Labels
-from dmnet.core.errors import ConfigError
+from dmnet.core.errors import ConfigError, InputError
 from dmnet.core.files import digest
 from dmnet.core.formats import coco, voc, yolo
 from dmnet.core.formats.crops import CropSet
@@ -128,7 +128,11 @@ def convert(config: Config, min_visible: float, labels: Labels, item: Item) -> P
     formats = config.written
     files = dict(_files(formats, "", annotations, item.facts["file_name"]))
     crops: Sequence[tuple[str, Window]] = item.facts["crops"]
+    height, width = annotations.size
     for name, window in crops:
+        if window[2] > width or window[3] > height:
+            reason = f"the window {window} leaves the {width}x{height} image; was it another's?"
+            raise InputError(item.id, reason)
         shown = crop_annotations(annotations, window, min_visible)
         files |= _files(formats, "crop-", shown, name)
     names = [item.facts["file_name"], *(name for name, _ in crops)]

@@ -173,7 +173,7 @@ def cut(config: Config, own: bool, labels: Labels, item: Item) -> Product:
     windows = slice_image(config, size, density, annotations)
     files: dict[str, bytes] = {}
     if config.write_images:
-        files = dict(_crop_files(config, item, windows, annotations))
+        files = dict(_crop_files(config, item, size, windows, annotations))
     value = {"size": list(size), "windows": windows, "file_name": item.facts["file_name"]}
     return Product(files, value, tuple(warnings))
 
@@ -198,6 +198,7 @@ def read_map(config: Config, own: bool, item: Item, size: Size) -> DensityMap:
 def _crop_files(
     config: Config,
     item: Item,
+    size: Size,
     windows: list[tuple[int, int, int, int]],
     annotations: Annotations | None,
 ) -> Iterator[tuple[str, bytes]]:
@@ -206,6 +207,10 @@ def _crop_files(
             item.id, "no image file to cut; --crop.write-images false makes the windows alone"
         )
     image = read_image(item.files["image"])
+    if image.shape[:2] != size:
+        found = f"{image.shape[1]}x{image.shape[0]}"
+        reason = f"has {found} pixels, but labels or sizes say {size[1]}x{size[0]}"
+        raise InputError(item.files["image"], reason)
     for window in windows:
         x1, y1, x2, y2 = window
         name = crop_file_name(window, item.id)
@@ -268,6 +273,11 @@ def sum_up(config: Config, dataset: Dataset, artifact: Artifact) -> None:
         len(places) / max(1, len(good)),
         pixels / max(1, whole),
     )
+    if config.slicer == "density" and good and not places:
+        _log.warning(
+            "no image has a crop: no map reaches --crop.threshold (%g); are they objects a cell?",
+            config.settings.threshold,
+        )
     if config.slicer == "density" and pixels > MOST * whole:
         _log.warning(
             "the crops cover %.3f of the pixels, little less than looking everywhere would: raise "

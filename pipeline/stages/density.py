@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 from dmnet.core import config as settings
 from dmnet.core.artifact import Artifact, Item, Items, Product
 from dmnet.core.dataset import Dataset, Labels
-from dmnet.core.errors import MissingInputError
+from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_size
 from dmnet.core.listing import Entry
 from dmnet.core.ranges import Range, Settings
+from dmnet.core.reading import shape_limit
 from dmnet.core.records import Annotations, DensityMap, Size
 from dmnet.core.spread import spread
 from dmnet.density.ground_truth import (
@@ -184,6 +185,9 @@ def attributes(config: Config) -> dict[str, Any]:
 def make(config: Config, bank: Path, labels: Labels, count: int, item: Item) -> Product:
     """Make the map of one image of ``count``."""
     annotations, warnings = read_item(labels, item)
+    height, width = (-(-side // config.cell) for side in annotations.size)
+    if why := shape_limit((height, width), 4):
+        raise InputError(item.id, f"its density map {why}; raise --density.stride")
     sigma, preset = config.sigma, config.preset
     distances = neighbour_distances(annotations, sigma, preset=preset)
     widths = sigmas(annotations, sigma, preset=preset, distances=distances)

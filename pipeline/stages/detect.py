@@ -17,6 +17,7 @@ from dmnet.core.files import file_digest
 from dmnet.core.formats import parts
 from dmnet.core.formats.coco_results import results_json
 from dmnet.core.formats.crops import CropSet
+from dmnet.core.images import read_size
 from dmnet.core.plugins import is_outside
 from dmnet.core.presets import read_yaml
 from dmnet.core.ranges import Share
@@ -168,6 +169,10 @@ def detect(
         for item in group:
             if isinstance(found, InputError):
                 yield item, found
+                continue
+            if (size := read_size(path)) != tuple(item.facts["size"]):
+                reason = f"has {size} (h, w) pixels, but labels or crops say {item.facts['size']}"
+                yield item, InputError(path, reason)
                 continue
             stop = start + len(_windows(item))
             yield item, _product(item, found[start:stop], config.score_threshold, count)
