@@ -210,7 +210,7 @@ def open_dataset(data: Path, split: str, sizes: Path | None = None) -> Dataset:
         sizes: CSV as `read_sizes` reads it; with it no image file is needed to know sizes.
 
     Raises:
-        MissingInputError: no such folder or split, or nothing in it.
+        MissingInputError: no such folder or split.
         InputError: the sizes table or a label file is damaged, or labels cannot be read.
 
     >>> import tempfile
@@ -233,10 +233,6 @@ def _open(data: Path, split: str, sizes: Path | None) -> Dataset:
     listing = found or visdrone_folder.find(data, split)
     split = split if found else canonical_split(split)
     table = {} if sizes is None else read_sizes(sizes, split)
-    if not (listing.entries or listing.problems):
-        raise MissingInputError(
-            f"{data}: a {listing.found} without any image or label in '{split}'."
-        )
     entries, led = without_leaving(listing, outside(data)[1])
     listing = replace(listing, entries=entries)
     lost, notes = _gaps(listing, table)
@@ -256,6 +252,8 @@ def _open(data: Path, split: str, sizes: Path | None) -> Dataset:
         listing.found, split, len(dataset.with_image), len(dataset.with_annotation),
         len(listing.classes), listing.classes,
     )  # fmt: skip
+    if not (listing.entries or listing.problems):
+        _log.warning("%s: nothing in split '%s': no image and no label", data, split)
     return dataset
 
 

@@ -209,7 +209,7 @@ def read_foreign(path: Path, size: Size, stride: int | None = None) -> DensityMa
     if values.ndim != 2:
         raise InputError(path, f"a density map is 2-D (h, w), this has shape {values.shape}")
     stride = stride or stated.get("stride") or _infer_stride(path, values.shape, size)
-    return _checked(path, _padded(values, stride, size), stride, size)
+    return _checked(path, _padded(values, stride, size), stride, size, limits.OBJECTS)
 
 
 def _infer_stride(path: Path, shape: tuple[int, ...], size: Size) -> int:
@@ -230,7 +230,10 @@ def _padded(values: NDArray[Any], stride: int, size: Size) -> NDArray[Any]:
     return np.pad(values, [(0, missing[0]), (0, missing[1])]) if any(missing) else values
 
 
-def _checked(path: Path, values: NDArray[Any], stride: int, size: Size) -> DensityMap:
+def _checked(
+    path: Path, values: NDArray[Any], stride: int, size: Size, most: float = np.inf
+) -> DensityMap:
+    """The map of these values, of at most so many objects."""
     if values.dtype.kind not in "fiu":
         raise InputError(path, f"holds {values.dtype} values, expected real numbers")
     low = float(values.min()) if values.size else 0.0  # NaN if there is one
@@ -243,10 +246,8 @@ def _checked(path: Path, values: NDArray[Any], stride: int, size: Size) -> Densi
     if low < 0:
         below = int((values < 0).sum())
         raise InputError(path, f"{below} negative values (least {low:.3g}); clamp the map at 0")
-    if (count := values.sum(dtype=np.float64)) > limits.OBJECTS:
-        raise InputError(
-            path, f"counts {count:.3g} objects, more than {limits.OBJECTS:,}: scale it"
-        )
+    if (count := values.sum(dtype=np.float64)) > most:
+        raise InputError(path, f"counts {count:.3g} objects, more than {most:,}: scale it")
     if stride < 1:
         raise InputError(path, f"stride must be at least 1, got {stride}")
     try:

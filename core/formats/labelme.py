@@ -122,14 +122,17 @@ def _box(path: Path, index: int, shape: dict[str, Any]) -> list[float]:
 
 
 def _points(path: Path, index: int, shape: dict[str, Any]) -> Boxes:
-    try:
-        points = np.array(shape.get("points"))
-    except ValueError as error:
-        raise InputError(path, f"shapes[{index}]: points are not pairs of numbers") from error
-    pairs = points.dtype.kind in "if" and points.ndim == 2 and points.shape[1] == 2
-    if not pairs or len(points) == 0 or not np.isfinite(points).all():
+    given = shape.get("points")
+    if not (isinstance(given, list) and all(map(_is_pair, given))):
+        raise InputError(path, f"shapes[{index}]: points are not pairs of numbers")
+    points = np.array(given, dtype=np.float64)
+    if len(points) == 0 or not np.isfinite(points).all():
         raise InputError(path, f"shapes[{index}]: points are not pairs of finite numbers")
-    return points.astype(np.float64)
+    return points
+
+
+def _is_pair(point: object) -> bool:
+    return isinstance(point, list) and [type(n) in (int, float) for n in point] == [True] * 2
 
 
 def is_labelme(path: Path) -> bool:
