@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")
         return _fail(f"{text}{_WAYS_OUT.get(error.errno or 0, '')}")
     except KeyboardInterrupt as error:
+        exec("")  # Python ends by SIGINT once an interrupt has passed a text that was executed
         _fail("interrupted; the same command goes on where this one stopped")
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - a fault of the program; never a page of traceback

@@ -231,3 +231,14 @@ def test_folders_whose_names_are_no_text(data: Path, tmp_path: Path) -> None:
         assert run.returncode == 0 and "Traceback" not in run.stderr, run.stderr
     assert "ARTIFACTS='" in run.stdout and "\\udcff" in run.stdout
     assert "\\udcff" in (place / "default/val/density/log.txt").read_text()
+
+
+def test_an_interrupt_inside_an_executed_text_ends_alike(tmp_path: Path) -> None:
+    """As dataclasses execute them, that is within many an import."""
+    (tmp_path / "stopped.py").write_text(
+        "from dmnet.pipeline import cli\n"
+        "cli._dispatch = lambda *_: exec('raise KeyboardInterrupt(15)')\n"
+        "raise SystemExit(cli.main(['doctor']))\n"
+    )
+    run = subprocess.run([sys.executable, "-m", "stopped"], cwd=tmp_path)
+    assert run.returncode == 143
