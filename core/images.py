@@ -114,7 +114,8 @@ def encode_jpeg(image: Image, quality: int = 95) -> bytes:
     """
     if max(image.shape[:2]) > limits.JPEG_SIDE:
         height, width = image.shape[:2]
-        raise InputError(f"{width}x{height}", "a JPEG file holds 65,500 pixels a side")
+        reason = f"{width}x{height} pixels, but a JPEG file holds 65,500 a side"
+        raise InputError("picture", reason)
     buffer = io.BytesIO()
     Pil.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()

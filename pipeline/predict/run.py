@@ -246,7 +246,10 @@ class _Runner:
         if result.density is not None:
             files[_map_name(source)] = density_h5.write(result.density, {})
         files[_name(source)] = found.write(mark)  # last: where it is, the map is the right one
-        files |= written(source, replace(result, detections=chosen), self.job.save)
+        try:
+            files |= written(source, replace(result, detections=chosen), self.job.save)
+        except InputError as error:  # a picture that the file to be written cannot hold
+            return item, InputError(source.path, error.reason)
         return item, Product(files, {"objects": len(chosen)})
 
     def rows(self, artifact: Artifact) -> Iterator[Row]:

@@ -18,6 +18,7 @@ from dmnet.core.images import encode_jpeg
 from dmnet.core.records import Detections
 from dmnet.detectors.load import load_detector
 from dmnet.fusion.evaluation.inputs import read_found, read_truth
+from dmnet.pipeline.cli import main
 from dmnet.pipeline.predict.inputs import find_inputs
 
 from .conftest import Run
@@ -265,8 +266,20 @@ def test_pictures_that_dmnet_wrote_are_not_predicted_on(tmp_path: Path) -> None:
 
 
 def test_pictures_longer_than_a_jpeg_can_be() -> None:
-    with pytest.raises(InputError, match="65501x1: a JPEG file holds 65,500 pixels a side"):
+    with pytest.raises(InputError, match="65501x1 pixels, but a JPEG file holds 65,500 a side"):
         encode_jpeg(np.zeros((1, 65_501, 3), np.uint8))
+
+
+def test_one_picture_that_cannot_be_drawn_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = picture(tmp_path / "a.png", (65_501, 2))
+    small = picture(tmp_path / "b.png")
+    out = tmp_path / "out"
+    given = ["predict", str(long), str(small), "--out", str(out), "--slicer", "none"]
+    assert main([*given, "--save", "pictures"]) == 1
+    assert "a.png: 65501x2 pixels, but a JPEG file holds" in capsys.readouterr().err
+    assert (out / "pictures" / "b.jpg").is_file()
 
 
 def test_an_onnx_file_is_known_by_its_name(tmp_path: Path) -> None:
