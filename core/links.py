@@ -13,12 +13,16 @@ from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
+from dmnet.core.errors import InputError
 from dmnet.core.listing import Entry, Listing
 
 ALLOWED: ContextVar[bool] = ContextVar("links", default=False)
 """Whether links may lead out of a data set's folder (``--follow-links``)."""
 
 OPTION = "--follow-links"
+
+ABOUT = ("classes.txt", "data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+"""Files about a whole data set."""
 
 
 def without_leaving(listing: Listing, data: Path) -> tuple[tuple[Entry, ...], list[str]]:
@@ -27,11 +31,18 @@ def without_leaving(listing: Listing, data: Path) -> tuple[tuple[Entry, ...], li
     Args:
         listing: as it was found.
         data: the folder or file that the user gave.
+
+    Raises:
+        InputError: a file about the whole data set lies elsewhere.
     """
     if ALLOWED.get():
         return listing.entries, []
-    homes = [listing.root, data if data.is_dir() else data.parent]
-    roots = tuple({os.path.realpath(home) for home in homes})
+    home = data if data.is_dir() else data.parent
+    roots = tuple({os.path.realpath(listing.root), os.path.realpath(home)})
+    for path in (listing.source, *(home / name for name in ABOUT)):
+        led_out = path and path.is_symlink() and not _inside(os.path.realpath(path), roots)
+        if led_out and path != data:
+            raise InputError(str(path), f"leads out of the data set; {OPTION} says that links may")
     real: Callable[[Path], str] = cache(os.path.realpath)
     if listing.folders and all(_inside(real(folder), roots) for folder in listing.folders):
         return listing.entries, []

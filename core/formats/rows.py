@@ -37,11 +37,11 @@ def read_rows(
         InputError: a row with another number of columns, or a value that is not a finite number;
             names the line.
     """
-    text = read_text(path)
+    text = read_text(path).rstrip()
+    if text.count("\n") >= limits.OBJECTS:
+        raise InputError(path, f"more than {limits.OBJECTS:,} rows", limits.OBJECTS + 1)
     lines = [line.strip(" \t\r,") for line in text.split("\n")]
     numbers = [number for number, line in enumerate(lines, start=1) if line]
-    if len(numbers) > limits.OBJECTS:
-        raise InputError(path, f"more than {limits.OBJECTS:,} rows", numbers[limits.OBJECTS])
     cells = [_split(lines[number - 1]) for number in numbers]
     if optional:
         cells = [row[:columns] if len(row) <= columns + optional else row for row in cells]

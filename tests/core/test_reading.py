@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from dmnet.core import limits
+from dmnet.core import limits, links
 from dmnet.core.classes import VISDRONE
 from dmnet.core.dataset import open_dataset
 from dmnet.core.errors import InputError
@@ -33,6 +33,7 @@ from dmnet.core.formats import (
     visdrone,
     voc,
 )
+from dmnet.core.formats.rows import read_rows
 from dmnet.core.images import read_image, read_size
 from dmnet.core.presets import read_preset, read_yaml
 from dmnet.core.reading import read_bytes, read_json, read_text
@@ -475,3 +476,39 @@ def test_writing_names_the_file(tmp_path: Path) -> None:
         write_atomic(tmp_path / ("é" * 200), [b"a"])
     write_atomic(tmp_path / ("é" * 127), [b"a"])
     assert [len(p.name) for p in tmp_path.iterdir()] == [127]
+
+
+def test_rows_are_counted_before_they_are_taken_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\n" * 300_000 + b"1")
+    with refused("a.txt:100001: more than 100,000 rows"):
+        read_rows(path, 1, "number")
+    path.write_bytes(b"1" + b"\n" * 300_000)
+    assert read_rows(path, 1, "number")[0].tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classes.txt", "car\n"),
+        ("data.yaml", "names: [car]\nval: .\n"),
+        ("val.json", '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "car"}]}'),
+    ],
+)
+def test_files_about_a_data_set_are_not_read_elsewhere(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    data, other = tmp_path / "data", tmp_path / "elsewhere"
+    data.mkdir()
+    other.write_text(text)
+    if name == "classes.txt":
+        size = "<size><width>9</width><height>9</height></size>"
+        (data / "a.xml").write_text(f"<annotation>{size}</annotation>")
+    (data / name).symlink_to(other)
+    with refused(rf"{name}: leads out of the data set; --follow-links"):
+        open_dataset(data, "val")
+    token = links.ALLOWED.set(True)
+    try:
+        assert open_dataset(data, "val").classes.names == ("car",)
+    finally:
+        links.ALLOWED.reset(token)
