@@ -149,6 +149,8 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Pil.Image]:
         reason = f"not an image, whatever its name says (known here: {known})"
         reason = "empty file (0 bytes)" if empty else reason
         raise InputError(path, reason) from error
+    except MemoryError as error:
+        raise InputError(path, "not enough memory to decode this image") from error
     except (OSError, struct.error, zlib.error, *DAMAGED) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(path, f"damaged or unreadable image ({reason})") from error

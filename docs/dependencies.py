@@ -4,7 +4,7 @@
 
 The licences are those that the installed packages state. FOLDER holds advisories in the OSV format,
 one JSON file each, such as the unpacked PyPI/all.zip of osv.dev; without it nothing is looked up.
-Exit code 1 where a pinned version is affected, or a package states no licence.
+Exit code 1 where a pinned version is affected, a package states no licence, or FOLDER holds none.
 """
 
 from __future__ import annotations
@@ -109,8 +109,10 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(f"{name:32} {version:18} {said or 'NO LICENCE STATED'}\n")
     found, last = [], "advisories: none at hand (--advisories FOLDER)"
     if args.advisories is not None:
-        found = [t for each in advisories(args.advisories) for t in weak(each, versions)]
-        last = "\n".join(found) or "advisories: none is about a pinned version"
+        every = list(advisories(args.advisories))
+        found = [text for each in every for text in weak(each, versions)]
+        found = found if every else [f"{args.advisories}: holds no advisories (*.json)"]
+        last = "\n".join(found) or f"advisories: none of {len(every)} is about a pinned version"
     sys.stdout.write(f"{last}\n")
     return 1 if silent or found else 0
 

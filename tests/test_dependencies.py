@@ -59,3 +59,11 @@ def test_a_weak_pin_fails(
     (tmp_path / "a.json").write_text(json.dumps(found))
     assert dependencies.main(["--advisories", str(tmp_path)]) == 1
     assert f"{name} {version}: X-1 bad" in capsys.readouterr().out
+
+
+def test_a_folder_without_advisories_is_no_good_news(
+    dependencies: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        assert dependencies.main(["--advisories", str(folder)]) == 1
+        assert f"{folder}: holds no advisories" in capsys.readouterr().out

@@ -261,3 +261,17 @@ def _png(width: int, height: int, depth: int, kind: int, row: bytes) -> bytes:
     out.write(chunk(b"IDAT", zlib.compress((b"\x00" + row) * height if row else b"")))
     out.write(chunk(b"IEND", b""))
     return out.getvalue()
+
+
+def test_an_image_that_memory_has_no_room_for_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encode_png(np.zeros((4, 4, 3), np.uint8)))
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("dmnet.core.images._to_rgb", full)
+    with pytest.raises(InputError, match=r"a\.png: not enough memory to decode this image"):
+        read_image(path)
