@@ -133,9 +133,9 @@ def _chain(context: Context | None, books: Books, stale: list[Fault]) -> list[Fa
     except MissingInputError as error:
         _log.warning("%s: the chain cannot be followed: %s", books.folder, error)
         before = [context.folder(s["stage"], s["split"]) for s in books.header.get("made_from", ())]
-        why = f"gone; {stage} was made from it"
         lost = [] if stage in KEEPS else [each for each in before if not (each / HEADER).exists()]
-        return [*stale, *(Fault("missing", each, why) for each in lost)]
+        text = f"gone; {stage} was made from it"
+        return [*stale, *(Fault("missing", each, text) for each in lost)]
     except DmnetError as error:
         why = [str(error)]
     return [*stale, Fault("stale", books.folder, "; ".join(why))] if why else []
