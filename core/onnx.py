@@ -17,6 +17,8 @@ from dmnet.core.reading import read_bytes
 KEY = "dmnet"
 """Metadata entry under which our own exports describe themselves (JSON)."""
 
+_OTHER_FILES = "session.model_external_initializers_file_folder_path"
+
 _BROKEN = ("Fail", "InvalidProtobuf", "InvalidGraph", "InvalidArgument", "NotImplemented",
            "RuntimeException", "NoModel")  # fmt: skip
 
@@ -47,6 +49,8 @@ def open_session(path: Path, device: str = "auto") -> tuple[Any, dict[str, Any]]
     options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
     # waiting threads leave the processor to those that decode, look for density, and write
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # it would look for the weights of a file that comes from memory in the working directory
+    options.add_session_config_entry(_OTHER_FILES, os.devnull)
     broken: tuple[type[Exception], ...] = (UnicodeDecodeError, *_errors())
     try:
         # from memory: a file may name others, which would be opened

@@ -322,3 +322,19 @@ def test_out_of_memory_is_told_apart(tmp_path: Path) -> None:
 
     with pytest.raises(MemoryError, match="bad_alloc"):
         run(tmp_path / "a.onnx", Full(), {})
+
+
+def test_weights_in_other_files_are_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime looks for those of a file from memory in the working directory."""
+    path = constant_model(tmp_path / "a.onnx", [np.zeros((1, 5, 7), np.float32)], [1, 3, 32, 32])
+    model = onnx.load(str(path))
+    onnx.external_data_helper.convert_model_to_external_data(
+        model, location="other.bin", size_threshold=0
+    )
+    monkeypatch.chdir(tmp_path)
+    onnx.save(model, str(path))
+    assert (tmp_path / "other.bin").is_file()
+    with pytest.raises(CheckpointError, match=r"a\.onnx: not a usable ONNX file"):
+        open_session(path)
