@@ -99,8 +99,9 @@ def _shapes(path: Path, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for index, shape in enumerate(data["shapes"]):
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
             raise InputError(path, f"shapes[{index}]: needs a text 'label'")
-        if not isinstance(shape.get("flags") or {}, dict):
-            raise InputError(path, f"shapes[{index}]: 'flags' is not a mapping")
+        flags = shape.get("flags") or {}
+        if not isinstance(flags, dict) or any(type(flags.get(f, True)) is not bool for f in _FLAGS):
+            raise InputError(path, f"shapes[{index}]: 'flags' is no mapping to true and false")
         yield shape
 
 

@@ -208,6 +208,10 @@ def _side(path: Path, root: Element, name: str) -> int:
 def _row(path: Path, element: Element, index: int, classes: Classes) -> tuple[float, ...]:
     """``xmin, ymin, xmax, ymax, label, score, truncation, occlusion`` of one object."""
     texts = {child.tag: child.text for child in element}
+    tags = [child.tag for child in element]
+    for tag in ("name", "bndbox"):
+        if tags.count(tag) > 1:
+            raise InputError(path, f"object {index}: {tags.count(tag)} elements <{tag}>, not one")
     name = (texts.get("name") or "").strip()
     label = classes.label_of(name)
     if label is None:

@@ -123,6 +123,8 @@ def find(data: Path, split: str) -> Listing | None:
     entries.sort(key=lambda entry: entry.file_name)
     found = f"YOLO data set ({source.name})"
     classes = _classes(source, config.get("names"))
+    if config.get("nc", len(classes)) != len(classes):
+        raise InputError(source, f"nc: {config['nc']!r}, but names: lists {len(classes)} classes")
     return Listing(
         "yolo", found, root, tuple(entries), classes, problems=tuple(problems), splits=splits
     )

@@ -180,7 +180,8 @@ def load_state(
         extra: names that the network does not have are passed over.
 
     Raises:
-        CheckpointError: names or shapes do not fit; the text names the first ones.
+        CheckpointError: names or shapes do not fit, or a value is not finite; the text names the
+            first ones.
     """
     own = net.state_dict()
     wrong = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
@@ -191,6 +192,11 @@ def load_state(
             f"'{key}' has shape {tuple(state[key].shape)}, but {name} needs "
             f"{tuple(own[key].shape)}: made for another number of classes or other settings; name "
             "those, or train again",
+        )
+    spoilt = [key for key, value in state.items() if key in own and not value.isfinite().all()]
+    if spoilt:
+        raise CheckpointError(
+            path, f"'{spoilt[0]}' holds values that are not finite: the training diverged"
         )
     missing = sorted(own.keys() - state.keys())
     strange = [] if extra else sorted(state.keys() - own.keys())

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
+from dmnet.core.classes import VISDRONE
 from dmnet.core.dataset import open_dataset
 from dmnet.core.errors import DmnetError, InputError
 from dmnet.core.formats import labelme, voc
@@ -121,6 +122,18 @@ def test_labelme_points_are_pairs_of_numbers(tmp_path: Path, points: object) -> 
         data.annotations(data.entries[0])
 
 
+def test_values_of_labels_of_another_kind(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    shape = {"label": "car", "points": [[1, 1], [9, 9]], "flags": {"ignore": "false"}}
+    path.write_text(json.dumps({"shapes": [shape]}))
+    with pytest.raises(InputError, match=r"shapes\[0\]: 'flags' is no mapping to true and false"):
+        labelme.read(path, "a", (30, 40), VISDRONE)
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    path.write_text(f"<annotation><object><name>car</name>{box}{box}</object></annotation>")
+    with pytest.raises(InputError, match="object 1: 2 elements <bndbox>, not one"):
+        voc.read(path, size=(30, 40))
+
+
 def test_two_labelme_files_of_one_image(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     for name in ("a", "b"):
@@ -161,6 +174,12 @@ def test_yolo_labels_of_no_image(tmp_path: Path) -> None:
 def test_yolo_names_that_are_no_names(tmp_path: Path, names: str) -> None:
     with pytest.raises(InputError, match=r"no text; put it in quotes|empty name"):
         open_dataset(yolo(tmp_path, names), "val")
+
+
+def test_yolo_number_of_classes(tmp_path: Path) -> None:
+    assert len(open_dataset(yolo(tmp_path / "a", "[car]\nnc: 1"), "val").classes) == 1
+    with pytest.raises(InputError, match="nc: 2, but names: lists 1 classes"):
+        open_dataset(yolo(tmp_path / "b", "[car]\nnc: 2"), "val")
 
 
 def test_files_of_names_that_no_reader_takes_are_named(

@@ -8,7 +8,7 @@ import torch
 from dmnet.core import limits
 from dmnet.core.errors import CheckpointError, ConfigError
 from dmnet.core.training.device import may_have_gpu, pick_device
-from dmnet.core.training.weights import read_weights, weights_bytes
+from dmnet.core.training.weights import load_state, read_weights, weights_bytes
 
 
 def test_devices_that_are_there() -> None:
@@ -75,3 +75,11 @@ def test_arrays_of_bytes_are_refused_before_they_are_made(tmp_path: Path, zipped
     torch.save({"w": torch.zeros(1), "x": _Bytes()}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=r"a\.pt: refused: it holds an array of bytes"):
         read_weights(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_training_that_diverged(value: float) -> None:
+    net = torch.nn.Linear(2, 1)
+    state = {**net.state_dict(), "bias": torch.tensor([value])}
+    with pytest.raises(CheckpointError, match="'bias' holds values that are not finite"):
+        load_state(net, state, "weights.pt", "a network")
