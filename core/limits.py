@@ -27,6 +27,12 @@ YAML_DEPTH = 32
 JSON_BYTES = 1_000_000_000
 """Bytes of a JSON file (8,629 images with 500 detections each are 400 MB)."""
 
+JSON_PARTS, JSON_VALUES = 20_000_000, 150_000_000
+"""Lists and objects, and values between commas, of a JSON file: some 8 GB once it is read."""
+
+XML_TAGS = 4_000_000
+"""Tags, and attributes, of an XML file (`OBJECTS` objects have three million tags)."""
+
 FILE_BYTES = 4_000_000_000
 """Bytes of an image, map or ONNX file."""
 

@@ -87,9 +87,14 @@ def read_json(path: Path, limit: int = limits.JSON_BYTES) -> Any:
     """Read a JSON file; whole numbers of more than `limits.DIGITS` digits become floats.
 
     Raises:
-        InputError: as `read_text`; not JSON, or nested too deeply; names line and column.
+        InputError: as `read_text`; not JSON, nested too deeply (names line and column), or of more
+            parts than memory should hold.
     """
     text = read_text(path, limit)
+    parts, values = text.count("[") + text.count("{"), text.count(",")
+    if parts > limits.JSON_PARTS or values > limits.JSON_VALUES:
+        reason = f"{parts:,} lists and objects, {values:,} values: more than is read; split it"
+        raise InputError(path, reason)
     try:
         return json.loads(text, parse_int=_whole if _LONG.search(text) else None)
     except json.JSONDecodeError as error:

@@ -184,8 +184,11 @@ def size_in(path: Path) -> Size:
 
 
 def _parse(path: Path) -> Element:
+    text = read_bytes(path, limits.TEXT_BYTES)
+    if max(text.count(b"<"), text.count(b"=")) > limits.XML_TAGS:
+        raise InputError(path, f"more than {limits.XML_TAGS:,} tags or attributes")
     try:
-        root = fromstring(read_bytes(path, limits.TEXT_BYTES), forbid_dtd=True)
+        root = fromstring(text, forbid_dtd=True)
     except ParseError as error:
         raise InputError(path, f"not well-formed XML ({error.msg})", error.position[0]) from error
     except DefusedXmlException as error:

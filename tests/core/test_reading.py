@@ -85,6 +85,26 @@ def test_large_files_are_refused_unread(tmp_path: Path) -> None:
             read(path)
 
 
+def test_parts_are_counted_before_they_are_taken_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"a": [1, 2, 3]}, {}]')
+    assert read_json(path) == [{"a": [1, 2, 3]}, {}]
+    monkeypatch.setattr(limits, "JSON_PARTS", 3)
+    with refused("4 lists and objects, 3 values: more than is read; split it"):
+        read_json(path)
+    monkeypatch.setattr(limits, "JSON_PARTS", 4)
+    monkeypatch.setattr(limits, "JSON_VALUES", 2)
+    with refused("more than is read"):
+        read_json(path)
+    monkeypatch.setattr(limits, "XML_TAGS", 4)
+    for text in ("<annotation><a/><b></b></annotation>", f"<annotation {'a=1 ' * 5}/>"):
+        path.write_text(text)
+        with refused("more than 4 tags or attributes"):
+            voc.read(path, size=(9, 9))
+
+
 # --- pictures ------------------------------------------------------------------------------------
 
 
