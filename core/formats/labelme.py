@@ -101,7 +101,7 @@ def _shapes(path: Path, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
             raise InputError(path, f"shapes[{index}]: needs a text 'label'")
         flags = shape.get("flags") or {}
         if not isinstance(flags, dict) or any(type(flags.get(f, True)) is not bool for f in _FLAGS):
-            raise InputError(path, f"shapes[{index}]: 'flags' is no mapping to true and false")
+            raise InputError(path, f"shapes[{index}]: 'flags' is not a mapping to true and false")
         yield shape
 
 
