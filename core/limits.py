@@ -39,6 +39,9 @@ FILE_BYTES = 4_000_000_000
 WEIGHTS_BYTES = 8_000_000_000
 """Bytes of a weights file once it is unpacked."""
 
+PICKLE_PARTS = 10_000_000
+"""Operations of the pickle in a weights file, and parts of one thing that it makes."""
+
 HEADER_BYTES = 16_000_000
 """Bytes of an artifact's ``stage.json``."""
 

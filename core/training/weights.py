@@ -6,13 +6,14 @@ import io
 import json
 import os
 import pickle
+import pickletools
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
-from mmap import ACCESS_READ, mmap
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +106,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _check_pickles(path: Path) -> None:
-    """Refuse what torch lets a pickle make beside tensors, in any amount: an array of bytes.
+    """Refuse what torch would let a pickle do without end: arrays of bytes, tuples of tuples.
 
     Raises:
         CheckpointError: it is there, or a pickle is too large to be looked at.
@@ -115,16 +116,59 @@ def _check_pickles(path: Path) -> None:
             pickles = [info for info in archive.infolist() if info.filename.endswith(".pkl")]
             if sum(info.file_size for info in pickles) > limits.TEXT_BYTES:
                 raise CheckpointError(path, "its names and settings exceed the limit of a text")
-            found = any(b"bytearray" in archive.read(info) for info in pickles)
-    except (OSError, zlib.error, zipfile.BadZipFile, *DAMAGED):  # an older format, or damaged
-        found = path.stat().st_size > 0 and _holds(path, b"bytearray")
-    if found:
-        raise CheckpointError(path, "refused: it holds an array of bytes, expected tensors")
+            streams: list[IO[bytes]] = [io.BytesIO(archive.read(info)) for info in pickles]
+    except (OSError, zlib.error, zipfile.BadZipFile, *DAMAGED) as error:  # or an older format
+        with path.open("rb") as stream:
+            if stream.read(2) == b"PK":
+                raise CheckpointError(path, f"not a readable torch file ({error})") from error
+            stream.seek(0)
+            _check_pickle(path, [stream] * _OLD_PICKLES)
+    else:
+        _check_pickle(path, streams)
 
 
-def _holds(path: Path, text: bytes) -> bool:
-    with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
-        return data.find(text) >= 0
+_OLD_PICKLES = 5
+"""Pickles before the tensors in a file of torch's older format: marks, state, names."""
+
+
+def _check_pickle(path: Path, streams: Iterable[IO[bytes]]) -> None:
+    """Walk through pickles without making anything.
+
+    What is put together is counted with all that it holds, as often as it holds it: torch hashes a
+    tuple that is a key just so.
+    """
+    with suppress(ValueError, IndexError, KeyError):  # no pickle: torch.load says so, at that place
+        for stream in streams:
+            stack: list[int] = []  # parts of every object; 0: a mark
+            memo: dict[int, int] = {}
+            for number, (code, value, _) in enumerate(pickletools.genops(stream)):
+                if isinstance(value, str) and "bytearray" in value.split():
+                    reason = "refused: it holds an array of bytes, expected tensors"
+                    raise CheckpointError(path, reason)
+                parts = _step(code, value, stack, memo)
+                if max(parts, number) > limits.PICKLE_PARTS:
+                    reason = f"refused: its pickle has more than {limits.PICKLE_PARTS:,} parts"
+                    raise CheckpointError(path, reason)
+
+
+def _step(code: pickletools.OpcodeInfo, value: Any, stack: list[int], memo: dict[int, int]) -> int:
+    """One operation of a pickle on the stack, as `pickletools.dis` has it; parts of its result."""
+    before, taken = list(code.stack_before), []
+    if pickletools.markobject in before:
+        while part := stack.pop():
+            taken.append(part)
+        before = before[: before.index(pickletools.markobject)]
+    if before:
+        taken += stack[-len(before) :]
+        del stack[-len(before) :]
+    parts = 1 + sum(taken)
+    if "PUT" in code.name or code.name == "MEMOIZE":
+        memo[len(memo) if value is None else int(value)] = (taken or stack)[-1]
+    elif "GET" in code.name:
+        parts = memo[int(value)]
+    made = (after is not pickletools.markobject for after in code.stack_after)
+    stack.extend(parts if thing else 0 for thing in made)
+    return parts
 
 
 def _meta(path: Path, payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,6 +77,17 @@ def test_arrays_of_bytes_are_refused_before_they_are_made(tmp_path: Path, zipped
         read_weights(path)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tuples_nested_in_each_other_do_not_keep_torch_busy(tmp_path: Path, zipped: bool) -> None:
+    path, key = tmp_path / "a.pt", (1, 2)
+    for _ in range(60):  # 2 ** 61 numbers, each of which a hash would visit
+        key = (key, key)  # type: ignore[assignment]
+    state = {"w": torch.zeros(1), "x": [(key, 1)]}
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match="refused: its pickle has more than 10,000,000 parts"):
+        read_weights(path)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_of_a_training_that_diverged(value: float) -> None:
     net = torch.nn.Linear(2, 1)
