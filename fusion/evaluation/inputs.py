@@ -64,7 +64,7 @@ def _plain(gt: Path, split: str) -> bool:
     """Whether a folder holds VisDrone txt itself, not a data set."""
     if not gt.is_dir() or any((root / "annotations").is_dir() for root in roots(gt, split)):
         return False
-    return bool(_texts(gt)) and recognised(gt, split) is None
+    return any(path.suffix == ".txt" for path in gt.iterdir()) and recognised(gt, split) is None
 
 
 def _truth_of(data: Dataset) -> TruthSet:

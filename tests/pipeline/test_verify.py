@@ -196,7 +196,7 @@ def test_make_hands_on_what_a_command_says(made: Path, tmp_path: Path) -> None:
     words = shlex.split(command(context, "crop", f"--crop.threshold {shlex.quote(strange)}"))
     root = Path(__file__).resolve().parents[2]
     said = subprocess.run(
-        [*words, "-n", "-o", "ready", "READY=ready", "PY=python"],
+        [*words, "--no-print-directory", "-n", "-o", "ready", "READY=ready", "PY=python"],
         cwd=root, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert shlex.split(said) == [
