@@ -384,5 +384,6 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
                 if self._journal is not None or self.changed or self._moved:
                     self._close()
         finally:
+            self.records.settled()
             if self._lock is not None:
                 self._lock.close()

@@ -172,6 +172,10 @@ class Records(MutableMapping[str, Record]):
             weakref.finalize(self, os.close, self._journal)
         self._flush = flush or self._flush
 
+    def settled(self) -> None:
+        """All is written: whoever brought it out is not held any more, and can go."""
+        self._flush = None
+
     def __getitem__(self, name: str) -> Record:
         """The record of an item.
 

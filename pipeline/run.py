@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dmnet.core.artifact import LOG
 from dmnet.core.errors import ConfigError
@@ -44,14 +45,21 @@ def execute(
         ConfigError: a part of a training is asked for, or torchrun for another stage.
         DmnetError: the stage cannot run; nothing that was done is lost.
     """
-    start = time.perf_counter()
     if stage.startswith("train-"):
         if context.shard is not None:
             raise ConfigError(f"--shard: {stage} is one piece of work; use torchrun for it")
         context = replace(context, split="train", device=context.engine.devices[0])
     else:
         refuse_together(stage)
-    context = replace(context, memo={})
+    memo: dict[Any, Any] = {}
+    try:
+        return _execute(replace(context, memo=memo), stage, say, made)
+    finally:
+        memo.clear()  # what it holds refers back to it: files would stay open until a collection
+
+
+def _execute(context: Context, stage: str, say: Say, made: Carrier | None) -> dict[str, str]:
+    start = time.perf_counter()
     plan = part_of(stage_module(stage).plan(context), context.shard)
     if is_helper():
         help_with(plan, context.device)

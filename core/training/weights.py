@@ -137,7 +137,7 @@ def _check_pickle(path: Path, streams: Iterable[IO[bytes]]) -> None:
     What is put together is counted with all that it holds, as often as it holds it: torch hashes a
     tuple that is a key just so.
     """
-    with suppress(ValueError, IndexError, KeyError):  # no pickle: torch.load says so, at that place
+    with suppress(ValueError, IndexError, KeyError, MemoryError):  # no pickle: torch.load says so
         for stream in streams:
             stack: list[int] = []  # parts of every object; 0: a mark
             memo: dict[int, int] = {}

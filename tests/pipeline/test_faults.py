@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import subprocess
@@ -242,3 +243,25 @@ def test_an_interrupt_inside_an_executed_text_ends_alike(tmp_path: Path) -> None
     )
     run = subprocess.run([sys.executable, "-m", "stopped"], cwd=tmp_path)
     assert run.returncode == 143
+
+
+def test_no_file_stays_open_until_the_garbage_is_collected(
+    dmnet: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Journals of the stages before are open while a stage runs, and closed when it is done."""
+    assert dmnet("density") == 0
+    gc.collect()
+    before = open_journals()
+    gc.disable()
+    monkeypatch.setattr(gc, "enable", lambda: None)
+    try:
+        assert dmnet("crop") == dmnet("crop") == dmnet("convert") == 0
+        assert open_journals() == before
+    finally:
+        monkeypatch.undo()
+        gc.enable()
+
+
+def open_journals() -> int:
+    files = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
+    return sum("items.jsonl" in file for file in files)
