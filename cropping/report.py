@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import html
 import io
 import json
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 from dmnet.core.boxes import Window
 from dmnet.core.classes import Classes
 from dmnet.core.records import Annotations, DensityMap, Size
+from dmnet.core.tables import csv_text
 from dmnet.cropping.density import DensityCrops, density_windows
 from dmnet.cropping.recall import GROUPS, UNIT, SliceCounts, count_crops
 from dmnet.cropping.slicers import CropConfig, slice_image
@@ -134,13 +134,8 @@ def _ratio(part: int, whole: int) -> float | None:
 
 def to_csv(rows: Sequence[Row]) -> str:
     """The table as CSV, six decimals; empty where there is nothing to average."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     names = list(rows[0]) if rows else list(TITLES)
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([_plain(row[name]) for name in names])
-    return out.getvalue()
+    return csv_text([names, *([_plain(row[name]) for name in names] for row in rows)])
 
 
 def _plain(value: str | int | float | None) -> str | int:

@@ -99,8 +99,9 @@ def _named(text: str) -> Iterator[tuple[Path, str]]:
     """Files and their names: relative to the folder, the list, or the glob's fixed part."""
     path = Path(text)
     if path.is_dir():
-        made = {header.parent for header in path.rglob(HEADER)} - {path}
-        for each in sorted(path.rglob("*")):
+        every = sorted(path.rglob("*"))
+        made = {each.parent for each in every if each.name == HEADER} - {path}
+        for each in every:
             hidden = any(part.startswith(".") for part in each.relative_to(path).parts)
             if each.is_file() and not hidden and made.isdisjoint(each.parents):
                 yield each, each.relative_to(path).as_posix()

@@ -20,6 +20,7 @@ from dmnet.core.formats.crops import CropSet
 from dmnet.core.images import read_image
 from dmnet.core.ranges import Range, Share
 from dmnet.core.records import Annotations, Detections, DetectionTable, Size
+from dmnet.core.tables import csv_text
 from dmnet.fusion.evaluation.evaluate import check_protocol, score
 from dmnet.fusion.evaluation.scores import Scores
 from dmnet.fusion.fuse import FuseConfig, fuse_image
@@ -284,7 +285,7 @@ def _scores_csv(scores: ByProtocol) -> bytes:
     for row in scores.values():
         for each in row.values():
             rows += each.csv_rows()[1 if rows else 0 :]
-    return "".join(",".join(row) + "\n" for row in rows).encode()
+    return csv_text(rows).encode()
 
 
 def table(scores: ByProtocol, source: str) -> Iterator[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import Tensor
 from dmnet.core.errors import CheckpointError, ConfigError, MissingInputError
 from dmnet.core.files import write_atomic
 from dmnet.core.images import SUFFIXES, read_image
+from dmnet.core.tables import csv_text
 from dmnet.detectors.base import load_net, save_net, to_tensor
 from dmnet.detectors.yolov6.model import YoloV6, quantised
 from dmnet.detectors.yolov6.quantise import Sensitivity
@@ -83,9 +82,8 @@ class Pictures(Sequence[Tensor]):
 
 
 def _table(layers: Sequence[Sensitivity], keep: int) -> bytes:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["layer", "relative_error", "bits"])
-    for place, layer in enumerate(layers):
-        rows.writerow([layer.layer, f"{layer.error:.6g}", 32 if place < keep else 8])
-    return text.getvalue().encode()
+    rows = [
+        (layer.layer, f"{layer.error:.6g}", 32 if place < keep else 8)
+        for place, layer in enumerate(layers)
+    ]
+    return csv_text([("layer", "relative_error", "bits"), *rows]).encode()
