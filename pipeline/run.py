@@ -73,8 +73,10 @@ def _execute(context: Context, stage: str, say: Say, made: Carrier | None) -> di
         for problem in plan.problems:
             _log.error("left out: %s", problem)
         summary = target.carry_out(plan.items, made or carrier(context, plan, label), label)
-        if target.changed and plan.finish is not None:
-            lines = tuple(plan.finish(target) or ())
+        finish, problems = plan.finish, plan.problems
+        del plan  # what was planned is done: its items are not held while they are summed up
+        if target.changed and finish is not None:
+            lines = tuple(finish(target) or ())
             refuse_changed_truth(context)
             for line in lines:
                 say(line)
@@ -86,11 +88,11 @@ def _execute(context: Context, stage: str, say: Say, made: Carrier | None) -> di
             summary.done,
             summary.kept,
             summary.removed,
-            len(summary.bad) + len(plan.problems),
+            len(summary.bad) + len(problems),
             time.perf_counter() - start,
             target.root,
         )
-    return summary.bad | {problem.partition(": ")[0]: problem for problem in plan.problems}
+    return summary.bad | {problem.partition(": ")[0]: problem for problem in problems}
 
 
 def part_of(plan: Plan, shard: Shard | None) -> Plan:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import html
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dmnet.core.formats import density_h5
 from dmnet.core.images import read_image
-from dmnet.core.records import Annotations
 from dmnet.core.spread import place
-from dmnet.cropping.recall import GROUPS, UNIT, SliceCounts, count_crops, merge_counts
+from dmnet.cropping.recall import GROUPS, UNIT, SliceCounts
 from dmnet.fusion.report.page import Overlay
 from dmnet.fusion.report.template import embedded
 from dmnet.fusion.report.viewer import density_png, picture_jpeg
@@ -29,9 +28,15 @@ NAMES = {
 Section = tuple[str, str]
 
 
-def sections(context: Context, crops: FoundCrops, truths: Sequence[Annotations]) -> list[Section]:
-    """``(title, html)`` of every part there is something for."""
-    found = [("Crops", _crop_table(crops, truths))]
+def sections(context: Context, source: str, figures: Mapping[str, float]) -> list[Section]:
+    """``(title, html)`` of every part there is something for.
+
+    Args:
+        context: of this run.
+        source: where the crops come from, see `FoundCrops.source`.
+        figures: what `crop_figures` gave.
+    """
+    found = [("Crops", _crop_table(source, figures))]
     for stage, title in (
         ("train-density", "Training of the density network"),
         ("train-detector", "Training of the detector"),
@@ -40,12 +45,6 @@ def sections(context: Context, crops: FoundCrops, truths: Sequence[Annotations])
         if (folder / "curves.png").exists():
             found.append((title, _curves(folder)))
     return found
-
-
-def count_windows(crops: FoundCrops, truths: Sequence[Annotations]) -> SliceCounts:
-    """What the crops show of the objects."""
-    windows = crops.crops.windows()
-    return merge_counts(count_crops(truth, windows[truth.image_id]) for truth in truths)
 
 
 def crop_figures(counts: SliceCounts) -> dict[str, float]:
@@ -62,12 +61,12 @@ def crop_figures(counts: SliceCounts) -> dict[str, float]:
     return figures
 
 
-def _crop_table(crops: FoundCrops, truths: Sequence[Annotations]) -> str:
+def _crop_table(source: str, figures: Mapping[str, float]) -> str:
     rows = "".join(
         f"<tr><td>{html.escape(name.replace('_', ' '))}</td><td>{value:.3f}</td></tr>"
-        for name, value in crop_figures(count_windows(crops, truths)).items()
+        for name, value in figures.items()
     )
-    source = html.escape(NAMES.get(crops.source, crops.source))
+    source = html.escape(NAMES.get(source, source))
     return (
         f"<p>Windows come from {source}. Region recall is the share of objects that lie fully "
         f"inside at least one crop; relative pixels are the crops' pixels over the image's.</p>"

@@ -52,9 +52,9 @@ def resample(table: Matched, *, repeats: int = 200) -> Floats:
         table: the set, matched at the protocol's ten thresholds.
         repeats: bootstrap repetitions; they draw the same images for every table.
     """
-    if not table.images:
+    if not table.image_ids:
         return np.full((1, len(METRICS)), np.nan)
-    times = draws(len(table.images), repeats)
+    times = draws(len(table.image_ids), repeats)
     rows = [_summary(set_ap(table, row)) for row in tqdm(times, "bootstrap", disable=None)]
     return np.array(rows)
 
@@ -81,11 +81,11 @@ def compare(first: Matched, second: Matched, drawn: tuple[Floats, Floats]) -> di
     Raises:
         ConfigError: the results are not of the same images and protocol.
     """
-    names = [[each.image_id for each in table.images] for table in (first, second)]
-    if names[0] != names[1] or first.protocol != second.protocol:
+    if first.image_ids != second.image_ids or first.protocol != second.protocol:
         raise ConfigError(
-            f"a paired comparison needs the same images and protocol: {len(names[0])} images under "
-            f"{first.protocol}, {len(names[1])} under {second.protocol}"
+            "a paired comparison needs the same images and protocol: "
+            f"{len(first.image_ids)} images under {first.protocol}, "
+            f"{len(second.image_ids)} under {second.protocol}"
         )
     difference = drawn[1] - drawn[0]
     values = _summary(set_ap(second)) - _summary(set_ap(first))

@@ -139,8 +139,8 @@ def _dictionaries(number: int, rows: Floats, areas: Floats, crowd: NDArray[np.bo
 def count(images: Sequence[ScoredImage], cap: int, *, classes: Mapping[int, str]) -> CocoTables:
     """Match detections and ground truth by the COCO rules.
 
-    Class by class, and many images in parts, size by size: none decides about another, and the
-    library holds some 700 bytes an object that it matches, then some 90 a detection and size.
+    Class by class, and many images in parts: none decides about another, and the library holds some
+    700 bytes an object that it matches, then some 360 a detection.
 
     Args:
         images: every image of the set; ground truth of score 0 counts as crowd.
@@ -159,36 +159,28 @@ def _count_class(
 ) -> tuple[Floats, Floats]:
     """Precision ``(10, 101, 1, 4, caps)`` and recall ``(10, 1, 4, caps)`` of one class."""
     some = [i for i in images if (i.truth[:, 5] == label).any() or (i.found[:, 5] == label).any()]
-    parts = [some[start : start + _PART] for start in range(0, len(some), _PART)] or [[]]
-    step = len(AREAS) if len(parts) == 1 else 1
-    sizes = [range(first, first + step) for first in range(0, len(AREAS), step)]
-    tables = [_accumulated(parts, cap, {label: name}, some) for some in sizes]
+    matched: list[list[Any]] = [[] for _ in AREAS]
+    for start in range(0, max(1, len(some)), _PART):
+        part = some[start : start + _PART]
+        evaluation = _evaluated(part, cap, {label: name})
+        for size, each in enumerate(matched):
+            each += evaluation._evalImgs_cpp[size * len(part) : (size + 1) * len(part)]
+    params, tables = evaluation._paramsEval, []
+    params.imgIds, ranges = list(range(len(some))), params.areaRng
+    for size in ranges:  # one by one: the sums copy what they are taken of
+        params.areaRng, evaluation._evalImgs_cpp = [size], matched.pop(0)
+        evaluation.accumulate()
+        tables.append(evaluation.eval)
     precision = np.concatenate([table["precision"] for table in tables], axis=3)
     recall = np.concatenate([table["recall"] for table in tables], axis=2)
     return precision, recall
 
 
-def _accumulated(
-    parts: Sequence[Sequence[ScoredImage]], cap: int, classes: Mapping[int, str], sizes: range
-) -> Json:
-    """The library's tables of one class and some sizes (of one, if there are several parts).
+def _evaluated(images: Sequence[ScoredImage], cap: int, classes: Mapping[int, str]) -> Any:
+    """The library's evaluation of some images; its sums are not taken yet.
 
-    Only what it keeps of each image for its sums is held of all parts; it lists that by class,
-    size and image, so lists of one class and size can be joined.
+    What it keeps of each image for them it lists by class, size and image.
     """
-    evaluation = _evaluated(parts[0], cap, classes, sizes)
-    for part in parts[1:]:
-        evaluation._evalImgs_cpp += _evaluated(part, cap, classes, sizes)._evalImgs_cpp
-    evaluation._paramsEval.imgIds = list(range(sum(map(len, parts))))
-    evaluation.accumulate()
-    tables: Json = evaluation.eval
-    return tables
-
-
-def _evaluated(
-    images: Sequence[ScoredImage], cap: int, classes: Mapping[int, str], sizes: range
-) -> Any:
-    """The library's evaluation of some images; of one size, its sums are not taken yet."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     truth, found = as_coco(images, classes)
@@ -197,11 +189,8 @@ def _evaluated(
         COCO({**truth, "annotations": found}),
         "bbox",
         print_function=lambda _: None,
-        separate_eval=len(sizes) == 1,
+        separate_eval=True,
     )
-    params = evaluation.params
-    params.maxDets, params.catIds = _caps(cap), list(classes)
-    params.areaRng = [params.areaRng[size] for size in sizes]
-    params.areaRngLbl = [params.areaRngLbl[size] for size in sizes]
+    evaluation.params.maxDets, evaluation.params.catIds = _caps(cap), list(classes)
     evaluation.evaluate()
     return evaluation

@@ -99,9 +99,9 @@ def _mended(table: Matched, mine: NDArray[np.bool_], about: Ints) -> Matched:
     return replace(
         table,
         image=table.image[keep],
-        row=table.row[keep],
         label=label[keep],
         score=table.score[keep],
+        xywh=table.xywh[keep],
         chosen=chosen[keep, None],
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ from dmnet.fusion.evaluation.scored_images import ScoredImage
 
 _SHIFT = 1 << 20  # labels fit below
 
-TRUTH = ("truth_image", "truth_row", "truth_label", "truth_ignore")
+TRUTH = ("truth_image", "truth_label", "truth_xywh", "truth_ignore")
 """The columns of `Matched` that hold ground truth, a row an object."""
 
 
@@ -32,24 +32,23 @@ TRUTH = ("truth_image", "truth_row", "truth_label", "truth_ignore")
 class Matched:
     """Detections of a set, by descending score, matched at ``thresholds`` ``(T,)``.
 
-    A detection: ``image`` and ``row`` (position in ``images`` and in ``found`` there), ``label``,
-    ``score``, ``chosen`` ``(N, T)`` the matched ground truth or `NONE` or `IGNORED`. Ground truth:
-    ``truth_image``, ``truth_row``, ``truth_label``, ``truth_ignore``. ``images`` are those the
-    protocol scores, after its filter.
+    A detection: ``image`` (position in ``image_ids``), ``label``, ``score``, box ``xywh``
+    ``(N, 4)``, ``chosen`` ``(N, T)`` the matched ground truth or `NONE` or `IGNORED`. Ground truth,
+    after the protocol's filter: ``truth_image``, ``truth_label``, ``truth_xywh``, ``truth_ignore``.
     """
 
     protocol: str
-    images: Sequence[ScoredImage]
+    image_ids: Sequence[str]
     classes: Mapping[int, str]
     thresholds: Floats
     image: Ints
-    row: Ints
     label: Ints
     score: Floats
+    xywh: Floats
     chosen: Ints
     truth_image: Ints
-    truth_row: Ints
     truth_label: Ints
+    truth_xywh: Floats
     truth_ignore: NDArray[np.bool_]
 
     @property
@@ -62,10 +61,6 @@ class Matched:
         """Ground truth in the recall's denominator: COCO leaves ignored rows out, ``(M,)``."""
         return ~self.truth_ignore | (not self.is_coco)
 
-    def with_truth_of(self, other: Matched) -> Matched:
-        """The same with the arrays of another table's equal ground truth: held once in memory."""
-        return replace(self, **{name: getattr(other, name) for name in TRUTH})
-
 
 def matched(
     images: Sequence[ScoredImage],
@@ -73,6 +68,7 @@ def matched(
     *,
     classes: Mapping[int, str],
     thresholds: Floats | None = None,
+    like: Matched | None = None,
 ) -> Matched:
     """Match a set as a protocol does.
 
@@ -82,53 +78,70 @@ def matched(
         protocol: its name.
         classes: names of the scored categories.
         thresholds: the protocol's ten IoU thresholds if None.
+        like: a table of the same ground truth, which is then held once in memory.
     """
     is_coco = protocol.startswith("coco")
     if not is_coco:
         images = [visdrone.drop_ignored(each) for each in images]
-    truth, truth_image, truth_row = flat([each.truth for each in images])
-    found, image, row = flat([each.found for each in images])
-    scored = np.isin(truth[:, 5], list(classes))
-    truth, truth_image, truth_row = truth[scored], truth_image[scored], truth_row[scored]
-    keep = np.isin(found[:, 5], list(classes))
-    group = image * _SHIFT + found[:, 5].astype(np.int64)
-    if is_coco:
-        order = by_group(group, found[:, 4])
+    if thresholds is None:
+        thresholds = coco.IOUS if is_coco else visdrone.IOUS
+    image, label, score, xywh = _found(images, protocol, list(classes))
+    if like is None:
+        truth_image, truth_label, truth_xywh, ignore = _truth(images, list(classes))
+    else:
+        truth_image, truth_label, truth_xywh, ignore = (getattr(like, name) for name in TRUTH)
+    chosen = match(
+        Rows(image * _SHIFT + label, xywh),
+        score,
+        Rows(truth_image * _SHIFT + truth_label, truth_xywh),
+        ignore,
+        thresholds,
+    )
+    return Matched(
+        protocol,
+        [each.image_id for each in images],
+        dict(classes),
+        thresholds,
+        image,
+        label,
+        score,
+        xywh,
+        chosen,
+        truth_image,
+        truth_label,
+        truth_xywh,
+        ignore,
+    )
+
+
+def _truth(
+    images: Sequence[ScoredImage], labels: list[int]
+) -> tuple[Ints, Ints, Floats, NDArray[np.bool_]]:
+    """The columns `TRUTH`, image by image."""
+    rows, image, _ = flat([each.truth for each in images])
+    scored = np.isin(rows[:, 5], labels)
+    rows, image = rows[scored], image[scored]
+    return image, rows[:, 5].astype(np.int64), rows[:, :4].copy(), rows[:, 4] == 0
+
+
+def _found(
+    images: Sequence[ScoredImage], protocol: str, labels: list[int]
+) -> tuple[Ints, Ints, Floats, Floats]:
+    """Image, label, score and box of the detections that count, by descending score."""
+    rows, image, position = flat([each.found for each in images])
+    keep = np.isin(rows[:, 5], labels)
+    group = image * _SHIFT + rows[:, 5].astype(np.int64)
+    if protocol.startswith("coco"):
+        order = by_group(group, rows[:, 4])
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = rank_in_group(group[order])
         keep &= rank < int(protocol.partition("@")[2])
     else:
-        keep &= row < visdrone.CAPS[-1]
-    found, image, row, group = found[keep], image[keep], row[keep], group[keep]
-    order = by_score(group, found[:, 4])
-    found, image, row, group = found[order], image[order], row[order], group[order]
-    if thresholds is None:
-        thresholds = coco.IOUS if is_coco else visdrone.IOUS
-    label_t = truth[:, 5].astype(np.int64)
-    ignore = truth[:, 4] == 0
-    chosen = match(
-        Rows(group, found[:, :4]),
-        found[:, 4],
-        Rows(truth_image * _SHIFT + label_t, truth[:, :4]),
-        ignore,
-        thresholds,
-    )
-    label = found[:, 5].astype(np.int64)
-    return Matched(
-        protocol,
-        images,
-        dict(classes),
-        thresholds,
-        image,
-        row,
-        label,
-        found[:, 4],
-        chosen,
-        truth_image,
-        truth_row,
-        label_t,
-        ignore,
-    )
+        keep &= position < visdrone.CAPS[-1]
+    rows, image, group = rows[keep], image[keep], group[keep]
+    order = by_score(group, rows[:, 4])
+    rows = rows[order]
+    return image[order], rows[:, 5].astype(np.int64), rows[:, 4].copy(), rows[:, :4].copy()
 
 
 def ap_table(table: Matched, weights: Floats | None = None) -> Floats:
@@ -162,7 +175,7 @@ def set_ap(table: Matched, weights: Floats | None = None) -> Floats:
         return np.full(len(table.thresholds), np.nan)
     if table.protocol != "visdrone":
         return np.asarray(ap[present].mean(axis=0))
-    times = np.ones(len(table.images)) if weights is None else weights
+    times = np.ones(len(table.image_ids)) if weights is None else weights
     number = np.zeros(len(ap))
     for position, label in enumerate(table.classes):
         images = np.unique(table.truth_image[table.truth_label == label])

@@ -88,25 +88,8 @@ def pair_iou(table: Matched, chosen: Ints) -> Floats:
     """IoU of each detection with its chosen ground truth, ``(N,)``; 0 where there is none."""
     out = np.zeros(len(chosen))
     hit = np.flatnonzero(chosen >= 0)
-    out[hit] = pair_overlaps(found_xywh(table)[hit], truth_xywh(table)[chosen[hit]])
+    out[hit] = pair_overlaps(table.xywh[hit], table.truth_xywh[chosen[hit]])
     return out
-
-
-def found_xywh(table: Matched) -> Floats:
-    """Boxes of the table's detections, left top width height, ``(N, 4)``."""
-    return _gather([each.found for each in table.images], table.image, table.row)
-
-
-def truth_xywh(table: Matched) -> Floats:
-    """Boxes of the table's ground truth, left top width height, ``(M, 4)``."""
-    parts = [each.truth for each in table.images]
-    return _gather(parts, table.truth_image, table.truth_row)
-
-
-def _gather(parts: list[Floats], image: Ints, row: Ints) -> Floats:
-    start = np.cumsum([0, *(len(part) for part in parts)])
-    boxes = [part[:, :4] for part in parts]
-    return np.concatenate([*boxes, np.zeros((0, 4))])[start[image] + row]
 
 
 def _column(table: Matched) -> int:
@@ -178,9 +161,9 @@ def cross_matches(table: Matched, threshold: float) -> tuple[Ints, Ints]:
     left_d = np.flatnonzero((chosen == NONE) & (table.score >= threshold))
     left_t = np.flatnonzero((owner < 0) & ~table.truth_ignore)
     extra = match(
-        Rows(table.image[left_d], found_xywh(table)[left_d]),
+        Rows(table.image[left_d], table.xywh[left_d]),
         table.score[left_d],
-        Rows(table.truth_image[left_t], truth_xywh(table)[left_t]),
+        Rows(table.truth_image[left_t], table.truth_xywh[left_t]),
         np.zeros(len(left_t), dtype=bool),
         np.array([IOU]),
     )[:, 0]
@@ -200,18 +183,16 @@ def best_overlaps(table: Matched) -> tuple[Floats, Ints, Floats, Ints]:
     own, other = np.zeros(size), np.zeros(size)
     own_row, other_row = np.full(size, -1), np.full(size, -1)
     order_d = np.argsort(table.image, kind="stable")
-    edges_d = np.searchsorted(table.image[order_d], np.arange(len(table.images) + 1))
-    edges_t = np.searchsorted(table.truth_image, np.arange(len(table.images) + 1))
-    for image in range(len(table.images)):
+    images = len(table.image_ids)
+    edges_d = np.searchsorted(table.image[order_d], np.arange(images + 1))
+    edges_t = np.searchsorted(table.truth_image, np.arange(images + 1))
+    for image in range(images):
         d = order_d[edges_d[image] : edges_d[image + 1]]
         t = np.arange(edges_t[image], edges_t[image + 1])
         t = t[~table.truth_ignore[t]]
         if len(d) == 0 or len(t) == 0:
             continue
-        here = table.images[image]
-        boxes_d = from_xywh(here.found[table.row[d], :4])
-        boxes_t = from_xywh(here.truth[table.truth_row[t], :4])
-        overlap = overlap_matrix(boxes_d, boxes_t)
+        overlap = overlap_matrix(from_xywh(table.xywh[d]), from_xywh(table.truth_xywh[t]))
         same = table.label[d][:, None] == table.truth_label[t][None, :]
         for mask, value, row in ((same, own, own_row), (~same, other, other_row)):
             part = np.where(mask, overlap, 0.0)

@@ -164,8 +164,9 @@ def report_files(
 
     return render(
         title,
-        [image.annotations(truth.classes) for image in truth.images],
+        truth.images,
         results,
+        classes=truth.classes,
         image=read if pictures else None,
         config=config,
         subtitle=f"{len(truth.images)} images, ground truth {truth.path.name}",

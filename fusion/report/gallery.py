@@ -15,8 +15,6 @@ from dmnet.fusion.evaluation.matching import NONE
 from dmnet.fusion.evaluation.operating_points import (
     confusion_pairs,
     cross_matches,
-    found_xywh,
-    truth_xywh,
 )
 from dmnet.fusion.report.draw import (
     FN,
@@ -67,7 +65,7 @@ def outcomes(table: Matched, threshold: float) -> Outcomes:
 
 
 def worst_images(table: Matched, threshold: float) -> list[int]:
-    """Positions of the images in ``table.images``, most errors (FP, FN, wrong class) first.
+    """Positions of the images in ``table.image_ids``, most errors (FP, FN, wrong class) first.
 
     Args:
         table: the matched set.
@@ -75,7 +73,7 @@ def worst_images(table: Matched, threshold: float) -> list[int]:
     """
     outcome = outcomes(table, threshold)
     rows = (table.image[outcome.wrong], table.image[outcome.fp], table.truth_image[outcome.fn])
-    errors = sum(np.bincount(of_image, minlength=len(table.images)) for of_image in rows)
+    errors = sum(np.bincount(of_image, minlength=len(table.image_ids)) for of_image in rows)
     order: list[int] = np.argsort(-np.asarray(errors), kind="stable").tolist()
     return order
 
@@ -118,7 +116,7 @@ def _confusion_tile(
     image: Callable[[str], Image | None],
 ) -> Tile:
     labels, background = list(table.classes), len(table.classes)
-    boxes_d, boxes_t = from_xywh(found_xywh(table)), from_xywh(truth_xywh(table))
+    boxes_d, boxes_t = from_xywh(table.xywh), from_xywh(table.truth_xywh)
     if seen == background:
         rows = outcome.fn[table.truth_label[outcome.fn] == labels[was]]
         rows = rows[np.argsort(-np.ptp(boxes_t[rows].reshape(-1, 2, 2), axis=1).prod(axis=1))]
@@ -139,7 +137,7 @@ def _confusion_tile(
     for at in [*np.sort(first).tolist(), *rest.tolist()]:
         if len(pictures) == EXAMPLES:
             break
-        picture = image(table.images[int(where[at])].image_id)
+        picture = image(table.image_ids[int(where[at])])
         if picture is None:
             continue
         layers = []

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 from dmnet.core.boxes import Window
 from dmnet.core.classes import Classes
 from dmnet.core.ranges import Range, Settings
-from dmnet.core.records import Annotations, Detections, Image
+from dmnet.core.records import Detections, Image
 from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.error_types import error_costs
 from dmnet.fusion.evaluation.matched import Matched, matched
 from dmnet.fusion.evaluation.operating_points import OperatingPoint, best_f1
-from dmnet.fusion.evaluation.scored_images import classes_of, scored_images, with_found
+from dmnet.fusion.evaluation.scored_images import ScoredImage, with_found
 from dmnet.fusion.report import plots, tables
 from dmnet.fusion.report.gallery import Tile, commonest_confusions, worst_images
 from dmnet.fusion.report.tables import Result, number
@@ -79,9 +79,10 @@ class RunFacts:
 
 def render(
     title: str,
-    truths: Sequence[Annotations],
+    truths: Sequence[ScoredImage],
     results: Sequence[Result],
     *,
+    classes: Classes,
     image: ReadImage | None = None,
     overlay: Callable[[str], Overlay] = lambda _: Overlay(),
     config: ReportConfig | None = None,
@@ -93,9 +94,10 @@ def render(
 
     Args:
         title: heading of the page.
-        truths: ground truth of every scored image.
+        truths: ground truth of every scored image; their own detections are not looked at.
         results: at least one; the last one is the main one. Confusions, examples and the viewer
             are at the score of its best F1.
+        classes: of the ground truth.
         image: reads pictures by image id; without it there are none.
         overlay: what the viewer lays over a picture, by image id.
         config: what to show.
@@ -108,7 +110,6 @@ def render(
         HTML that needs no other file.
     """
     config, run = config or ReportConfig(), run or RunFacts()
-    classes = classes_of(truths)
     found = _matched(truths, results, config.protocol, classes)
     main, main_table = results[-1], found[results[-1].name]
     best = best_f1(main_table)
@@ -149,24 +150,22 @@ def _against(results: Sequence[Result], config: ReportConfig) -> str:
 
 
 def _matched(
-    truths: Sequence[Annotations],
+    truths: Sequence[ScoredImage],
     results: Sequence[Result],
     protocol: str,
     classes: Classes,
 ) -> dict[str, Matched]:
-    images = scored_images(truths, {})
-    if protocol.startswith("coco"):
-        images = coco_images(images)
+    images = coco_images(truths) if protocol.startswith("coco") else truths
     tables: dict[str, Matched] = {}
     for result in results:
         found = with_found(images, result.detections)
-        table = matched(found, protocol, classes=classes.scored)
-        tables[result.name] = table.with_truth_of(next(iter(tables.values()), table))
+        like = next(iter(tables.values()), None)
+        tables[result.name] = matched(found, protocol, classes=classes.scored, like=like)
     return tables
 
 
 def _viewer(
-    truths: Sequence[Annotations],
+    truths: Sequence[ScoredImage],
     results: Sequence[Result],
     table: Matched,
     best: OperatingPoint,
@@ -193,7 +192,7 @@ def _viewer(
                 picture_jpeg(picture, config.longest, most),
                 (picture.shape[0], picture.shape[1]),
                 {each.name: each.detections.get(truth.image_id, none) for each in results},
-                truth,
+                truth.annotations(classes),
                 more.windows,
                 more.density,
                 more.count,

@@ -128,7 +128,7 @@ def intervals(
     tables: Mapping[str, Matched], repeats: int, against: Literal["first", "last"] = "last"
 ) -> list[dict[str, Any]]:
     """AP, AP50, AP75 with their intervals, and the differences to the first or of the last."""
-    if repeats <= 0 or not len(next(iter(tables.values())).images):
+    if repeats <= 0 or not len(next(iter(tables.values())).image_ids):
         return []
     names = list(tables)
     pivot = names[0] if against == "first" else names[-1]

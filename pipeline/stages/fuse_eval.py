@@ -21,7 +21,9 @@ from dmnet.core.images import read_image
 from dmnet.core.ranges import Range, Share
 from dmnet.core.records import Annotations, Detections, DetectionTable, Size
 from dmnet.core.tables import csv_text
-from dmnet.fusion.evaluation.evaluate import check_protocol, score
+from dmnet.cropping.recall import SliceCounts, count_crops
+from dmnet.fusion.evaluation.evaluate import check_protocol, score_images
+from dmnet.fusion.evaluation.scored_images import ScoredImage, scored_image, with_found
 from dmnet.fusion.evaluation.scores import Scores
 from dmnet.fusion.fuse import FuseConfig, fuse_image
 from dmnet.fusion.report.page import ReportConfig, render
@@ -35,7 +37,7 @@ from dmnet.pipeline.inputs import (
     load_detections,
     truth_digest,
 )
-from dmnet.pipeline.sections import count_windows, crop_figures, overlays, sections
+from dmnet.pipeline.sections import crop_figures, overlays, sections
 
 VERSION = 2
 RESULTS = ("whole image", "crops", "fused")
@@ -101,7 +103,7 @@ def plan(context: Context) -> Plan:
             "crops_from": crops.source,
             **context.dataset.classes.facts,
         },
-        finish=partial(sum_up, context, config, crops, found),
+        finish=partial(sum_up, context, config, crops),
         notes=crops.notes,
         made_from=(*crops.upstream, *found.upstream),
         settings=config,
@@ -158,7 +160,7 @@ def read_parts(folder: Path, image_id: str) -> dict[str, Detections]:
 
 
 def sum_up(
-    context: Context, config: Config, crops: FoundCrops, found: FoundDetections, artifact: Artifact
+    context: Context, config: Config, crops: FoundCrops, artifact: Artifact
 ) -> Sequence[str]:
     """Write the fused COCO results, the scores and the report.
 
@@ -170,20 +172,22 @@ def sum_up(
     artifact.output("results.json", _results(artifact, crops.crops, context.dataset.classes))
     good = artifact.good
     sizes = {p.image_id: p.size for p in crops.crops.parents if p.image_id in good}
-    truths = ground_truth(context, sizes)
+    truths, counts = truths_and_counts(context, crops, sizes)
     if not truths:
         _log.warning("fuse-eval %s: no annotations, so no scores", context.split)
         return ()
     results = read_results(artifact.root, truths)
-    scores = score_all(config, truths, results)
-    figures = crop_figures(count_windows(crops, truths))
+    scores = score_all(config, truths, context.dataset.classes, results)
+    figures = crop_figures(counts)
     artifact.output("scores.json", _scores_json(scores, crops, figures))
     artifact.output("scores.csv", _scores_csv(scores))
-    artifact.output("report.html", _report(context, config, crops, truths, results, scores))
+    artifact.output(
+        "report.html", _report(context, config, crops, truths, results, scores, figures)
+    )
     return tuple(table(scores, crops.source))
 
 
-def read_results(folder: Path, truths: Iterable[Annotations]) -> Results:
+def read_results(folder: Path, truths: Iterable[ScoredImage]) -> Results:
     """The three results of the annotated images: detections by result and image id."""
     results: dict[str, DetectionTable[str]] = {name: DetectionTable() for name in RESULTS}
     for truth in truths:
@@ -192,15 +196,22 @@ def read_results(folder: Path, truths: Iterable[Annotations]) -> Results:
     return results
 
 
-def score_all(config: Config, truths: Sequence[Annotations], results: Results) -> ByProtocol:
+def score_all(
+    config: Config, truths: Sequence[ScoredImage], classes: Classes, results: Results
+) -> ByProtocol:
     """Scores by protocol and result."""
-    return {
-        protocol: {
-            name: score(truths, found, protocol, ignore_regions=config.ignore_regions, name=name)
-            for name, found in results.items()
-        }
-        for protocol in config.protocols
-    }
+    scores: dict[str, dict[str, Scores]] = {protocol: {} for protocol in config.protocols}
+    for name, found in results.items():
+        images = with_found(truths, found)
+        for protocol, row in scores.items():
+            row[name] = score_images(
+                images,
+                protocol,
+                classes=classes.scored,
+                ignore_regions=config.ignore_regions,
+                name=name,
+            )
+    return scores
 
 
 def _results(artifact: Artifact, crops: CropSet, classes: Classes) -> Iterator[bytes]:
@@ -216,7 +227,19 @@ def _results(artifact: Artifact, crops: CropSet, classes: Classes) -> Iterator[b
     )
 
 
-def ground_truth(context: Context, sizes: Mapping[str, Size]) -> list[Annotations]:
+def truths_and_counts(
+    context: Context, crops: FoundCrops, sizes: Mapping[str, Size]
+) -> tuple[list[ScoredImage], SliceCounts]:
+    """Ground truth of the fused images, without detections, and what the crops show of it."""
+    windows, none = crops.crops.windows(), Detections.empty()
+    truths, counts = [], SliceCounts()
+    for truth in ground_truth(context, sizes):
+        truths.append(scored_image(truth, none))
+        counts += count_crops(truth, windows[truth.image_id])
+    return truths, counts
+
+
+def ground_truth(context: Context, sizes: Mapping[str, Size]) -> Iterator[Annotations]:
     """Annotations of the fused images, in order.
 
     Args:
@@ -226,36 +249,38 @@ def ground_truth(context: Context, sizes: Mapping[str, Size]) -> list[Annotation
     Raises:
         StaleInputError: an image of another size is annotated: another data set of equal names.
     """
-    truths = []
     for entry in context.dataset.with_annotation:
-        if entry.image_id in sizes:
-            try:
-                truths.append(context.dataset.annotations(entry)[0])
-            except InputError as error:
-                _log.error("not scored: %s", error)
-    for truth in truths:
+        if entry.image_id not in sizes:
+            continue
+        try:
+            truth = context.dataset.annotations(entry)[0]
+        except InputError as error:
+            _log.error("not scored: %s", error)
+            continue
         if tuple(truth.size) != tuple(sizes[truth.image_id]):
             raise StaleInputError(
                 f"{truth.image_id}: the crops are of an image of {sizes[truth.image_id]} (h, w), "
                 f"the one annotated in {context.dataset.root} has {truth.size}. Give the data that "
                 "crops and detections were made on (DATA=)."
             )
-    return truths
+        yield truth
 
 
 def _report(
     context: Context,
     config: Config,
     crops: FoundCrops,
-    truths: list[Annotations],
+    truths: Sequence[ScoredImage],
     results: Results,
     scores: ByProtocol,
+    figures: Mapping[str, float],
 ) -> bytes:
     images = context.dataset.images
     page = render(
         f"{context.split}: whole image, crops, fused",
         truths,
         [Result(name, results[name], [row[name] for row in scores.values()]) for name in RESULTS],
+        classes=context.dataset.classes,
         image=lambda name: read_image(images[name]) if name in images else None,
         config=ReportConfig(
             protocol=config.protocols[0],
@@ -264,7 +289,7 @@ def _report(
             bootstrap=config.bootstrap,
         ),
         overlay=overlays(context, crops),
-        sections=sections(context, crops, truths),
+        sections=sections(context, crops.source, figures),
         subtitle=f"{len(truths)} images, {len(crops.crops.crops)} crops; run '{context.run}'",
         run=run_facts(context, "fuse-eval", resolved(config)),
     )

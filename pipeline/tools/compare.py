@@ -11,16 +11,17 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from dmnet.core.classes import Classes
 from dmnet.core.dataset import split_name
 from dmnet.core.errors import ConfigError, InputError, MissingInputError
 from dmnet.core.files import write_atomic
 from dmnet.core.images import read_image
 from dmnet.core.journal import read_header, read_journal
-from dmnet.core.records import Annotations, Detections
+from dmnet.core.records import Detections
 from dmnet.fusion.evaluation.bootstrap import compare, intervals, resample
 from dmnet.fusion.evaluation.coco import coco_images
 from dmnet.fusion.evaluation.matched import Matched, matched
-from dmnet.fusion.evaluation.scored_images import classes_of, scored_images
+from dmnet.fusion.evaluation.scored_images import ScoredImage, scored_images, with_found
 from dmnet.fusion.evaluation.scores import Scores, columns
 from dmnet.fusion.report.page import ReportConfig, render
 from dmnet.fusion.report.tables import Result
@@ -71,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
         for each in runs
     }
     protocol = next(iter(runs[0].scores))
-    tables = {name: _table(truths, results, protocol) for name, results in found.items()}
+    classes = context.dataset.classes
+    tables = {name: _table(truths, each, protocol, classes) for name, each in found.items()}
     print(f"{args.result} detections on {len(truths)} images of {split}; differences: minus "
           f"{runs[0].name}\n")  # fmt: skip
     for text in (*score_tables(runs), *interval_table(tables, args.bootstrap), *_settings(runs)):
@@ -140,7 +142,7 @@ def check_alike(runs: Sequence[Run]) -> None:
         )
 
 
-def _truths(context: Context, ids: frozenset[str]) -> list[Annotations]:
+def _truths(context: Context, ids: frozenset[str]) -> list[ScoredImage]:
     dataset = context.dataset
     entries = [entry for entry in dataset.with_annotation if entry.image_id in ids]
     if len(entries) < len(ids):
@@ -148,15 +150,18 @@ def _truths(context: Context, ids: frozenset[str]) -> list[Annotations]:
             f"{context.data}: {len(ids) - len(entries)} of the {len(ids)} scored images have no "
             f"annotations here; name the data of the runs with --data"
         )
-    return [dataset.annotations(entry)[0] for entry in entries]
+    return scored_images([dataset.annotations(entry)[0] for entry in entries], {})
 
 
 def _table(
-    truths: Sequence[Annotations], found: Mapping[str, Detections], protocol: str
+    truths: Sequence[ScoredImage],
+    found: Mapping[str, Detections],
+    protocol: str,
+    classes: Classes,
 ) -> Matched:
-    images = scored_images(truths, found)
+    images = with_found(truths, found)
     scored = coco_images(images) if protocol.startswith("coco") else images
-    return matched(scored, protocol, classes=classes_of(truths).scored)
+    return matched(scored, protocol, classes=classes.scored)
 
 
 def score_tables(runs: Sequence[Run]) -> Iterator[str]:
@@ -224,7 +229,7 @@ def _settings(runs: Sequence[Run]) -> Iterator[str]:
 def _page(
     context: Context,
     runs: Sequence[Run],
-    truths: Sequence[Annotations],
+    truths: Sequence[ScoredImage],
     found: Mapping[str, Mapping[str, Detections]],
     bootstrap: int,
     result: str,
@@ -234,6 +239,7 @@ def _page(
         " against ".join(each.name for each in runs),
         truths,
         [Result(each.name, found[each.name], list(each.scores.values())) for each in runs],
+        classes=context.dataset.classes,
         image=lambda name: read_image(images[name]) if name in images else None,
         config=ReportConfig(
             protocol=next(iter(runs[0].scores)), bootstrap=bootstrap, against="first"

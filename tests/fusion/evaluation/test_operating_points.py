@@ -123,6 +123,19 @@ def test_weights_repeat_images(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(weighted, set_ap(twice), atol=1e-9)
 
 
+@pytest.mark.parametrize("protocol", ["coco@500", "visdrone"])
+def test_ground_truth_of_another_table_is_held_once(
+    rng: np.random.Generator, protocol: str
+) -> None:
+    images = crowded(rng, images=4)
+    other = [replace(image, found=image.found[::2]) for image in images]
+    first, alone = matched(images, protocol), matched(other, protocol)
+    table = matched(other, protocol, like=first)
+    assert table.truth_xywh is first.truth_xywh
+    for name in ("image", "label", "score", "xywh", "chosen", "truth_image", "truth_xywh"):
+        np.testing.assert_array_equal(getattr(table, name), getattr(alone, name))
+
+
 class TestOperatingPoint:
     truth = rows((0, 0, 10, 10, 1, 4), (50, 0, 10, 10, 1, 4), (90, 0, 10, 10, 1, 1))
     found = rows(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,13 +142,22 @@ def results(names: tuple[str, ...], protocols: tuple[str, ...] = ("coco@500",)) 
     ]
 
 
+def drawn(
+    truths: Sequence[Annotations],
+    results: list[Result],
+    title: str = "T",
+    **settings: Any,
+) -> str:
+    return render(title, scored_images(truths, {}), results, classes=VISDRONE, **settings)
+
+
 class TestReport:
     truths = (truth("a"), truth("b"))
     config = ReportConfig(bootstrap=5)
 
     def page(self, **settings: object) -> str:
         many = results(("whole", "fused"), ("coco@500", "visdrone"))
-        return render("T", self.truths, many, config=self.config, **settings)  # type: ignore[arg-type]
+        return drawn(self.truths, many, config=self.config, **settings)
 
     def test_is_self_contained(self) -> None:
         html = self.page(image=lambda name: GREY)
@@ -165,10 +176,10 @@ class TestReport:
         assert all(name in html for name in VISDRONE.names)
 
     def test_names_are_escaped_and_sections_are_not(self) -> None:
-        html = render(
-            "<script>alert(1)</script>",
+        html = drawn(
             self.truths,
             results(("<b>bold</b>",)),
+            title="<script>alert(1)</script>",
             config=self.config,
             sections=[("Maps & more", "<p id='own'>text</p>")],
         )
@@ -178,8 +189,7 @@ class TestReport:
         assert "Maps &amp; more" in html
 
     def test_parts_can_be_left_out(self) -> None:
-        html = render(
-            "T",
+        html = drawn(
             self.truths,
             results(("one",)),
             image=lambda name: GREY,
@@ -219,15 +229,15 @@ class TestReport:
     def test_warnings_are_shown(self) -> None:
         perfect = {t.image_id: Detections(t.boxes, np.ones(3), t.labels) for t in self.truths}
         scores = [score(self.truths, perfect, "coco@500")]
-        html = render("T", self.truths, [Result("r", perfect, scores)], config=self.config)
+        html = drawn(self.truths, [Result("r", perfect, scores)], config=self.config)
         assert "100% of AP50" in html
 
     def test_no_images_and_no_objects(self) -> None:
         empty = score([], {}, "coco@500")
-        html = render("T", [], [Result("r", {}, [empty])], config=self.config)
+        html = drawn([], [Result("r", {}, [empty])], config=self.config)
         assert "–" in html
         bare = Annotations.of("a", (80, 120), [], [])
-        html = render("T", [bare], [Result("r", {}, [score([bare], {}, "coco@500")])])
+        html = drawn([bare], [Result("r", {}, [score([bare], {}, "coco@500")])])
         assert "–" in html
 
     def test_same_bytes_every_time(self) -> None:
@@ -272,8 +282,8 @@ def test_ten_crowded_pictures_stay_below_three_megabytes(rng: np.random.Generato
         for layer in ("whole image", "crops", "fused")
     ]  # fmt: skip
     noise = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
-    page = render(
-        "T", truths, results, image=lambda _: noise,
+    page = drawn(
+        truths, results, image=lambda _: noise,
         config=ReportConfig(pictures=10, bootstrap=0),
     )  # fmt: skip
     assert page.count("data:image/jpeg") >= 10
