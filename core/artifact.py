@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from tqdm import tqdm
 
@@ -33,6 +33,7 @@ from dmnet.core.errors import (
 from dmnet.core.files import (
     MANY,
     boot_id,
+    file_digest,
     flush,
     flush_all,
     named,
@@ -320,6 +321,11 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         self._written([name])
         return path
 
+    @property
+    def touched(self) -> bool:
+        """Whether this run changed anything, so that books and log tell of it."""
+        return self._journal is not None or self.changed or self._moved
+
     def _written(self, names: Iterable[str]) -> None:
         """Note files for the flush at the end; of more than `MANY` no name is needed."""
         if len(self._unflushed) <= MANY:
@@ -339,7 +345,9 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         if not here:
             raise removed(self.root)
 
-    def _write_header(self, *, complete: bool, journal: str = "") -> None:
+    def _write_header(
+        self, *, complete: bool, journal: str = "", log: Sequence[Any] | None = None
+    ) -> None:
         header = {
             **self.origin,
             **self.identity,
@@ -350,6 +358,7 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
             "outputs": dict(sorted(self._outputs.items())),
             "tools": tools(),
             "journal": journal,
+            "log": log,
         }
         header |= {} if complete else {"boot": boot_id()}
         write_atomic(self.root / HEADER, [header_text(header).encode()], durable=True)
@@ -358,8 +367,10 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         """Write the compact journal, bring all that was written to the disc, then say so."""
         lines = (self.records.line(name) for name in sorted(self.records))
         known = write_atomic(self.root / JOURNAL, lines)
+        log = self.root / LOG
+        told = [log.stat().st_size, file_digest(log)] if log.is_file() else None
         self._sync()
-        self._write_header(complete=True, journal=known)
+        self._write_header(complete=True, journal=known, log=told)
 
     def _sync(self) -> None:
         """Bring what was written to the disc."""
@@ -367,7 +378,8 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
             flush_all()
             return
         files = [path for name in self._unflushed if (path := inside(self.root, name)).exists()]
-        flush([self.root / JOURNAL, *files, *{path.parent for path in files} | {self.root}])
+        books = [path for name in (JOURNAL, LOG) if (path := self.root / name).exists()]
+        flush([*books, *files, *{path.parent for path in files} | {self.root}])
 
     def __exit__(
         self,
@@ -381,7 +393,7 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
                 self._journal.close()
             if kind is None:
                 self._refuse_removed()
-                if self._journal is not None or self.changed or self._moved:
+                if self.touched:
                     self._close()
         finally:
             self.records.settled()

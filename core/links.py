@@ -40,9 +40,8 @@ def without_leaving(listing: Listing, data: Path) -> tuple[tuple[Entry, ...], li
     home = data if data.is_dir() else data.parent
     roots = tuple({os.path.realpath(listing.root), os.path.realpath(home)})
     for path in (listing.source, *(home / name for name in ABOUT)):
-        led_out = path and path.is_symlink() and not _inside(os.path.realpath(path), roots)
-        if led_out and path != data:
-            raise InputError(str(path), f"leads out of the data set; {OPTION} says that links may")
+        if path and path != data:
+            refuse_leaving(path, *roots)
     real: Callable[[Path], str] = cache(os.path.realpath)
     if listing.folders and all(_inside(real(folder), roots) for folder in listing.folders):
         return listing.entries, []
@@ -55,6 +54,17 @@ def without_leaving(listing: Listing, data: Path) -> tuple[tuple[Entry, ...], li
         f"{first}: leads out of the data set ({len(led)} in all); left out, unless "
         f"{OPTION} says that links may"
     ]
+
+
+def refuse_leaving(path: Path, *roots: Path | str) -> None:
+    """Refuse a file about a data set that a link leads out of these folders.
+
+    Raises:
+        InputError: it does, and links may not.
+    """
+    real = tuple(map(os.path.realpath, roots))
+    if not (ALLOWED.get() or _inside(os.path.realpath(path), real)):
+        raise InputError(str(path), f"leads out of the data set; {OPTION} says that links may")
 
 
 def _leaves(entry: Entry, roots: Iterable[str], real: Callable[[Path], str]) -> bool:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dmnet.core.errors import InputError
-from dmnet.core.files import TEMPORARY, file_digest
+from dmnet.core.files import TEMPORARY, bytes_digest, file_digest
 from dmnet.core.finished import Records
 from dmnet.core.journal import HEADER, JOURNAL, SINCE, Journal, read_header, scan_journal
-from dmnet.core.products import OWN
+from dmnet.core.products import LOG, OWN
 from dmnet.core.threads import map_ahead
 
 SCRATCH = ("checkpoint-", "tensorboard")
@@ -101,6 +101,19 @@ def _compared(folder: Path, header: Mapping[str, Any], known: bool) -> Iterator[
             yield Fault("missing", path, "the journal is gone")
         elif file_digest(path) != header[SINCE]:
             yield Fault("damaged", path, "lines were lost or added since the stage was finished")
+    match header.get("log"):
+        case [int(size), str(digest)] if (folder / LOG).is_file():
+            if _beginning(folder / LOG, size) != digest:
+                yield Fault("damaged", folder / LOG, "not the lines that were written")
+
+
+def _beginning(path: Path, size: int) -> str:
+    """Digest of a file's first bytes, before those of a killed run; empty if it is unreadable."""
+    try:
+        with path.open("rb") as stream:
+            return bytes_digest(stream.read(size))
+    except OSError:
+        return ""
 
 
 def measured(paths: Iterable[Path], threads: int) -> dict[Path, tuple[int, str] | None]:

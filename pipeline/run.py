@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from dmnet.core.artifact import LOG
+from dmnet.core.artifact import LOG, Artifact
 from dmnet.core.errors import ConfigError
 from dmnet.core.shards import Shard
 from dmnet.core.work import Carrier
@@ -65,7 +65,7 @@ def _execute(context: Context, stage: str, say: Say, made: Carrier | None) -> di
         help_with(plan, context.device)
         return {}
     label = f"{stage} {context.split}{f' {context.shard}' if context.shard else ''}"
-    with open_artifact(context, stage, plan) as target, _log_file(target.root / LOG):
+    with open_artifact(context, stage, plan) as target, _log_file(target):
         if plan.prepare is not None:
             plan.prepare()
         for note in plan.notes:
@@ -152,8 +152,10 @@ def _mapped(context: Context) -> list[str]:
 
 
 @contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    """Copy this package's log lines into the artifact's log."""
+def _log_file(target: Artifact) -> Iterator[None]:
+    """Copy this package's log lines into the artifact's log; not of a run with nothing to do."""
+    path = target.root / LOG
+    before = path.stat().st_size if path.exists() else 0
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("dmnet")
@@ -163,3 +165,5 @@ def _log_file(path: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         handler.close()
+    if not target.touched:
+        os.truncate(path, before)

@@ -25,6 +25,7 @@ from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats.rows import fit, is_number, other_size
 from dmnet.core.formats.visdrone import number
+from dmnet.core.links import refuse_leaving
 from dmnet.core.listing import Listing, by_id, files_in, id_list, images_in, listed_classes, pair
 from dmnet.core.reading import is_whole, read_bytes, refuse_many
 from dmnet.core.records import Annotations, Size
@@ -156,6 +157,7 @@ def find(data: Path, split: str) -> Listing | None:
         )
     entries = pair(images, labels)
     if lists:
+        refuse_leaving(lists[split], data)
         wanted = set(id_list(lists[split]))
         entries = tuple(entry for entry in entries if entry.image_id in wanted)
         lost = sorted(wanted - {entry.image_id for entry in entries})

@@ -22,6 +22,7 @@ from dmnet.core.classes import VISDRONE, Classes
 from dmnet.core.errors import InputError, MissingInputError
 from dmnet.core.formats.rows import fit, read_rows, whole
 from dmnet.core.images import SUFFIXES, image_id_of
+from dmnet.core.links import refuse_leaving
 from dmnet.core.listing import Entry, Listing, files_in, images_in, named, within
 from dmnet.core.plain_yaml import parse_yaml
 from dmnet.core.reading import read_text
@@ -221,6 +222,7 @@ def _listed(source: Path, root: Path) -> list[Path]:
     Raises:
         InputError: a path leaves the data set, or there is no such image; names the line.
     """
+    refuse_leaving(source, root)
     found = []
     for number, line in enumerate(read_text(source).splitlines(), start=1):
         if not line.strip():

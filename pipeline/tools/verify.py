@@ -19,6 +19,7 @@ from pathlib import Path
 from dmnet.core.errors import DmnetError, MissingInputError
 from dmnet.core.files import bytes_digest
 from dmnet.core.journal import HEADER
+from dmnet.core.products import LOG
 from dmnet.core.verify import Books, Fault, judged, measured, read_books
 from dmnet.pipeline.chain import KEEPS, as_made, command, look
 from dmnet.pipeline.context import STAGES, Context
@@ -152,7 +153,10 @@ def _report(
         yield str(fault)
     if len(faults) > SHOWN:
         yield f"{'':<11}and {len(faults) - SHOWN} more in {name}"
-    kinds = {fault.kind for fault in faults}
+    told = [fault for fault in faults if fault.path.name == LOG and fault.kind == "damaged"]
+    kinds = {fault.kind for fault in faults if fault not in told}
+    if told:
+        yield f"{'':<11}{LOG} only tells of the runs: remove it"
     if "foreign" in kinds:
         yield f"{'':<11}foreign files: move them elsewhere"
     if books.header is None and context is not None:

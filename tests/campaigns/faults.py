@@ -248,7 +248,7 @@ def _recorded(world: World) -> list[Path]:
     """A file of every kind, so that the small ones have their share."""
     kinds: dict[str, list[Path]] = {}
     for path in sorted((world.root / "calm").rglob("*.*")):
-        if path.is_file() and path.name not in (".lock", "log.txt"):
+        if path.is_file() and path.name != ".lock":
             kinds.setdefault(
                 f"{path.name if path.name in (HEADER, JOURNAL) else path.suffix}", []
             ).append(path)

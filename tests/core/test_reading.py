@@ -532,3 +532,29 @@ def test_files_about_a_data_set_are_not_read_elsewhere(
         assert open_dataset(data, "val").classes.names == ("car",)
     finally:
         links.ALLOWED.reset(token)
+
+
+@pytest.mark.parametrize("form", ["voc", "yolo", "a folder of lists"])
+def test_lists_of_images_are_not_read_elsewhere(tmp_path: Path, form: str) -> None:
+    """What they hold would turn up in messages about images that are not there."""
+    data, other = tmp_path / "data", tmp_path / "elsewhere"
+    data.mkdir()
+    other.mkdir()
+    (other / "val.txt").write_text("a secret\n")
+    (data / "classes.txt").write_text("car\n")
+    if form == "yolo":
+        (data / "data.yaml").write_text("names: [car]\nval: val.txt\n")
+        (data / "val.txt").symlink_to(other / "val.txt")
+    else:
+        (data / "Annotations").mkdir()
+        size = "<size><width>9</width><height>9</height></size>"
+        (data / "Annotations" / "a.xml").write_text(f"<annotation>{size}</annotation>")
+        (data / "ImageSets").mkdir()
+        if form == "voc":
+            (data / "ImageSets" / "Main").mkdir()
+            (data / "ImageSets" / "Main" / "val.txt").symlink_to(other / "val.txt")
+        else:
+            (data / "ImageSets" / "Main").symlink_to(other)
+    with refused(r"val\.txt: leads out of the data set; --follow-links") as caught:
+        open_dataset(data, "val")
+    assert "secret" not in str(caught.value)

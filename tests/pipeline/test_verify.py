@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dmnet.core.verify import Fault, judged, measured, read_books
 from dmnet.pipeline.chain import command
 from dmnet.pipeline.cli import main
 from dmnet.pipeline.context import Context
@@ -51,6 +52,11 @@ def keep_time(path: Path, data: bytes) -> None:
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
+def faults(folder: Path) -> list[Fault]:
+    books = read_books(folder)
+    return list(judged(books, measured((claim.path for claim in books.claims), 1)))
+
+
 def test_a_sound_run_is_fine(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,6 +89,41 @@ def test_a_flipped_bit_is_named_and_mended(
     assert set(mend(said)) == {0}, capsys.readouterr().err
     code, said = verify(tmp_path, capsys)
     assert code == 0, said
+
+
+def test_every_flipped_bit_of_a_log_is_found(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = made / "crop" / "log.txt"
+    good = path.read_bytes()
+    assert b" done, " in good
+    for place in range(0, len(good), 7):
+        damaged = bytearray(good)
+        damaged[place] ^= 1 << place % 8
+        keep_time(path, bytes(damaged))
+        assert any(fault.path == path for fault in faults(made / "crop"))
+    code, said = verify(tmp_path, capsys)
+    assert code == 1
+    assert "crop/log.txt: not the lines that were written" in said
+    assert "log.txt only tells of the runs: remove it" in said
+    assert "mend" not in said
+    path.unlink()
+    assert verify(tmp_path, capsys)[0] == 0
+
+
+def test_a_log_tells_of_runs_that_did_something(
+    made: Path, tmp_path: Path, dmnet: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = made / "crop" / "log.txt"
+    good = path.read_bytes()
+    assert dmnet("crop") == 0
+    assert path.read_bytes() == good
+    path.write_bytes(good + b"a run that was killed\n")
+    assert verify(tmp_path, capsys)[0] == 0
+    assert dmnet("crop", "--crop.threshold", "0.5") == 0
+    assert path.read_bytes().startswith(good + b"a run that was killed\n")
+    assert len(path.read_bytes()) > len(good) + 30
+    assert verify(tmp_path, capsys)[0] == 0
 
 
 def test_what_is_gone_or_was_put_there(
