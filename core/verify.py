@@ -58,6 +58,11 @@ class Books:
     claims: tuple[Claim, ...]
     faults: tuple[Fault, ...]
 
+    @property
+    def stage(self) -> str:
+        """The stage that the header names; empty where it cannot be read."""
+        return str((self.header or {}).get("stage", ""))
+
 
 def read_books(folder: Path) -> Books:
     """Read header and journal of an artifact folder and check both."""
@@ -156,7 +161,8 @@ def _fault(claim: Claim, found: tuple[int, str] | None) -> Fault | None:
         why = "is gone" if found is None else "has changed"
         return Fault("stale", claim.path, f"{why} since {claim.item} was made from it")
     if found is None:
-        return Fault("missing", claim.path, f"cannot be read; it was made for {claim.item}")
+        why = "a folder is in its place; remove that" if claim.path.is_dir() else "cannot be read"
+        return Fault("missing", claim.path, f"{why}; it was made for {claim.item}")
     if found[0] != claim.size:
         why = f"{found[0]:,} bytes, {claim.size:,} were written for {claim.item}"
         return Fault("damaged", claim.path, why)

@@ -55,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
     for each in books:
         faults = list(judged(each, found, owned))
         context = _context(each, args.data or _recorded(each, *books))
-        if all(fault.kind == "stale" for fault in faults):
+        if context and each.stage not in ("", each.folder.name):
+            faults = [Fault("foreign", each.folder, f"holds an artifact of {each.stage}")]
+        elif all(fault.kind == "stale" for fault in faults):
             faults = _chain(context, each, faults)  # inputs may have been moved with the run
         count += len(faults)
         places |= {context.artifacts / context.run} if context else set()
@@ -158,10 +160,10 @@ def _report(
     if told:
         yield f"{'':<11}{LOG} only tells of the runs: remove it"
     if "foreign" in kinds:
-        yield f"{'':<11}foreign files: move them elsewhere"
-    if books.header is None and context is not None:
+        yield f"{'':<11}foreign files and folders: move them elsewhere"
+    if context is not None and books.stage != books.folder.name:
         yield f"{'':<11}only {HEADER} held its options and settings: add those it was made with"
-    if kinds - {"foreign"}:
+    if kinds - {"foreign"} or any(fault.path == books.folder for fault in faults):
         yield f"{'mend':<11}{_mend(books, kinds, context)}"
 
 
@@ -173,6 +175,8 @@ def _mend(books: Books, kinds: set[str], context: Context | None) -> str:
             "this folder, where stage.json is among them)"
         )
     stage = books.folder.name
+    if books.stage not in ("", stage):
+        return command(context, stage)
     try:
         made = replace(as_made(context, stage), memo={})
     except DmnetError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -137,6 +138,24 @@ def test_what_is_gone_or_was_put_there(
     assert f"missing    {made / 'density' / '102.h5'}" in said
     assert f"foreign    {made / 'crop' / 'notes.txt'}: no item made it" in said
     assert "left by a killed run" in said and "move them elsewhere" in said
+
+
+def test_a_folder_where_a_file_was_and_another_stages_folder(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (made / "density" / "101.h5").unlink()
+    (made / "density" / "101.h5").mkdir()
+    shutil.rmtree(made / "crop")
+    shutil.copytree(made / "density", made / "crop")
+    code, said = verify(tmp_path, capsys)
+    assert code == 1
+    assert "density/101.h5: a folder is in its place; remove that" in said
+    assert f"{made / 'crop'}: holds an artifact of density" in said
+    assert "move them elsewhere" in said
+    (made / "density" / "101.h5").rmdir()
+    shutil.rmtree(made / "crop")
+    assert mend(said) == [0, 0]
+    assert verify(tmp_path, capsys)[0] == 0
 
 
 def test_what_it_was_made_from_has_changed(
