@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dmnet.core.artifact import LOG, Artifact
 from dmnet.core.errors import ConfigError
+from dmnet.core.files import named
 from dmnet.core.shards import Shard
 from dmnet.core.work import Carrier
 from dmnet.pipeline.chain import open_artifact
@@ -151,12 +154,30 @@ def _mapped(context: Context) -> list[str]:
     return [*config.train_on, *judged]
 
 
+class _LogFile(logging.FileHandler):
+    """Lines of a log; where one cannot be written, that is an error which names the file."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Raise what the disc says; logging itself would print a traceback and go on."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise named(error, Path(self.baseFilename)) from error
+        super().handleError(record)
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        try:
+            super().close()
+        except OSError as error:
+            raise named(error, Path(self.baseFilename)) from error
+
+
 @contextmanager
 def _log_file(target: Artifact) -> Iterator[None]:
     """Copy this package's log lines into the artifact's log; not of a run with nothing to do."""
     path = target.root / LOG
     before = path.stat().st_size if path.exists() else 0
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("dmnet")
     logger.addHandler(handler)

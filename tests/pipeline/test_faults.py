@@ -88,6 +88,23 @@ def test_faults_of_the_disc_name_the_file_and_the_way_out(
     assert said in text and "/artifacts/default/kernels.h5" in text
 
 
+def test_a_log_on_a_full_disc_is_named(
+    dmnet: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dmnet("density") == 0
+    log = tmp_path / "artifacts" / "default" / "val" / "density" / "log.txt"
+    log.unlink()
+    log.symlink_to("/dev/full")
+    capsys.readouterr()
+    assert dmnet("density", "--density.stride", "8") == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said and "Logging error" not in said
+    assert f"{log}: No space left on device; free some space on that disc" in said
+    log.unlink()
+    assert dmnet("density", "--density.stride", "8") == 0
+    assert "0 done, 3 kept" in capsys.readouterr().err
+
+
 def test_what_killed_runs_left_is_removed_by_the_next(dmnet: Run, tmp_path: Path) -> None:
     assert dmnet("density") == 0
     folder = tmp_path / "artifacts" / "default" / "val" / "density"
