@@ -36,7 +36,7 @@ from dmnet.core.files import (
     file_digest,
     flush,
     flush_all,
-    named,
+    naming,
     remove_temporary,
     stamp,
     write_atomic,
@@ -274,20 +274,16 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         """Write to the journal and return the place; an error names it. `_flush` brings it out."""
         assert self._journal is not None
         place, data = self._end, lines.encode()
-        try:
+        with naming(self.root / JOURNAL):
             self._journal.write(data)
-        except OSError as error:
-            raise named(error, self.root / JOURNAL) from error
         self._end += len(data)
         return place
 
     def _flush(self) -> None:
         """Hand what was noted to the system, so that the end of this process loses nothing."""
         assert self._journal is not None
-        try:
+        with naming(self.root / JOURNAL):
             self._journal.flush()
-        except OSError as error:
-            raise named(error, self.root / JOURNAL) from error
 
     def _append(self, record: Record) -> None:
         self._begin()
@@ -390,7 +386,8 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         """Compact the journal and mark the artifact complete, unless an exception is on its way."""
         try:
             if self._journal is not None:
-                self._journal.close()
+                with naming(self.root / JOURNAL):
+                    self._journal.close()
             if kind is None:
                 self._refuse_removed()
                 if self.touched:

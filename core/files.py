@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,15 @@ def named(error: OSError, path: Path) -> OSError:
     if error.filename is not None or error.errno is None:
         return error
     return OSError(error.errno, error.strerror, str(path))
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the disc inside name this file."""
+    try:
+        yield
+    except OSError as error:
+        raise named(error, path) from error
 
 
 def remove_temporary(root: Path) -> None:

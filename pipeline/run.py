@@ -14,7 +14,7 @@ from typing import Any
 
 from dmnet.core.artifact import LOG, Artifact
 from dmnet.core.errors import ConfigError
-from dmnet.core.files import named
+from dmnet.core.files import named, naming
 from dmnet.core.shards import Shard
 from dmnet.core.work import Carrier
 from dmnet.pipeline.chain import open_artifact
@@ -166,10 +166,8 @@ class _LogFile(logging.FileHandler):
 
     def close(self) -> None:
         """Write what is left and close the file."""
-        try:
+        with naming(Path(self.baseFilename)):
             super().close()
-        except OSError as error:
-            raise named(error, Path(self.baseFilename)) from error
 
 
 @contextmanager

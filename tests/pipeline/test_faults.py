@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pil
 
+from dmnet.core.artifact import Artifact
 from dmnet.core.errors import CheckpointError, InputError
 from dmnet.core.training.weights import read_weights, to_bytes
 from dmnet.pipeline import cli
@@ -103,6 +104,21 @@ def test_a_log_on_a_full_disc_is_named(
     log.unlink()
     assert dmnet("density", "--density.stride", "8") == 0
     assert "0 done, 3 kept" in capsys.readouterr().err
+
+
+def test_a_journal_on_a_full_disc_is_named(
+    dmnet: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its end, too, cannot be written when it is closed."""
+    with Path("/dev/full").open("ab") as full:
+
+        def begin(self: Artifact) -> None:
+            if self._journal is None:
+                self._journal = full
+
+        monkeypatch.setattr(Artifact, "_begin", begin)
+        assert dmnet("density") == 2
+    assert "density/items.jsonl: No space left on device; free some space" in one_paragraph(capsys)
 
 
 def test_what_killed_runs_left_is_removed_by_the_next(dmnet: Run, tmp_path: Path) -> None:
