@@ -219,8 +219,9 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
             why = InputError(other, "changed while it was worked on; run the same command again")
             self.summary.bad[item.id] = str(why)
             self.changed = True
-            self._append(replace(result, key="", inputs=inputs, error=str(why)))  # never fresh
-            self._unlink(set(old.files if old else ()) - set(result.files))
+            self._supersede(
+                old, replace(result, key="", inputs=inputs, error=str(why))
+            )  # not fresh
         elif isinstance(result, InputError):
             self.summary.bad[item.id] = str(result)
             _log.error("set aside %s: %s", item.id, result)
@@ -237,18 +238,29 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
                 _log.warning("%s", text)
             self.summary.done += 1
             self.changed = True
-            self._append(replace(result, key=key, inputs=inputs))
-            self._unlink(set(old.files if old else ()) - set(result.files))
+            self._supersede(old, replace(result, key=key, inputs=inputs))
 
-    def _unlink(self, names: Collection[str]) -> None:
-        """Remove files of the past, except those that a record of today or a sum also names."""
+    def _supersede(self, old: Record | None, record: Record) -> None:
+        """Remove the files that an item no longer has, then append its line.
+
+        In this order a kill between the two leaves the names to the next run, which makes the item
+        again.
+        """
+        self._unlink(set(old.files if old else ()) - set(record.files), held=1)
+        self._append(record)
+
+    def _unlink(self, names: Collection[str], held: int = 0) -> None:
+        """Remove files of the past, except those that a record of today or a sum also names.
+
+        ``held``: how many records still name them that no longer count.
+        """
         if not names:
             return
         if self._claims is None:
             files = (name for record in self.records.values() for name in record.files)
             self._claims = Counter(files)
         for name in sorted(names):
-            if not self._claims[name] and name not in self._outputs:
+            if self._claims[name] <= held and name not in self._outputs:
                 inside(self.root, name).unlink(missing_ok=True)
 
     def _begin(self) -> None:

@@ -288,6 +288,33 @@ def test_files_that_an_item_no_longer_has_are_removed(tmp_path: Path, items: lis
     assert sorted(outputs(root)) == ["a-new.out", "b-new.out", "c-new.out", "sum.json"]
 
 
+def two(name: str, item: Item) -> Product:
+    return Product({f"{item.id}-{name}-{n}.out": b"x" for n in (1, 2)}, {"length": 1})
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_a_kill_while_such_files_are_removed_leaves_none(
+    tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    root = tmp_path / "art"
+    run(root, items, partial(two, "old"))
+    unlink, left = Path.unlink, at
+
+    def dies(self: Path, missing_ok: bool = False) -> None:
+        nonlocal left
+        left -= "-old-" in self.name and not self.name.endswith(".tmp")
+        if left == 0:
+            raise KeyboardInterrupt
+        unlink(self, missing_ok)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", dies)
+        run(root, items, partial(two, "new"), config={"a": 2})
+    run(root, items, partial(two, "new"), config={"a": 2})
+    new = [f"{item.id}-new-{n}.out" for item in items for n in (1, 2)]
+    assert sorted(outputs(root)) == [*new, "sum.json"]
+
+
 def test_stream_yields_results_in_any_order(tmp_path: Path, items: list[Item]) -> None:
     def stream(todo: list[Item]) -> Iterator[tuple[Item, Result]]:
         for item in reversed(todo):
