@@ -219,9 +219,8 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
             why = InputError(other, "changed while it was worked on; run the same command again")
             self.summary.bad[item.id] = str(why)
             self.changed = True
-            self._supersede(
-                old, replace(result, key="", inputs=inputs, error=str(why))
-            )  # not fresh
+            record = replace(result, key="", inputs=inputs, error=str(why))  # never fresh
+            self._supersede(old, record)
         elif isinstance(result, InputError):
             self.summary.bad[item.id] = str(result)
             _log.error("set aside %s: %s", item.id, result)
@@ -246,7 +245,9 @@ class Artifact(Ledger, AbstractContextManager["Artifact"]):
         In this order a kill between the two leaves the names to the next run, which makes the item
         again.
         """
-        self._unlink(set(old.files if old else ()) - set(record.files), held=1)
+        if names := set(old.files if old else ()) - set(record.files):
+            self._refuse_removed()
+            self._unlink(names, held=1)
         self._append(record)
 
     def _unlink(self, names: Collection[str], held: int = 0) -> None:

@@ -176,6 +176,21 @@ def test_a_folder_taken_away_during_the_run_is_an_error(tmp_path: Path, way: str
     assert run(root, "abc").summary.done == 3
 
 
+def test_files_of_a_folder_that_took_its_place_are_left_alone(tmp_path: Path) -> None:
+    root = tmp_path / "art"
+    run(root, "a", "{}.old")
+
+    def replaced(item: Item) -> Product:
+        shutil.copytree(root, tmp_path / "copy")
+        root.rename(tmp_path / "away")
+        (tmp_path / "copy").rename(root)
+        return write("{}.new", item)
+
+    with pytest.raises(RemovedArtifactError), Artifact(root, "demo", 1, {"b": 2}) as artifact:
+        artifact.process([Item("a")], replaced)
+    assert (root / "a.old").exists()
+
+
 def test_a_folder_taken_away_at_the_end_is_an_error(tmp_path: Path) -> None:
     with (
         pytest.raises(RemovedArtifactError),
